@@ -1,1 +1,8 @@
-//! Just-in-time PostgreSQL accounts for Kubernetes.
+//! Just-in-time PostgreSQL accounts for Kubernetes: the library behind `dsv-operator`, `dsv-engine` and `kubectl-dsv`.
+//!
+//! The layers, lowest first; a module uses only modules of the layers before its own (held by `tests/layers.rs`):
+//! `api`, `channel`, `keys` <- `plan` <- `postgres`, `cluster` <- `engine`, `control` <- the programs.
+
+pub mod api;
+pub mod channel;
+pub mod keys;

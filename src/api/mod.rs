@@ -1,0 +1,1 @@
+//! Custom resources of the group `dsv.dev`: types and schema only, no client and no clock.
