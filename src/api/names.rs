@@ -1,0 +1,146 @@
+//! Names that objects, labels, annotations and roles carry. Every constant string that the cluster sees stands here.
+
+use sha2::{Digest, Sha256};
+
+/// API group of the custom resources.
+pub const GROUP: &str = "dsv.dev";
+/// Label and value that mark what the operator may write.
+pub const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
+/// See [`MANAGED_BY`].
+pub const OPERATOR: &str = "dsv-operator";
+/// Label of a base secret; its value is the kind of database.
+pub const TYPE_LABEL: &str = "dsv.dev/type";
+/// The kind of database that is served.
+pub const POSTGRESQL: &str = "postgresql";
+/// Label of credential Secrets only: the UID of their lease.
+pub const LEASE_LABEL: &str = "dsv.dev/lease";
+/// Label of leases: the UID of their dynamic secret.
+pub const DYNAMIC_SECRET_LABEL: &str = "dsv.dev/dynamic-secret";
+/// Label of leases: the UID of their pool.
+pub const POOL_LABEL: &str = "dsv.dev/pool";
+/// Label of server records: the UID of the base secret.
+pub const BASE_SECRET_LABEL: &str = "dsv.dev/base-secret";
+/// Label of managed engines' objects: the UID of the Engine.
+pub const ENGINE_LABEL: &str = "dsv.dev/engine";
+/// Label of the pod that leads.
+pub const LEADER_LABEL: &str = "dsv.dev/leader";
+
+/// Annotations of a credential Secret.
+pub mod credential {
+    /// Name of the lease.
+    pub const LEASE: &str = "dsv.dev/lease-name";
+    /// UID of the lease.
+    pub const LEASE_UID: &str = "dsv.dev/lease-uid";
+    /// UID of the dynamic secret.
+    pub const DYNAMIC_SECRET_UID: &str = "dsv.dev/dynamic-secret-uid";
+    /// Account name.
+    pub const USERNAME: &str = "dsv.dev/username";
+    /// Serial of the lease: grows with each credential of one dynamic secret.
+    pub const REVISION: &str = "dsv.dev/revision";
+    /// End of the lease, RFC 3339.
+    pub const EXPIRES_AT: &str = "dsv.dev/expires-at";
+    /// Keyed hash of the data: shows an edit without keeping the value.
+    pub const DATA_HASH: &str = "dsv.dev/data-hash";
+}
+
+/// Annotation on a DynamicSecret: a new value asks for a new credential.
+pub const ROTATE_AT: &str = "dsv.dev/rotate-at";
+
+/// Finalizer of leases: the account is proven gone before it comes off.
+pub const LEASE_FINALIZER: &str = "dsv.dev/revoke";
+/// Finalizer of dynamic secrets: leases and groups are gone before it comes off.
+pub const DYNAMIC_SECRET_FINALIZER: &str = "dsv.dev/drop-groups";
+/// Finalizer of engines and pools: open leases need them.
+pub const POOL_FINALIZER: &str = "dsv.dev/open-leases";
+
+/// Secret with the root key, in the operator's namespace.
+pub const ROOT_SECRET: &str = "dsv-root";
+/// Secret with the key that signs role comments, in the operator's namespace.
+pub const SIGNING_SECRET: &str = "dsv-signing";
+/// Type of the Secrets that only the operator reads.
+pub const INTERNAL_SECRET_TYPE: &str = "dsv.dev/internal";
+/// Type of registration Secrets.
+pub const REGISTRATION_SECRET_TYPE: &str = "dsv.dev/registration";
+
+/// Longest role name in bytes; PostgreSQL cuts longer ones silently.
+pub const MAX_ROLE_NAME: usize = 63;
+/// Characters of a UID in base32.
+pub const UID_CHARS: usize = 26;
+/// Longest userPrefix: a role name less the UID and its underscore.
+pub const MAX_USER_PREFIX: usize = MAX_ROLE_NAME - UID_CHARS - 1;
+
+/// A Kubernetes UID as 26 characters of lower-case base32 (RFC 4648, no padding); None where it is not a UUID.
+pub fn base32_uid(uid: &str) -> Option<String> {
+    let parsed = uuid::Uuid::parse_str(uid).ok()?;
+    Some(base32(parsed.as_bytes()))
+}
+
+/// Lower-case base32 without padding.
+pub fn base32(bytes: &[u8]) -> String {
+    data_encoding::BASE32_NOPAD.encode(bytes).to_ascii_lowercase()
+}
+
+/// The first 26 characters of the base32 of a SHA-256 over all parts, each with its length, so that no two lists collide.
+pub fn base32_hash(parts: &[&str]) -> String {
+    let mut hash = Sha256::new();
+    for part in parts {
+        hash.update((part.len() as u64).to_be_bytes());
+        hash.update(part.as_bytes());
+    }
+    let mut text = base32(&hash.finalize());
+    text.truncate(UID_CHARS);
+    text
+}
+
+/// Role name of a lease: `<userPrefix><slug>_<base32 of the UID>`, at most 63 bytes. Shortening eats the slug, never
+/// the prefix or the UID. None where the UID is no UUID or the prefix does not fit.
+pub fn role_name(user_prefix: &str, dynamic_secret: &str, lease_uid: &str) -> Option<String> {
+    let uid = base32_uid(lease_uid)?;
+    let room = MAX_USER_PREFIX.checked_sub(user_prefix.len())?;
+    let slug: String = dynamic_secret.replace('.', "-").chars().take(room).collect();
+    Some(format!("{user_prefix}{slug}_{uid}"))
+}
+
+/// Name of a lease made for a dynamic secret: `<name>-<hash of its UID>-<serial>`. The hash keeps a re-created dynamic
+/// secret of the same name from meeting its predecessor's leases.
+pub fn lease_name(dynamic_secret: &str, dynamic_secret_uid: &str, serial: i64) -> String {
+    let hash: String = base32_hash(&[dynamic_secret_uid]).chars().take(5).collect();
+    format!("{dynamic_secret}-{hash}-{serial}")
+}
+
+/// Name of a managed engine's Deployment and Secret in the operator's namespace; of an Engine UID.
+pub fn managed_engine(engine_uid: &str) -> Option<String> {
+    base32_uid(engine_uid).map(|uid| format!("engine-{uid}"))
+}
+
+/// Name of the registration Secret beside an Engine that a user wrote.
+pub fn registration_secret(engine: &str) -> String {
+    format!("{engine}-registration")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const UID: &str = "6f1b9f7e-3a53-4b36-9d0f-0f8e9f6c2a11";
+
+    #[test]
+    fn a_role_name_keeps_prefix_and_uid_and_fits() {
+        let name = role_name("shop_", &"orders-app.".repeat(20), UID).unwrap();
+        assert_eq!(name.len(), MAX_ROLE_NAME);
+        assert!(name.starts_with("shop_orders-app-orders"));
+        assert!(name.ends_with(&format!("_{}", base32_uid(UID).unwrap())));
+        assert_eq!(
+            role_name("a", "b", UID).unwrap(),
+            format!("ab_{}", base32_uid(UID).unwrap())
+        );
+        assert!(role_name(&"p".repeat(MAX_USER_PREFIX + 1), "b", UID).is_none());
+        assert!(role_name("p", "b", "not-a-uid").is_none());
+    }
+
+    #[test]
+    fn lists_that_differ_hash_differently() {
+        assert_ne!(base32_hash(&["ab", "c"]), base32_hash(&["a", "bc"]));
+        assert_eq!(base32_hash(&["a"]).len(), UID_CHARS);
+    }
+}
