@@ -5,4 +5,5 @@
 
 pub mod api;
 pub mod channel;
+pub mod cluster;
 pub mod keys;
