@@ -7,3 +7,4 @@ pub mod api;
 pub mod channel;
 pub mod cluster;
 pub mod keys;
+pub mod plan;

@@ -51,6 +51,9 @@ impl From<Duration> for Span {
 }
 
 fn go_duration(text: &str) -> Option<Duration> {
+    if text.is_empty() {
+        return None; // the parser takes nothing for zero
+    }
     let parsed: GoDuration = text.parse().ok()?;
     if parsed.is_negative() {
         return None;

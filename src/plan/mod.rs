@@ -1,0 +1,9 @@
+//! Pure decisions: what is observed and what time it is -> one next step.
+//!
+//! Nothing here waits, asks, or rolls dice: no async, no client, no clock of its own. So every decision can be tested as
+//! a table, and the whole life of a lease under crashes (`tests/model.rs`).
+
+pub mod backoff;
+pub mod consent;
+pub mod dynamic_secret;
+pub mod lease;
