@@ -231,7 +231,9 @@ impl Files {
         let authority = Authority::new("dsv-e2e")?;
         fs::write(dir.join("ca.crt"), authority.pem())?;
         fs::write(dir.join("audit-policy.json"), AUDIT_POLICY)?;
-        write_private(&dir.join("service-accounts.key"), &KeyPair::generate()?.serialize_pem())?;
+        let tokens = KeyPair::generate()?;
+        write_private(&dir.join("service-accounts.key"), &tokens.serialize_pem())?;
+        fs::write(dir.join("service-accounts.pub"), tokens.public_key_pem())?;
         authority.server("etcd", &[], &[])?.write(dir, "etcd")?;
         let names = [
             "kubernetes",
@@ -300,7 +302,7 @@ fn apiserver(programs: &Cluster, dir: &Path, etcd_port: u16, port: u16) -> Spec 
         "--tls-private-key-file=apiserver.key",
         "--client-ca-file=ca.crt",
         "--service-account-issuer=https://kubernetes.default.svc.cluster.local",
-        "--service-account-key-file=service-accounts.key",
+        "--service-account-key-file=service-accounts.pub",
         "--service-account-signing-key-file=service-accounts.key",
         "--service-cluster-ip-range=10.96.0.0/16",
         "--authorization-mode=Node,RBAC",
@@ -310,7 +312,7 @@ fn apiserver(programs: &Cluster, dir: &Path, etcd_port: u16, port: u16) -> Spec 
         "--audit-policy-file=audit-policy.json",
         "--audit-log-path=audit.log",
         "--audit-log-mode=blocking",
-        "--v=1",
+        "--v=0",
     ];
     Spec::new("kube-apiserver", programs.apiserver(), dir).args(args.map(OsString::from))
 }
@@ -324,7 +326,7 @@ fn controller_manager(programs: &Cluster, dir: &Path) -> Spec {
         "--root-ca-file=ca.crt",
         "--secure-port=0",
         "--profiling=false",
-        "--v=1",
+        "--v=0",
     ];
     Spec::new("kube-controller-manager", programs.controller_manager(), dir).args(args)
 }
