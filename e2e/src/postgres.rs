@@ -1,5 +1,6 @@
 //! Real PostgreSQL servers on loopback: scram-sha-256 only, every statement in a log file, TLS by an authority of our own.
 
+use std::fmt::Write as _;
 use std::fs;
 use std::os::unix::fs::chown;
 use std::path::{Path, PathBuf};
@@ -22,7 +23,7 @@ use crate::run_dir::RunDir;
 
 pub use crate::programs::Major;
 
-const READY_LIMIT: Duration = Duration::from_secs(60);
+const READY_LIMIT: Duration = Duration::from_mins(1);
 const STOP_LIMIT: Duration = Duration::from_secs(30);
 const POLL: Duration = Duration::from_millis(20);
 pub const SUPERUSER: &str = "postgres";
@@ -162,7 +163,7 @@ impl Server {
         let mut text = fs::read_to_string(self.data().join("postgresql.conf"))?;
         let given = settings.iter().map(|(name, value)| (name.as_str(), value.as_str()));
         for (name, value) in ours.into_iter().chain(given) {
-            text.push_str(&format!("{name} = {}\n", escape_literal(value).trim_start()));
+            writeln!(text, "{name} = {}", escape_literal(value).trim_start())?;
         }
         fs::write(self.data().join("postgresql.conf"), text)?;
         let kind = if self.tls == Tls::Required { "hostssl" } else { "host" };

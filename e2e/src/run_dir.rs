@@ -220,3 +220,31 @@ fn sweep_dead(base: &Path) -> Result<()> {
 fn create(dir: &Path) -> Result<()> {
     fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn another_account_gets_its_folder_where_it_can_reach_it() {
+        let account = Account::for_postgres();
+        let closed = std::env::temp_dir().join(format!("dsv-closed-{:016x}", rand::random::<u64>()));
+        fs::create_dir(&closed).unwrap();
+        fs::set_permissions(&closed, fs::Permissions::from_mode(0o700)).unwrap();
+        let run = RunDir::at(&closed.join("run")).unwrap();
+        let folder = run.subfolder_for("postgres", account).unwrap();
+        assert!(account.reaches(&folder), "{}", folder.display());
+        drop(run);
+        assert!(!folder.exists());
+        fs::remove_dir(closed).expect("the run folder is gone as well");
+    }
+
+    #[test]
+    fn a_folder_has_one_owner_at_a_time() {
+        let path = std::env::temp_dir().join(format!("dsv-owned-{:016x}", rand::random::<u64>()));
+        let first = RunDir::at(&path).unwrap();
+        assert!(RunDir::at(&path).is_err());
+        drop(first);
+        assert!(!path.exists());
+    }
+}
