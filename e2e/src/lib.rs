@@ -1,1 +1,15 @@
 //! The local cluster and the scenarios on it.
+//!
+//! Everything here starts the real thing: etcd, kube-apiserver, kube-controller-manager, PostgreSQL and the programs of this
+//! project, on free loopback ports. Nothing in this crate stands in for an API server or a database.
+
+pub mod certificates;
+pub mod control_plane;
+pub mod kubeconfig;
+pub mod places;
+pub mod ports;
+pub mod postgres;
+pub mod process;
+pub mod programs;
+pub mod run_dir;
+pub mod say;

@@ -1,0 +1,114 @@
+//! What the scenarios may rely on: the servers are real, closed to strangers, and nothing of a run outlives it.
+
+use std::time::Instant;
+
+use e2e::control_plane::ControlPlane;
+use e2e::postgres::{Login, Major, Options, Server, Tls};
+use e2e::say::say;
+use tokio_postgres::NoTls;
+use tokio_postgres::error::SqlState;
+
+#[tokio::test]
+async fn a_control_plane_starts_with_rbac() {
+    let start = Instant::now();
+    let plane = ControlPlane::start().await.unwrap();
+    say(format!("control plane ready after {:?}", start.elapsed()));
+    let client = plane.client().await.unwrap();
+    assert_eq!(client.apiserver_version().await.unwrap().git_version, "v1.34.4");
+    let token = plane.token("default", "default").await.unwrap();
+    let path = plane.kubeconfig().with_file_name("default.kubeconfig");
+    plane.endpoint().with_token(&path, &token).unwrap();
+    let denied = e2e::control_plane::run_kubectl(&plane.kubectl(), &path, &["get", "secrets", "-A"], None).unwrap_err();
+    assert!(format!("{denied:#}").contains("Forbidden"), "{denied:#}");
+    e2e::control_plane::run_kubectl(&plane.kubectl(), &plane.kubeconfig(), &["get", "secrets", "-A"], None).unwrap();
+}
+
+#[tokio::test]
+async fn postgres_logs_every_statement() {
+    for major in Major::ALL {
+        let start = Instant::now();
+        let server = Server::start(major, Options::default()).await.unwrap();
+        say(format!("PostgreSQL {major} ready after {:?}", start.elapsed()));
+        let client = server.connect("postgres").await.unwrap();
+        let version: String = client.query_one("SHOW server_version", &[]).await.unwrap().get(0);
+        assert!(version.starts_with(&major.to_string()), "{version}");
+        client.batch_execute("SELECT 'a statement to be found'").await.unwrap();
+        assert!(server.log_text().contains("a statement to be found"));
+        assert!(!server.log_text().contains(&server.superuser().password));
+    }
+}
+
+#[tokio::test]
+async fn postgres_takes_no_one_without_the_password() {
+    let server = Server::start(Major::V15, Options::default()).await.unwrap();
+    let wrong = Login {
+        user: "postgres".into(),
+        password: "wrong".into(),
+    };
+    let refused = server.open(&server.config(&wrong, "postgres")).await.err().unwrap();
+    let code = refused
+        .downcast_ref::<tokio_postgres::Error>()
+        .and_then(tokio_postgres::Error::code)
+        .cloned();
+    assert_eq!(code, Some(SqlState::INVALID_PASSWORD));
+}
+
+#[tokio::test]
+async fn an_issuer_is_no_superuser_and_its_password_is_in_no_log() {
+    let server = Server::start(Major::V15, Options::default()).await.unwrap();
+    let issuer = server.create_issuer("dsv_issuer", "a long secret").await.unwrap();
+    let client = server.connect_as(&issuer, "postgres").await.unwrap();
+    let row = client.query_one(
+        "SELECT rolsuper, rolcreaterole FROM pg_roles WHERE rolname = current_user",
+        &[],
+    );
+    let row = row.await.unwrap();
+    assert_eq!((row.get::<_, bool>(0), row.get::<_, bool>(1)), (false, true));
+    assert!(!server.log_text().contains("a long secret"));
+}
+
+#[tokio::test]
+async fn postgres_with_tls_refuses_plain_connections() {
+    let server = Server::start(
+        Major::V15,
+        Options {
+            tls: Tls::Required,
+            ..Options::default()
+        },
+    )
+    .await
+    .unwrap();
+    let client = server.connect("postgres").await.unwrap();
+    let row = client
+        .query_one("SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()", &[])
+        .await
+        .unwrap();
+    assert!(row.get::<_, bool>(0));
+    let mut plain = server.config(server.superuser(), "postgres");
+    plain.ssl_mode(tokio_postgres::config::SslMode::Disable);
+    assert!(plain.connect(NoTls).await.is_err());
+}
+
+#[tokio::test]
+async fn a_killed_postgres_comes_back_with_its_data() {
+    let server = Server::start(Major::V15, Options::default()).await.unwrap();
+    let client = server.connect("postgres").await.unwrap();
+    client
+        .batch_execute("CREATE TABLE kept (n int); INSERT INTO kept VALUES (7)")
+        .await
+        .unwrap();
+    let (pid, port) = (server.pid(), server.port());
+    server.kill9();
+    assert!(server.connect("postgres").await.is_err());
+    server.restart().await.unwrap();
+    assert_ne!(server.pid(), pid);
+    assert_eq!(server.port(), port);
+    let row = server
+        .connect("postgres")
+        .await
+        .unwrap()
+        .query_one("SELECT n FROM kept", &[])
+        .await
+        .unwrap();
+    assert_eq!(row.get::<_, i32>(0), 7);
+}
