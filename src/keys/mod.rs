@@ -2,6 +2,25 @@
 //!
 //! No input or output here: who stores a key, and where, is decided elsewhere.
 
+mod certificate;
+mod comment;
+mod engine_key;
+mod password;
+mod public;
+mod root;
 mod secret_text;
+mod signing;
+mod x25519;
 
+pub use certificate::{
+    CERTIFICATE_LIFE, CertificateError, ChannelCertificate, ChannelKey, RootLink, SigningCertificate,
+};
+pub use comment::{CommentError, RoleComment, RoleKind};
+pub use engine_key::{EngineKey, EngineKeyError};
+pub use password::{Password, Verifier, VerifierError};
+pub use public::{
+    ChannelPublicKey, EnginePublicKey, KeyTextError, RootHash, RootPublicKey, Signature, SigningPublicKey,
+};
+pub use root::{KeyError, RootKey};
 pub use secret_text::SecretText;
+pub use signing::SigningKey;
