@@ -37,7 +37,7 @@ pub enum ToEngine {
         /// How long the operator waits for the outcome, in milliseconds. Later the engine need not start.
         patience_ms: u64,
         /// What to do.
-        task: Task,
+        task: Box<Task>,
     },
     /// Are you there?
     Ping {
