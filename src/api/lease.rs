@@ -170,6 +170,9 @@ pub struct CredentialLeaseStatus {
     /// OID of the account: sessions that outlive it are found by this.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub role_oid: Option<i64>,
+    /// Resource version of the Secret as delivered: a difference means that somebody wrote to it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret_version: Option<String>,
     /// For a lease that somebody asked for: what the spec's claim is for the operator's own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub claim: Option<Claim>,

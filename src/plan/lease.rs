@@ -105,7 +105,7 @@ pub fn next(seen: &Observed<'_>, now: Now) -> Step {
         return if seen.deleting { Step::Nothing } else { Step::TakeOn };
     }
     match end(seen, claim, now) {
-        Some(_) => take_back(seen),
+        Some(end) => take_back(seen, end),
         None => bring_about(seen, claim, now),
     }
 }
@@ -159,10 +159,15 @@ fn bring_about(seen: &Observed<'_>, claim: &Claim, now: Now) -> Step {
     }
 }
 
-fn take_back(seen: &Observed<'_>) -> Step {
+fn take_back(seen: &Observed<'_>, end: End) -> Step {
     // The Secret goes first: whether or not the database can be reached, nobody may go on reading an ended credential.
     if seen.secret == SecretSeen::Ours {
         return Step::DeleteSecret;
+    }
+    // A lease that failed is marked before it is taken back: its account may only be proven gone after the deadline, and
+    // the next serial need not wait for that.
+    if matches!(end, End::NotDelivered | End::NotIssued) && !seen.deleting {
+        return Step::Delete;
     }
     if !seen.gone {
         return Step::Revoke;
@@ -272,7 +277,8 @@ mod tests {
             ..Observed::default()
         };
         assert_eq!(end(&seen, &claim, now(1)), Some(End::NotDelivered));
-        assert_eq!(next(&seen, now(1)), Step::Revoke);
+        assert_eq!(next(&seen, now(1)), Step::Delete, "the mark lets the next serial go ahead");
+        assert_eq!(next(&Observed { deleting: true, ..seen }, now(1)), Step::Revoke);
     }
 
     #[test]

@@ -1,0 +1,195 @@
+//! What every controller works with.
+
+use super::hold::Error;
+use super::memory::{Attempts, BaseIdentities, Endings, Nudges, Passwords, ServerFacts};
+use super::revocations::Revocations;
+use crate::api::conditions::Reason;
+use crate::api::lease::Maker;
+use crate::api::{CredentialLease, DynamicSecret, Engine, EnginePool};
+use crate::channel::hub::Hub;
+use crate::cluster::installation::Installation;
+use crate::cluster::leadership::{Leader, NotLeading};
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{ObjectReference, Secret};
+use kube::api::PartialObjectMeta;
+use kube::runtime::events::{Event, EventType, Recorder};
+use kube::runtime::reflector::{ObjectRef, Store};
+use kube::{Client, Resource, ResourceExt};
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, PoisonError};
+use tokio::sync::mpsc::UnboundedSender;
+
+/// What the installer decides.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The operator's namespace.
+    pub home: String,
+    /// Name of this installation in its namespace.
+    pub release: String,
+    /// Where engines dial: host:port, several for several replicas.
+    pub engine_endpoints: Vec<String>,
+    /// Image of managed engines.
+    pub engine_image: String,
+    /// Most managed engines that one pool may ask for.
+    pub max_engines_per_pool: i32,
+}
+
+/// Caches of the watched kinds. What they show may be old; every effect has its own precondition.
+#[derive(Clone)]
+pub struct Stores {
+    /// Leases.
+    pub leases: Store<CredentialLease>,
+    /// Dynamic secrets.
+    pub dynamic_secrets: Store<DynamicSecret>,
+    /// Pools.
+    pub pools: Store<EnginePool>,
+    /// Engines.
+    pub engines: Store<Engine>,
+    /// Credential Secrets, metadata only.
+    pub credentials: Store<PartialObjectMeta<Secret>>,
+    /// Base secrets, metadata only.
+    pub bases: Store<PartialObjectMeta<Secret>>,
+}
+
+/// Ways to wake controllers.
+#[derive(Clone)]
+pub struct Wakes {
+    /// Look at this lease.
+    pub leases: UnboundedSender<ObjectRef<CredentialLease>>,
+    /// Look at this dynamic secret.
+    pub dynamic_secrets: UnboundedSender<ObjectRef<DynamicSecret>>,
+    /// Look at this pool.
+    pub pools: UnboundedSender<ObjectRef<EnginePool>>,
+    /// Look at this engine.
+    pub engines: UnboundedSender<ObjectRef<Engine>>,
+}
+
+/// Everything that the controllers of one leadership share.
+pub struct Context {
+    /// The API server.
+    pub client: Client,
+    /// What the installer decided.
+    pub settings: Settings,
+    /// Who we are, and in which term.
+    pub me: Maker,
+    /// Whether we still lead.
+    pub leader: Leader,
+    /// Keys and id.
+    pub installation: Arc<Installation>,
+    /// The engines.
+    pub hub: Hub,
+    /// Caches.
+    pub stores: Stores,
+    /// Ways to wake controllers.
+    pub wakes: Wakes,
+    /// Passwords on their way.
+    pub passwords: Passwords,
+    /// Why we ended leases.
+    pub endings: Endings,
+    /// Failed attempts to take leases back.
+    pub attempts: Attempts,
+    /// Backoffs that something made pointless.
+    pub nudges: Nudges,
+    /// What engines reported of servers.
+    pub servers: ServerFacts,
+    /// Where base secrets lead.
+    pub bases: BaseIdentities,
+    /// Collects revocations into batches.
+    pub revocations: Revocations,
+    /// Writes Events.
+    pub recorder: Recorder,
+    /// Events that were written for a state that still lasts: one each, not one a pass.
+    pub told: Mutex<HashSet<(String, Reason)>>,
+    /// UIDs of leases whose end was written in this leadership: the cache may not show it yet.
+    pub recorded: Mutex<HashSet<String>>,
+    /// Versions of credential Secrets whose data was found intact, by lease UID.
+    pub intact: Mutex<HashMap<String, String>>,
+    /// Counting leases against a limit and making one more is one step.
+    pub admission: tokio::sync::Mutex<()>,
+}
+
+impl Context {
+    /// The operator's clock.
+    pub fn now(&self) -> Timestamp {
+        Timestamp::now()
+    }
+
+    /// To be asked before each effect: an operator that was stopped for a while and wakes up must not act.
+    pub fn still_leading(&self) -> Result<(), Error> {
+        self.leader.check(self.me.term).map_err(|lost: NotLeading| Error::NotLeading(lost))
+    }
+
+    /// Looks at a lease's dynamic secret again.
+    pub fn wake_owner(&self, lease: &CredentialLease) {
+        let namespace = lease.namespace().unwrap_or_default();
+        self.wake_dynamic_secret(&namespace, &lease.spec.dynamic_secret);
+    }
+
+    /// Looks at a dynamic secret again.
+    pub fn wake_dynamic_secret(&self, namespace: &str, name: &str) {
+        // A closed channel means that this leadership is over; the next one looks at everything.
+        let _ = self.wakes.dynamic_secrets.send(ObjectRef::new(name).within(namespace));
+    }
+
+    /// Looks at a lease again.
+    pub fn wake_lease(&self, namespace: &str, name: &str) {
+        let _ = self.wakes.leases.send(ObjectRef::new(name).within(namespace));
+    }
+
+    /// The dynamic secret of a lease, from the cache; none where it is gone or another one of the same name.
+    pub fn owner(&self, lease: &CredentialLease) -> Option<Arc<DynamicSecret>> {
+        let namespace = lease.namespace().unwrap_or_default();
+        let found = self.stores.dynamic_secrets.get(&ObjectRef::new(&lease.spec.dynamic_secret).within(&namespace))?;
+        match lease.claim() {
+            Some(claim) if found.uid().as_deref() != Some(claim.dynamic_secret_uid.as_str()) => None,
+            _ => Some(found),
+        }
+    }
+
+    /// Writes an Event once per state; `reason` names the state.
+    pub async fn tell<K: Resource<DynamicType = ()>>(&self, object: &K, reason: Reason, note: &str, type_: EventType) {
+        let uid = object.meta().uid.clone().unwrap_or_default();
+        let first = self.told.lock().unwrap_or_else(PoisonError::into_inner).insert((uid, reason));
+        if !first {
+            return;
+        }
+        let event = Event {
+            type_,
+            reason: reason.as_str().to_owned(),
+            note: Some(note.chars().take(1024).collect()),
+            action: "Reconcile".to_owned(),
+            secondary: None,
+        };
+        let reference: ObjectReference = object.object_ref(&());
+        if let Err(error) = self.recorder.publish(&event, &reference).await {
+            tracing::debug!(%error, reason = reason.as_str(), "an Event could not be written");
+        }
+    }
+
+    /// Whether the data of the lease's Secret was found intact in this version.
+    pub fn intact(&self, uid: &str, version: &str) -> bool {
+        self.intact.lock().unwrap_or_else(PoisonError::into_inner).get(uid).is_some_and(|known| known == version)
+    }
+
+    /// The data of the lease's Secret is intact in this version.
+    pub fn note_intact(&self, uid: &str, version: &str) {
+        self.intact.lock().unwrap_or_else(PoisonError::into_inner).insert(uid.to_owned(), version.to_owned());
+    }
+
+    /// Whether this leadership wrote the lease's end.
+    pub fn recorded(&self, uid: &str) -> bool {
+        self.recorded.lock().unwrap_or_else(PoisonError::into_inner).contains(uid)
+    }
+
+    /// The lease's end is written.
+    pub fn note_recorded(&self, uid: &str) {
+        self.recorded.lock().unwrap_or_else(PoisonError::into_inner).insert(uid.to_owned());
+    }
+
+    /// The states of an object are over: the next one is told again.
+    pub fn told_no_more(&self, uid: &str) {
+        self.told.lock().unwrap_or_else(PoisonError::into_inner).retain(|(of, _)| of != uid);
+        self.recorded.lock().unwrap_or_else(PoisonError::into_inner).remove(uid);
+        self.intact.lock().unwrap_or_else(PoisonError::into_inner).remove(uid);
+    }
+}

@@ -1,0 +1,39 @@
+//! Which engines may connect: Engine objects as the hub's directory.
+
+use crate::api::names::base32_uid;
+use crate::api::{Engine, EnginePool};
+use crate::channel::hub::{EngineDirectory, Registration};
+use crate::keys::EnginePublicKey;
+use jiff::Timestamp;
+use kube::ResourceExt;
+use kube::runtime::reflector::{ObjectRef, Store};
+
+/// The caches of engines and pools. An engine whose pool does not exist (any more) still connects: accounts of a pool
+/// that is gone have to be taken back by somebody.
+pub struct Directory {
+    /// Engines.
+    pub engines: Store<Engine>,
+    /// Pools.
+    pub pools: Store<EnginePool>,
+}
+
+impl EngineDirectory for Directory {
+    fn find(&self, namespace: &str, name: &str) -> Option<Registration> {
+        let engine = self.engines.get(&ObjectRef::new(name).within(namespace))?;
+        let pool = self.pools.get(&ObjectRef::new(&engine.spec.pool).within(namespace))?;
+        let uid = engine.uid()?;
+        base32_uid(&uid)?;
+        let now = Timestamp::now();
+        let previous = engine.spec.previous_public_key.as_ref().filter(|key| now < key.until.0).map(|key| key.key.as_str());
+        let keys = engine.spec.public_key.as_deref().into_iter().chain(previous);
+        Some(Registration {
+            engine_uid: uid,
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+            pool_uid: pool.uid()?,
+            public_keys: keys.filter_map(|key| key.parse::<EnginePublicKey>().ok()).collect(),
+            disabled: engine.spec.disabled == Some(true),
+            revocations_only: engine.metadata.deletion_timestamp.is_some(),
+        })
+    }
+}

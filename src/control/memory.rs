@@ -1,0 +1,171 @@
+//! What the leader remembers between passes. All of it may be lost at any time: a lost password ends its lease, and
+//! everything else is found out again.
+
+use crate::channel::frames::{DatabaseClock, ProbeReport};
+use crate::keys::Password;
+use crate::plan::dynamic_secret::Early;
+use jiff::{SignedDuration, Timestamp};
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Passwords on their way into a Secret, by verifier: the lease's UID is not known yet when they are made.
+#[derive(Default)]
+pub struct Passwords(Mutex<HashMap<String, Arc<Password>>>);
+
+impl Passwords {
+    /// Keeps a password until it is delivered.
+    pub fn keep(&self, verifier: &str, password: Password) {
+        locked(&self.0).insert(verifier.to_owned(), Arc::new(password));
+    }
+
+    /// The password of a verifier.
+    pub fn of(&self, verifier: &str) -> Option<Arc<Password>> {
+        locked(&self.0).get(verifier).cloned()
+    }
+
+    /// Forgets (and wipes) a password.
+    pub fn forget(&self, verifier: &str) {
+        locked(&self.0).remove(verifier);
+    }
+}
+
+/// Why we deleted leases, by UID: for the history only.
+#[derive(Default)]
+pub struct Endings(Mutex<HashMap<String, Early>>);
+
+impl Endings {
+    /// Remembers why.
+    pub fn note(&self, uid: &str, why: Early) {
+        locked(&self.0).insert(uid.to_owned(), why);
+    }
+
+    /// Why, if it was us and this process.
+    pub fn of(&self, uid: &str) -> Option<Early> {
+        locked(&self.0).get(uid).copied()
+    }
+
+    /// Forgets a lease that is released.
+    pub fn forget(&self, uid: &str) {
+        locked(&self.0).remove(uid);
+    }
+}
+
+/// Attempts in a row that did not take a lease back, by UID: spaces the next ones.
+#[derive(Default)]
+pub struct Attempts(Mutex<HashMap<String, i64>>);
+
+impl Attempts {
+    /// Counts one more and returns how many it is.
+    pub fn count(&self, uid: &str) -> i64 {
+        let mut all = locked(&self.0);
+        let count = all.entry(uid.to_owned()).or_default();
+        *count += 1;
+        *count
+    }
+
+    /// Starts anew: something changed.
+    pub fn reset(&self, uid: &str) {
+        locked(&self.0).remove(uid);
+    }
+}
+
+/// Objects whose backoff something made pointless: an engine connected, a base secret or a pool changed.
+#[derive(Default)]
+pub struct Nudges(Mutex<HashSet<String>>);
+
+impl Nudges {
+    /// The next pass over this object (by UID) does not wait for its backoff.
+    pub fn nudge(&self, uid: &str) {
+        locked(&self.0).insert(uid.to_owned());
+    }
+
+    /// Whether it was nudged since last asked.
+    pub fn take(&self, uid: &str) -> bool {
+        locked(&self.0).remove(uid)
+    }
+}
+
+/// What engines reported of database servers, by server record.
+#[derive(Default)]
+pub struct ServerFacts(Mutex<HashMap<String, Facts>>);
+
+/// What engines reported of one server.
+#[derive(Debug, Clone, Default)]
+pub struct Facts {
+    /// Database clock minus operator clock.
+    pub offset: Option<SignedDuration>,
+    /// The last probe and the base secret's version that it was made with.
+    pub probe: Option<(String, ProbeReport)>,
+    /// Groups that an engine has made or checked in this process's life, with the time.
+    pub groups: HashMap<String, Timestamp>,
+}
+
+impl ServerFacts {
+    /// Takes in a clock reading that arrived at `now`.
+    pub fn heard(&self, record: &str, clock: DatabaseClock, now: Timestamp) {
+        let age = SignedDuration::from_millis(i64::try_from(clock.age_ms).unwrap_or(i64::MAX));
+        let Ok(there) = clock.now.checked_add(age) else { return };
+        locked(&self.0).entry(record.to_owned()).or_default().offset = Some(there.duration_since(now));
+    }
+
+    /// The database's clock at the operator's `now`; none until an engine has reported it.
+    pub fn database_time(&self, record: &str, now: Timestamp) -> Option<Timestamp> {
+        let offset = locked(&self.0).get(record)?.offset?;
+        now.checked_add(offset).ok()
+    }
+
+    /// Takes in a probe.
+    pub fn probed(&self, record: &str, base_version: &str, report: ProbeReport) {
+        locked(&self.0).entry(record.to_owned()).or_default().probe = Some((base_version.to_owned(), report));
+    }
+
+    /// All that is known of a server.
+    pub fn of(&self, record: &str) -> Facts {
+        locked(&self.0).get(record).cloned().unwrap_or_default()
+    }
+
+    /// An engine made or checked the group.
+    pub fn group_seen(&self, record: &str, group: &str, now: Timestamp) {
+        locked(&self.0).entry(record.to_owned()).or_default().groups.insert(group.to_owned(), now);
+    }
+
+    /// The group is dropped or doubtful.
+    pub fn group_lost(&self, record: &str, group: &str) {
+        if let Some(facts) = locked(&self.0).get_mut(record) {
+            facts.groups.remove(group);
+        }
+    }
+}
+
+/// Where base secrets lead, by namespace and name: all that a dynamic secret needs to know to tell whether its credential
+/// is still for the right server. No password in it.
+#[derive(Default)]
+pub struct BaseIdentities(Mutex<HashMap<(String, String), BaseIdentity>>);
+
+/// Where one base secret leads.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BaseIdentity {
+    /// Resource version that this was read from.
+    pub version: String,
+    /// Server record.
+    pub record: String,
+    /// Its database, which completes grants.
+    pub database: String,
+}
+
+impl BaseIdentities {
+    /// What was read of a base secret, if it is still of this version.
+    pub fn of(&self, namespace: &str, name: &str, version: &str) -> Option<BaseIdentity> {
+        let all = locked(&self.0);
+        all.get(&(namespace.to_owned(), name.to_owned())).filter(|known| known.version == version).cloned()
+    }
+
+    /// Remembers what was read.
+    pub fn keep(&self, namespace: &str, name: &str, identity: BaseIdentity) {
+        locked(&self.0).insert((namespace.to_owned(), name.to_owned()), identity);
+    }
+}

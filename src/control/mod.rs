@@ -1,0 +1,17 @@
+//! The controllers: observe -> plan -> act -> report, one file per kind.
+//!
+//! What to do next is decided in `plan`; how to talk to the API server is in `cluster`; engines are asked through
+//! `channel::hub`. Nothing here keeps state that a restart could miss, except passwords on their way into a Secret.
+
+pub mod context;
+pub mod dynamic_secret;
+pub mod hold;
+pub mod lease;
+pub mod making;
+pub mod memory;
+pub mod report;
+pub mod revocations;
+pub mod servers;
+pub mod sweep;
+pub mod takeon;
+pub mod tasks;

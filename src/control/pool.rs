@@ -1,0 +1,217 @@
+//! The controller of pools: managed engines, the base secrets beside the pool, and what `kubectl get enginepools` shows.
+
+use super::context::Context;
+use super::engine::{is_managed, open_leases};
+use super::hold::{Error, Halt, Hold};
+use super::servers;
+use crate::api::conditions::{self, Reason};
+use crate::api::names::POOL_FINALIZER;
+use crate::api::pool::ServerStatus;
+use crate::api::{CredentialLease, Engine, EnginePool, EngineSpec};
+use crate::cluster::{Intention, objects, server_record, status};
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::core::v1::Namespace;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
+use kube::runtime::controller::Action;
+use kube::runtime::events::EventType;
+use kube::{Api, Resource, ResourceExt};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Between two checks of a server that is ready.
+const CHECK_READY: SignedDuration = SignedDuration::from_mins(30);
+/// Between two checks of a server that is not.
+const CHECK_AGAIN: SignedDuration = SignedDuration::from_secs(60);
+/// Until the next look at a pool; events come sooner.
+const USUAL: Duration = Duration::from_secs(300);
+
+/// One pass over one pool.
+pub async fn reconcile(pool: Arc<EnginePool>, ctx: Arc<Context>) -> Result<Action, Error> {
+    ctx.still_leading()?;
+    if pool.metadata.deletion_timestamp.is_some() {
+        return leave(&ctx, &pool).await;
+    }
+    if !pool.finalizers().iter().any(|f| f == POOL_FINALIZER) {
+        objects::add_finalizer(&ctx.client, pool.as_ref(), POOL_FINALIZER).await?;
+        return Ok(Action::await_change());
+    }
+    scale(&ctx, &pool).await?;
+    let servers = look_at_servers(&ctx, &pool).await?;
+    report(&ctx, &pool, servers).await
+}
+
+/// A deleted pool stays while leases need it: they live to their end, unless its namespace goes too, which must not wait
+/// for a ttl.
+async fn leave(ctx: &Context, pool: &EnginePool) -> Result<Action, Error> {
+    let uid = pool.uid().unwrap_or_default();
+    let open = open_leases(ctx, &uid).await?;
+    if open == 0 {
+        objects::remove_finalizer(&ctx.client, pool, POOL_FINALIZER).await?;
+        return Ok(Action::await_change());
+    }
+    let name = pool.namespace().unwrap_or_default();
+    let api: Api<Namespace> = Api::all(ctx.client.clone());
+    let namespace = api.get_opt(&name).await.to(|| format!("read namespace {name}"))?;
+    if namespace.is_none_or(|namespace| namespace.metadata.deletion_timestamp.is_some()) {
+        end_leases(ctx, &uid).await?;
+    }
+    let message = format!("{open} open leases; the pool goes when the last one ends. No new lease is made");
+    let hold = Hold::new(Reason::Deleting, message);
+    write(ctx, pool, &hold, |_| ()).await?;
+    Ok(Action::requeue(Duration::from_secs(5)))
+}
+
+async fn end_leases(ctx: &Context, pool_uid: &str) -> Result<(), Error> {
+    let of_pool = |lease: &CredentialLease| {
+        lease.metadata.deletion_timestamp.is_none() && lease.claim().is_some_and(|claim| claim.pool.uid == pool_uid)
+    };
+    for lease in ctx.stores.leases.state_filter(of_pool) {
+        ctx.still_leading()?;
+        objects::delete(&ctx.client, lease.as_ref()).await?;
+    }
+    Ok(())
+}
+
+/// Makes and removes the Engine objects of managed engines.
+async fn scale(ctx: &Context, pool: &EnginePool) -> Result<(), Error> {
+    let wanted = pool.spec.engines.as_ref().map_or(0, |managed| managed.replicas.min(ctx.settings.max_engines_per_pool));
+    let namespace = pool.namespace().unwrap_or_default();
+    let names: Vec<String> = (0..wanted).map(|index| format!("{}-{index}", pool.name_any())).collect();
+    let engines = engines_of(ctx, pool);
+    for name in &names {
+        if engines.iter().any(|engine| engine.name_any() == *name) {
+            continue;
+        }
+        let engine = Engine {
+            metadata: ObjectMeta {
+                name: Some(name.clone()),
+                namespace: Some(namespace.clone()),
+                owner_references: pool.controller_owner_ref(&()).map(|reference| vec![reference]),
+                ..ObjectMeta::default()
+            },
+            spec: EngineSpec { pool: pool.name_any(), public_key: None, previous_public_key: None, disabled: None },
+            status: None,
+        };
+        match objects::make(&ctx.client, &namespace, &engine).await {
+            Err(error) if error.is_conflict() => {}
+            other => other.map(|_| ())?,
+        }
+    }
+    let surplus = |engine: &&Arc<Engine>| is_managed(engine) && !names.contains(&engine.name_any());
+    for engine in engines.iter().filter(surplus).filter(|engine| engine.metadata.deletion_timestamp.is_none()) {
+        objects::delete(&ctx.client, engine.as_ref()).await?;
+    }
+    Ok(())
+}
+
+fn engines_of(ctx: &Context, pool: &EnginePool) -> Vec<Arc<Engine>> {
+    let (namespace, name) = (pool.namespace(), pool.name_any());
+    ctx.stores.engines.state_filter(|engine| engine.namespace() == namespace && engine.spec.pool == name)
+}
+
+async fn look_at_servers(ctx: &Context, pool: &EnginePool) -> Result<Vec<ServerStatus>, Error> {
+    let namespace = pool.namespace();
+    let bases = ctx.stores.bases.state_filter(|base| base.namespace() == namespace && base.metadata.deletion_timestamp.is_none());
+    let mut names: Vec<(String, String)> =
+        bases.iter().map(|base| (base.name_any(), base.resource_version().unwrap_or_default())).collect();
+    names.sort();
+    let mut servers = Vec::new();
+    for (name, version) in names {
+        servers.push(look_at_server(ctx, pool, &name, &version).await?);
+    }
+    Ok(servers)
+}
+
+async fn look_at_server(ctx: &Context, pool: &EnginePool, name: &str, version: &str) -> Result<ServerStatus, Error> {
+    let old = pool.status.iter().flat_map(|s| &s.servers).find(|server| server.linked_secret == name);
+    let now = ctx.now();
+    if let Some(old) = old.filter(|old| is_fresh(ctx, pool, old, name, version, now)) {
+        return Ok(old.clone());
+    }
+    let (namespace, pool_uid) = (pool.namespace().unwrap_or_default(), pool.uid().unwrap_or_default());
+    let mut found = ServerStatus { linked_secret: name.to_owned(), checked_at: Some(Time(now)), ..ServerStatus::default() };
+    let checked = async {
+        let base = servers::read_base(ctx, &namespace, name).await?;
+        found.address = Some(format!("{}:{}", base.login.host, base.login.port));
+        // A changed password must reach the record even if no lease is made: revocations log in with it.
+        if server_record::login(&ctx.client, &ctx.settings.home, &base.login.record).await?.is_some() {
+            ctx.still_leading()?;
+            server_record::keep(&ctx.client, &ctx.settings.home, &base.secret, &base.login).await?;
+        }
+        let report = servers::probe(ctx, &pool_uid, &base).await?;
+        found.version = Some(report.version.clone());
+        found.tls.clone_from(&report.tls);
+        found.missing.clone_from(&report.missing);
+        found.advice.clone_from(&report.advice);
+        found.clock_offset_ms = ctx.servers.of(&base.login.record).offset.and_then(|o| i64::try_from(o.as_millis()).ok());
+        servers::ready(&report, name).map_err(Halt::Hold)
+    };
+    match checked.await {
+        Ok(()) => {
+            found.ready = true;
+            note_checked(ctx, pool, name, version);
+        }
+        Err(Halt::Hold(hold)) => {
+            found.reason = Some(hold.reason.as_str().to_owned());
+            found.message = Some(hold.message);
+        }
+        Err(Halt::Error(error)) => return Err(error),
+    }
+    Ok(found)
+}
+
+fn note_checked(ctx: &Context, pool: &EnginePool, name: &str, version: &str) {
+    ctx.note_intact(&format!("{}/{name}", pool.uid().unwrap_or_default()), version);
+}
+
+fn is_fresh(ctx: &Context, pool: &EnginePool, old: &ServerStatus, name: &str, version: &str, now: Timestamp) -> bool {
+    let age = old.checked_at.as_ref().map_or(SignedDuration::MAX, |at| now.duration_since(at.0));
+    if old.ready {
+        return age < CHECK_READY && ctx.intact(&format!("{}/{name}", pool.uid().unwrap_or_default()), version);
+    }
+    age < CHECK_AGAIN && !ctx.nudges.take(&pool.uid().unwrap_or_default())
+}
+
+async fn report(ctx: &Context, pool: &EnginePool, servers: Vec<ServerStatus>) -> Result<Action, Error> {
+    let uid = pool.uid().unwrap_or_default();
+    let engines = engines_of(ctx, pool).len();
+    let connected = ctx.hub.connected(&uid).iter().filter(|session| !session.draining).count();
+    let open = ctx.stores.leases.state_filter(|lease| lease.claim().is_some_and(|claim| claim.pool.uid == uid)).len();
+    let asked = pool.spec.engines.as_ref().map_or(0, |managed| managed.replicas);
+    let hold = match (engines, connected) {
+        _ if asked > ctx.settings.max_engines_per_pool => Hold::new(
+            Reason::InvalidSpec,
+            format!("spec.engines.replicas is {asked}, but the installer allows {} in one pool; lower it", ctx.settings.max_engines_per_pool),
+        ),
+        (0, _) => Hold::new(Reason::WaitingForEngine, "the pool has no engine; set spec.engines.replicas or create an Engine with spec.pool"),
+        (_, 0) => Hold::new(Reason::WaitingForEngine, "no engine of the pool is connected; kubectl get engines shows why"),
+        _ => Hold::new(Reason::Connected, format!("{connected} of {engines} engines are connected")),
+    };
+    let again = if servers.iter().all(|server| server.ready) { USUAL } else { Duration::from_secs(61) };
+    let count = |number: usize| Some(i64::try_from(number).unwrap_or(i64::MAX));
+    write(ctx, pool, &hold, |status| {
+        (status.engines, status.connected_engines, status.open_leases) = (count(engines), count(connected), count(open));
+        status.root_hash = Some(ctx.installation.root.hash().to_string());
+        status.servers.clone_from(&servers);
+    })
+    .await?;
+    Ok(Action::requeue(again))
+}
+
+async fn write(ctx: &Context, pool: &EnginePool, hold: &Hold, change: impl Fn(&mut crate::api::EnginePoolStatus)) -> Result<(), Error> {
+    let now = ctx.now();
+    status::amend(&ctx.client, pool, |pool| {
+        let generation = pool.metadata.generation;
+        let status = pool.status.get_or_insert_default();
+        let before = status.clone();
+        change(status);
+        status.observed_generation = generation;
+        conditions::set_ready(&mut status.conditions, hold.reason, &hold.message, generation, now);
+        *status != before
+    })
+    .await?;
+    if hold.reason.kind() == conditions::ReasonKind::Refused {
+        ctx.tell(pool, hold.reason, &hold.message, EventType::Warning).await;
+    }
+    Ok(())
+}

@@ -1,0 +1,221 @@
+//! What statuses say. Every function here writes only what changed, and nothing for a state that is only passing.
+
+use super::context::Context;
+use super::hold::{Error, Hold};
+use crate::api::conditions::{self, READY, Reason};
+use crate::api::dynamic_secret::{LeaseRecord, Mode};
+use crate::api::lease::{Claim, Phase};
+use crate::api::{CredentialLease, DynamicSecret};
+use crate::cluster::status;
+use crate::plan::dynamic_secret::Early;
+use crate::plan::lease::End;
+use kube::ResourceExt;
+use kube::runtime::events::EventType;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+/// Leases that the history keeps.
+const HISTORY: usize = 5;
+
+/// Whether the dynamic secret's status has this lease's end. Without the dynamic secret there is nobody to tell.
+pub fn end_is_recorded(ctx: &Context, lease: &CredentialLease) -> bool {
+    let Some(owner) = ctx.owner(lease) else { return true };
+    let name = lease.name_any();
+    owner.status.iter().flat_map(|status| &status.history).any(|record| record.lease == name)
+        || ctx.recorded(&lease.uid().unwrap_or_default())
+}
+
+/// An account that came about.
+pub struct Issued<'a> {
+    /// Its name.
+    pub role: &'a str,
+    /// OID and engine, where they are known.
+    pub account: Option<&'a (u32, String)>,
+    /// Version of the Secret as delivered.
+    pub secret_version: Option<String>,
+}
+
+/// Writes the lease's status: issued, and where.
+pub async fn issued(
+    ctx: &Context,
+    lease: &CredentialLease,
+    claim: &Claim,
+    issued: &Issued<'_>,
+) -> Result<Option<CredentialLease>, Error> {
+    let now = ctx.now();
+    ctx.told_no_more(&lease.uid().unwrap_or_default());
+    let written = status::amend(&ctx.client, lease, |lease| {
+        let status = lease.status.get_or_insert_default();
+        if status.issued_at.is_some() {
+            return false;
+        }
+        status.phase = Some(Phase::Issued);
+        status.username = Some(issued.role.to_owned());
+        status.issued_at = Some(Time(now));
+        status.expires_at = Some(claim.expires_at.clone());
+        status.issued_by = issued.account.map(|(_, engine)| engine.clone());
+        status.role_oid = issued.account.map(|(oid, _)| i64::from(*oid));
+        status.secret_version.clone_from(&issued.secret_version);
+        conditions::set_ready(&mut status.conditions, Reason::Issued, "the account is issued and valid", None, now);
+        true
+    })
+    .await?;
+    Ok(written)
+}
+
+/// Writes why a lease does not go on, and tells it once as an Event.
+pub async fn lease_waits(ctx: &Context, lease: &CredentialLease, phase: Phase, hold: &Hold) -> Result<(), Error> {
+    let now = ctx.now();
+    tracing::info!(lease = lease.name_any(), ?phase, reason = hold.reason.as_str(), message = hold.message, "lease waits");
+    let role = lease.claim().and_then(|claim| {
+        crate::api::names::role_name(&claim.user_prefix, &lease.spec.dynamic_secret, &lease.uid().unwrap_or_default())
+    });
+    status::amend(&ctx.client, lease, |lease| {
+        let status = lease.status.get_or_insert_default();
+        let same = status.phase == Some(phase)
+            && conditions::find(&status.conditions, READY)
+                .is_some_and(|c| c.reason == hold.reason.as_str() && c.message == hold.message);
+        status.phase = Some(phase);
+        if status.username.is_none() {
+            status.username.clone_from(&role);
+        }
+        conditions::set_ready(&mut status.conditions, hold.reason, &hold.message, None, now);
+        !same
+    })
+    .await?;
+    ctx.tell(lease, hold.reason, &hold.message, EventType::Warning).await;
+    Ok(())
+}
+
+/// A lease did not come about: counts on its dynamic secret, which waits and makes the next one.
+pub async fn failed(ctx: &Context, lease: &CredentialLease, hold: &Hold) -> Result<(), Error> {
+    let Some(owner) = ctx.owner(lease) else { return Ok(()) };
+    if lease.claim().is_some_and(|claim| claim.serial == 0) {
+        return Ok(());
+    }
+    count_failure(ctx, &owner, hold).await
+}
+
+/// Counts a failed attempt, with its reason.
+pub async fn count_failure(ctx: &Context, owner: &DynamicSecret, hold: &Hold) -> Result<(), Error> {
+    let now = ctx.now();
+    status::amend(&ctx.client, owner, |owner| {
+        let generation = owner.metadata.generation;
+        let status = owner.status.get_or_insert_default();
+        let before = if status.failed_generation == generation { status.failures.unwrap_or(0) } else { 0 };
+        status.failures = Some(before + 1);
+        status.last_failure = Some(Time(now));
+        status.failed_generation = generation;
+        status.observed_generation = generation;
+        conditions::set_ready(&mut status.conditions, hold.reason, &hold.message, generation, now);
+        true
+    })
+    .await?;
+    ctx.tell(owner, hold.reason, &hold.message, EventType::Warning).await;
+    Ok(())
+}
+
+/// Writes only the condition of a dynamic secret.
+pub async fn owner_waits(ctx: &Context, owner: &DynamicSecret, hold: &Hold) -> Result<(), Error> {
+    let now = ctx.now();
+    status::amend(&ctx.client, owner, |owner| {
+        let generation = owner.metadata.generation;
+        let status = owner.status.get_or_insert_default();
+        let same = conditions::find(&status.conditions, READY)
+            .is_some_and(|c| c.reason == hold.reason.as_str() && c.message == hold.message)
+            && status.observed_generation == generation;
+        status.observed_generation = generation;
+        conditions::set_ready(&mut status.conditions, hold.reason, &hold.message, generation, now);
+        !same
+    })
+    .await?;
+    if hold.reason.kind() != conditions::ReasonKind::Good {
+        ctx.tell(owner, hold.reason, &hold.message, EventType::Normal).await;
+    }
+    Ok(())
+}
+
+/// Writes a lease's end into its dynamic secret, before the lease goes.
+pub async fn ended(
+    ctx: &Context,
+    lease: &CredentialLease,
+    claim: &Claim,
+    role: &str,
+    why: Option<End>,
+) -> Result<(), Error> {
+    let uid = lease.uid().unwrap_or_default();
+    let Some(owner) = ctx.owner(lease) else { return Ok(()) };
+    let now = ctx.now();
+    let (why, early) = name_end(ctx, &owner, lease, claim, why);
+    let record = LeaseRecord {
+        lease: lease.name_any(),
+        serial: claim.serial,
+        username: Some(role.to_owned()),
+        issued_at: lease.status.as_ref().and_then(|s| s.issued_at.clone()),
+        ended_at: Time(now),
+        why: why.to_owned(),
+    };
+    status::amend(&ctx.client, &owner, |owner| {
+        let (mode, generation) = (owner.spec.mode(), owner.metadata.generation);
+        let status = owner.status.get_or_insert_default();
+        if status.history.iter().any(|old| old.lease == record.lease) {
+            return false;
+        }
+        status.history.insert(0, record.clone());
+        status.history.truncate(HISTORY);
+        status.last_serial = Some(status.last_serial.unwrap_or(0).max(claim.serial));
+        if record.issued_at.is_some() && claim.serial > 0 {
+            let newest = claim.serial >= status.delivered_serial.unwrap_or(0);
+            status.delivered_serial = Some(status.delivered_serial.unwrap_or(0).max(claim.serial));
+            if newest && mode == Mode::Once {
+                let (reason, message) = once_over(early);
+                conditions::set_ready(&mut status.conditions, reason, message, generation, now);
+            }
+        }
+        true
+    })
+    .await?;
+    ctx.note_recorded(&uid);
+    Ok(())
+}
+
+/// What a dynamic secret in mode Once says after its credential ended.
+pub fn once_over(early: Option<Early>) -> (Reason, &'static str) {
+    match early {
+        None => (Reason::Expired, "the credential has ended as agreed; for another one set the annotation dsv.dev/rotate-at"),
+        Some(Early::TargetDeleted) => (Reason::TargetDeleted, "the Secret was deleted, so the account was revoked; for another one set the annotation dsv.dev/rotate-at"),
+        Some(Early::TargetEdited) => (Reason::TargetEdited, "the Secret's data was edited, so the account was revoked; for another one set the annotation dsv.dev/rotate-at"),
+        Some(Early::TargetReleased) => (Reason::TargetReleased, "our label was taken off the Secret, so the account was revoked and the Secret left alone"),
+        Some(Early::Rotated | Early::OwnerDeleted) => (Reason::Revoking, "the credential was taken back"),
+    }
+}
+
+fn name_end(
+    ctx: &Context,
+    owner: &DynamicSecret,
+    lease: &CredentialLease,
+    claim: &Claim,
+    why: Option<End>,
+) -> (&'static str, Option<Early>) {
+    let uid = lease.uid().unwrap_or_default();
+    let delivered = lease.status.as_ref().is_some_and(|s| s.issued_at.is_some());
+    if why == Some(End::Expired) && delivered {
+        return ("Expired", None);
+    }
+    if !delivered {
+        return ("NotDelivered", None);
+    }
+    let early = ctx.endings.of(&uid).or_else(|| {
+        // Another leader ended it: what it knew is gone, but a newer delivered serial tells.
+        let newer = owner.status.as_ref().and_then(|s| s.delivered_serial).unwrap_or(0) > claim.serial;
+        (newer && claim.serial > 0).then_some(Early::Rotated)
+    });
+    let name = match early {
+        None => "Deleted",
+        Some(Early::Rotated) => "Rotated",
+        Some(Early::OwnerDeleted) => "OwnerDeleted",
+        Some(Early::TargetDeleted) => "TargetDeleted",
+        Some(Early::TargetEdited) => "TargetEdited",
+        Some(Early::TargetReleased) => "TargetReleased",
+    };
+    (name, early)
+}

@@ -1,0 +1,153 @@
+//! Base secrets and the servers behind them: read fresh, checked by an engine before first use, kept as records.
+
+use super::context::Context;
+use super::hold::{Error, Halt, Hold};
+use super::memory::BaseIdentity;
+use super::tasks::{Answer, ask};
+use crate::api::base_secret;
+use crate::api::conditions::Reason;
+use crate::api::grants::Grant;
+use crate::api::lease::{Claim, ClaimedGroup};
+use crate::channel::frames::{Done, GrantText, Group, ProbeReport, ServerLogin, Task};
+use crate::cluster::{objects, server_record};
+use crate::keys::{RoleComment, RoleKind, SigningPublicKey};
+use jiff::SignedDuration;
+use k8s_openapi::api::core::v1::Secret;
+use kube::ResourceExt;
+use kube::runtime::reflector::ObjectRef;
+use std::time::Duration;
+
+/// How long an engine may take to look at a server or to make a group.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// How long a group counts as checked. Engines check it themselves too; this only spares a round trip.
+const GROUP_CHECKED: SignedDuration = SignedDuration::from_mins(10);
+
+/// A base secret as read just now.
+pub struct Base {
+    /// The Secret.
+    pub secret: Secret,
+    /// What it says, with its record's name.
+    pub login: ServerLogin,
+}
+
+/// Reads a base secret fresh.
+pub async fn read_base(ctx: &Context, namespace: &str, name: &str) -> Result<Base, Halt> {
+    let Some(secret) = objects::read::<Secret>(&ctx.client, namespace, name).await? else {
+        return Err(Hold::new(
+            Reason::BaseSecretMissing,
+            format!("base secret {namespace}/{name} does not exist; create it with label dsv.dev/type=postgresql and keys host, port, username, password"),
+        )
+        .into());
+    };
+    let mut login =
+        base_secret::read(&secret).map_err(|invalid| Hold::new(Reason::BaseSecretInvalid, invalid.to_string()))?;
+    login.record = server_record::name(namespace, &login);
+    let identity = BaseIdentity {
+        version: secret.resource_version().unwrap_or_default(),
+        record: login.record.clone(),
+        database: login.database.clone(),
+    };
+    ctx.bases.keep(namespace, name, identity);
+    Ok(Base { secret, login })
+}
+
+/// Where a base secret leads; reads it only where its version changed since the last time. None where it cannot be told.
+pub async fn identity(ctx: &Context, namespace: &str, name: &str) -> Result<Option<BaseIdentity>, Error> {
+    let Some(meta) = ctx.stores.bases.get(&ObjectRef::new(name).within(namespace)) else { return Ok(None) };
+    let version = meta.metadata.resource_version.clone().unwrap_or_default();
+    if let Some(known) = ctx.bases.of(namespace, name, &version) {
+        return Ok(Some(known));
+    }
+    match read_base(ctx, namespace, name).await {
+        Ok(base) => Ok(ctx.bases.of(namespace, name, &base.secret.resource_version().unwrap_or_default())),
+        Err(Halt::Hold(_)) => Ok(None),
+        Err(Halt::Error(error)) => Err(error),
+    }
+}
+
+/// Has an engine look at the server, unless this version of the base secret was looked at before.
+pub async fn checked(ctx: &Context, pool_uid: &str, base: &Base) -> Result<(), Halt> {
+    let version = base.secret.resource_version().unwrap_or_default();
+    let facts = ctx.servers.of(&base.login.record);
+    let known = facts.probe.filter(|(at, report)| *at == version && report.missing.is_empty());
+    if known.is_some() && facts.offset.is_some() {
+        return Ok(());
+    }
+    let report = probe(ctx, pool_uid, base).await?;
+    ready(&report, &base.secret.name_any()).map_err(Halt::Hold)?;
+    if ctx.servers.of(&base.login.record).offset.is_none() {
+        let hold = "no engine has reported the database's clock yet; the ttl is counted by it";
+        return Err(Hold::new(Reason::WaitingForClock, hold).into());
+    }
+    Ok(())
+}
+
+/// Has an engine look at the server.
+pub async fn probe(ctx: &Context, pool_uid: &str, base: &Base) -> Result<ProbeReport, Halt> {
+    let task = Task::Probe { server: base.login.clone() };
+    match ask(ctx, pool_uid, &base.login.record, task, PATIENCE).await {
+        Answer::Done(_, Done::Probe(report)) => {
+            let version = base.secret.resource_version().unwrap_or_default();
+            ctx.servers.probed(&base.login.record, &version, report.clone());
+            Ok(report)
+        }
+        other => Err(other.hold().into()),
+    }
+}
+
+/// Whether accounts can be issued on the server that was looked at.
+pub fn ready(report: &ProbeReport, base: &str) -> Result<(), Hold> {
+    if report.missing.is_empty() {
+        return Ok(());
+    }
+    let sql = report.missing.join("; ");
+    Err(Hold::new(Reason::MissingPrivilege, format!("the login in base secret {base} lacks privileges; run: {sql}")))
+}
+
+/// A group as engines understand it, with its signed comment. The same in every call: signatures are deterministic.
+pub fn group(ctx: &Context, owner_uid: &str, claimed: &ClaimedGroup) -> Result<Group, Error> {
+    let comment = RoleComment {
+        kind: RoleKind::Group,
+        installation: ctx.installation.id.clone(),
+        subject: owner_uid.to_owned(),
+        role: claimed.name.clone(),
+        claimed_at: claimed.since.0,
+        expires_at: None,
+    };
+    let grants = claimed.grants.iter().map(|pair| GrantText { what: pair.what.clone(), target: pair.target.clone() });
+    Ok(Group { name: claimed.name.clone(), comment: comment.sign(&ctx.installation.signing)?, grants: grants.collect() })
+}
+
+/// The group of a claim.
+pub fn claimed_group(ctx: &Context, claim: &Claim) -> Result<Group, Error> {
+    group(ctx, &claim.dynamic_secret_uid, &claim.group)
+}
+
+/// Has an engine make or check the group, unless one did a while ago.
+pub async fn ensure_group(ctx: &Context, pool_uid: &str, login: &ServerLogin, group: Group) -> Result<(), Halt> {
+    let name = group.name.clone();
+    let now = ctx.now();
+    let checked = ctx.servers.of(&login.record).groups.get(&name).copied();
+    if checked.is_some_and(|at| now.duration_since(at) < GROUP_CHECKED) {
+        return Ok(());
+    }
+    let task = Task::EnsureGroup { server: login.clone(), group };
+    match ask(ctx, pool_uid, &login.record, task, PATIENCE).await {
+        Answer::Done(_, Done::GroupReady) => {
+            ctx.servers.group_seen(&login.record, &name, now);
+            Ok(())
+        }
+        other => Err(other.hold().into()),
+    }
+}
+
+/// Public halves of the keys that may have signed role comments.
+pub fn signers(ctx: &Context) -> Vec<String> {
+    let current: SigningPublicKey = ctx.installation.signing.public();
+    vec![current.to_string()]
+}
+
+/// Grants in the form that custom resources carry.
+pub fn pairs(grants: &[Grant]) -> Vec<crate::api::permissions::GrantPermissions> {
+    grants.iter().map(Into::into).collect()
+}

@@ -1,0 +1,67 @@
+//! The sweep of credential Secrets: one whose lease is closed or gone is deleted, so that no Secret outlives its account,
+//! not even one that a backup brought back. It sees only Secrets with the lease label, and believes only live reads.
+
+use super::context::Context;
+use super::hold::Error;
+use crate::api::CredentialLease;
+use crate::api::names::{LEASE_LABEL, MANAGED_BY, OPERATOR, credential};
+use crate::cluster::{credential_secret, objects};
+use k8s_openapi::api::core::v1::Secret;
+use kube::ResourceExt;
+use kube::api::PartialObjectMeta;
+use kube::runtime::reflector::ObjectRef;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Between two sweeps.
+pub const EVERY: Duration = Duration::from_secs(60);
+
+/// Looks at every credential Secret once.
+pub async fn sweep(ctx: &Context) -> Result<usize, Error> {
+    let mut deleted = 0;
+    for secret in ctx.stores.credentials.state() {
+        if suspicious(ctx, &secret) && delete_if_closed(ctx, &secret).await? {
+            deleted += 1;
+        }
+    }
+    Ok(deleted)
+}
+
+/// Whether the caches cannot account for the Secret. Costs no request.
+fn suspicious(ctx: &Context, secret: &PartialObjectMeta<Secret>) -> bool {
+    let Some(uid) = secret.labels().get(LEASE_LABEL) else { return false };
+    if secret.labels().get(MANAGED_BY).map(String::as_str) != Some(OPERATOR) || secret.metadata.deletion_timestamp.is_some() {
+        return false;
+    }
+    let lease = cached_lease(ctx, secret);
+    lease.is_none_or(|lease| lease.uid().as_ref() != Some(uid))
+}
+
+fn cached_lease(ctx: &Context, secret: &PartialObjectMeta<Secret>) -> Option<Arc<CredentialLease>> {
+    let name = secret.annotations().get(credential::LEASE)?;
+    ctx.stores.leases.get(&ObjectRef::new(name).within(&secret.namespace().unwrap_or_default()))
+}
+
+async fn delete_if_closed(ctx: &Context, secret: &PartialObjectMeta<Secret>) -> Result<bool, Error> {
+    let (namespace, name) = (secret.namespace().unwrap_or_default(), secret.name_any());
+    // Live: Secret first, then lease. A Secret that was replaced meanwhile fails the precondition below.
+    let Some(live) = credential_secret::look(&ctx.client, &namespace, &name).await? else { return Ok(false) };
+    let uid = live.labels().get(LEASE_LABEL).cloned();
+    let lease_name = live.annotations().get(credential::LEASE).cloned().unwrap_or_default();
+    if uid.is_none() || lease_name.is_empty() {
+        return Ok(false);
+    }
+    let lease: Option<CredentialLease> = objects::read(&ctx.client, &namespace, &lease_name).await?;
+    if lease.is_some_and(|lease| lease.uid() == uid) {
+        return Ok(false);
+    }
+    ctx.still_leading()?;
+    match credential_secret::delete(&ctx.client, &namespace, &name, &live.metadata).await {
+        Err(error) if error.is_conflict() || error.is_refused() => Ok(false),
+        Err(error) => Err(error.into()),
+        Ok(()) => {
+            tracing::warn!(secret = format!("{namespace}/{name}"), lease = lease_name, "deleted a Secret whose lease is gone");
+            Ok(true)
+        }
+    }
+}

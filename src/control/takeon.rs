@@ -1,0 +1,117 @@
+//! Taking on a lease that somebody asked for: the same checks as for our own, then finalizer and claim, both as writes of
+//! exactly the version that was seen. Nothing is issued before both are written.
+
+use super::context::Context;
+use super::hold::{Error, Halt, Hold};
+use super::lease::until_then;
+use super::making;
+use super::report;
+use crate::api::conditions::Reason;
+use crate::api::dynamic_secret::Mode;
+use crate::api::lease::{Claim, Phase};
+use crate::api::names::LEASE_FINALIZER;
+use crate::api::ttl::Span;
+use crate::api::{CredentialLease, DynamicSecret};
+use crate::cluster::{objects, status};
+use crate::keys::{Password, Verifier};
+use crate::plan::backoff;
+use kube::runtime::controller::Action;
+use kube::{Resource, ResourceExt};
+use std::time::Duration;
+
+/// Takes the lease on, or says why not.
+pub async fn take_on(ctx: &Context, lease: &CredentialLease) -> Result<Action, Error> {
+    if lease.claim().is_some() {
+        // Ours, but somebody took the finalizer off: it goes back on before anything else.
+        ctx.still_leading()?;
+        return match objects::add_finalizer(&ctx.client, lease, LEASE_FINALIZER).await {
+            // Somebody wrote in between: the next view shows what.
+            Err(error) if !error.is_conflict() => Err(error.into()),
+            _ => Ok(Action::await_change()),
+        };
+    }
+    match try_take_on(ctx, lease).await {
+        Ok(()) => Ok(Action::await_change()),
+        Err(Halt::Error(error)) => Err(error),
+        Err(Halt::Hold(hold)) => {
+            report::lease_waits(ctx, lease, Phase::Refused, &hold).await?;
+            let count = ctx.attempts.count(&lease.uid().unwrap_or_default());
+            let pause = Duration::try_from(backoff::pause(count)).unwrap_or_default();
+            Ok(Action::requeue(pause.max(Duration::from_secs(1))))
+        }
+    }
+}
+
+async fn try_take_on(ctx: &Context, lease: &CredentialLease) -> Result<(), Halt> {
+    let owner = owner(ctx, lease).await?;
+    if owner.spec.mode() != Mode::OnDemand {
+        let message = format!("DynamicSecret {} is not in mode OnDemand; set spec.issuance.mode or ask another one", owner.name_any());
+        return Err(Hold::new(Reason::NotOnDemand, message).into());
+    }
+    if owner.spec.suspend == Some(true) {
+        return Err(Hold::new(Reason::Suspended, "the DynamicSecret is suspended; it goes on when spec.suspend is taken off").into());
+    }
+    let ttl = lease.spec.ttl.as_ref().and_then(Span::length);
+    let prepared = making::prepare(ctx, &owner, ttl).await?;
+    let target = lease.spec.target.as_ref().map(|target| target.name.clone());
+    if let Some(target) = &target {
+        // Serial 0 matches no other lease's Secret, so only an absent one passes.
+        making::check_target(ctx, &prepared.owner, target, 0).await?;
+    }
+    making::within_limits(ctx, &prepared, async || {
+        let claim = making::claim(ctx, &prepared, 0, target)?;
+        ctx.still_leading()?;
+        let held = hold_on(ctx, lease, &prepared.owner, &claim).await?;
+        Ok(write_claim(ctx, &held, claim).await?)
+    })
+    .await
+}
+
+async fn owner(ctx: &Context, lease: &CredentialLease) -> Result<DynamicSecret, Halt> {
+    let namespace = lease.namespace().unwrap_or_default();
+    let found: Option<DynamicSecret> = objects::read(&ctx.client, &namespace, &lease.spec.dynamic_secret).await?;
+    found.ok_or_else(|| {
+        let message = format!("DynamicSecret {namespace}/{} does not exist; create it or correct spec.dynamicSecret", lease.spec.dynamic_secret);
+        Hold::new(Reason::DynamicSecretMissing, message).into()
+    })
+}
+
+/// Finalizer, labels and owner, on exactly the version that was seen.
+async fn hold_on(ctx: &Context, lease: &CredentialLease, owner: &DynamicSecret, claim: &Claim) -> Result<CredentialLease, Error> {
+    let mut held = lease.clone();
+    if !held.finalizers().iter().any(|f| f == LEASE_FINALIZER) {
+        held.finalizers_mut().push(LEASE_FINALIZER.to_owned());
+    }
+    held.labels_mut().extend(making::labels(claim));
+    let reference = owner.controller_owner_ref(&());
+    if held.owner_references().is_empty() {
+        held.owner_references_mut().extend(reference);
+    }
+    let namespace = lease.namespace().unwrap_or_default();
+    Ok(objects::replace(&ctx.client, &namespace, &held).await?)
+}
+
+async fn write_claim(ctx: &Context, held: &CredentialLease, claim: Claim) -> Result<(), Error> {
+    let password = claim.target.is_some().then(Password::generate);
+    let verifier = password.as_ref().map(|password| Verifier::of(password).as_str().to_owned());
+    if let (Some(password), Some(verifier)) = (password, &verifier) {
+        ctx.passwords.keep(verifier, password);
+    }
+    let written = status::amend(&ctx.client, held, |lease| {
+        let status = lease.status.get_or_insert_default();
+        if status.claim.is_some() {
+            return false;
+        }
+        status.claim = Some(claim.clone());
+        status.verifier.clone_from(&verifier);
+        status.phase = Some(Phase::Pending);
+        status.expires_at = Some(claim.expires_at.clone());
+        true
+    })
+    .await?;
+    if let Some(lease) = written {
+        let left = until_then(ctx.now(), claim.expires_at.0);
+        tracing::info!(lease = lease.name_any(), seconds = left.as_secs(), "taken on");
+    }
+    Ok(())
+}

@@ -1,0 +1,75 @@
+//! Asking engines: one task, one answer, and what the answer says about the server's clock.
+
+use super::context::Context;
+use super::hold::Hold;
+use crate::api::conditions::Reason;
+use crate::channel::frames::{Done, Failure, Outcome, Task};
+use crate::channel::hub::{CallResult, EngineId};
+use std::time::Duration;
+
+/// An engine's answer.
+#[derive(Debug)]
+pub enum Answer {
+    /// It is done.
+    Done(EngineId, Done),
+    /// It was not done, and will not happen later by itself.
+    Failed(Failure),
+    /// It may have happened, or may still.
+    Unknown(String),
+    /// Nobody was asked.
+    NotAsked(Hold),
+}
+
+impl Answer {
+    /// Why it does not go on, for every answer but a fitting `Done`.
+    pub fn hold(self) -> Hold {
+        match self {
+            Self::Failed(failure) => Hold::from(&failure),
+            Self::Unknown(message) => Hold::new(Reason::OutcomeUnknown, message),
+            Self::NotAsked(hold) => hold,
+            Self::Done(engine, _) => Hold::new(
+                Reason::DatabaseError,
+                format!("engine {} answered another question than it was asked; update it", engine.name),
+            ),
+        }
+    }
+}
+
+/// Has a random engine of the pool do a task on a server.
+pub async fn ask(ctx: &Context, pool_uid: &str, record: &str, task: Task, patience: Duration) -> Answer {
+    let kind = task.kind();
+    let result = ctx.hub.call(pool_uid, task, patience).await;
+    let now = ctx.now();
+    match result {
+        CallResult::Answered { engine, outcome: Outcome::Done { done, clock } } => {
+            if let Some(clock) = clock {
+                ctx.servers.heard(record, clock, now);
+            }
+            Answer::Done(engine, done)
+        }
+        CallResult::Answered { engine, outcome: Outcome::Failed(failure) } => {
+            tracing::info!(task = kind, engine = engine.name, class = ?failure.class, message = failure.message, "task failed");
+            Answer::Failed(failure)
+        }
+        CallResult::Answered { engine, outcome: Outcome::Unknown { message } } => {
+            tracing::info!(task = kind, engine = engine.name, message, "outcome unknown");
+            Answer::Unknown(message)
+        }
+        CallResult::Answered { engine, outcome: Outcome::Unsupported } => Answer::NotAsked(Hold::new(
+            Reason::WaitingForEngine,
+            format!("engine {} does not know the task {kind}; update it", engine.name),
+        )),
+        CallResult::NoEngine => Answer::NotAsked(Hold::new(
+            Reason::WaitingForEngine,
+            "no engine of the pool is connected; it goes on when one dials in (kubectl get engines)",
+        )),
+        CallResult::Busy => Answer::NotAsked(Hold::new(
+            Reason::WaitingForEngine,
+            "every engine of the pool has a full queue; it goes on by itself, faster with more engines",
+        )),
+        CallResult::TooLarge => Answer::NotAsked(Hold::new(
+            Reason::InvalidSpec,
+            "the task does not fit into a frame of 60 KiB; use fewer grants or smaller certificates",
+        )),
+    }
+}

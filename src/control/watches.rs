@@ -1,0 +1,206 @@
+//! One watch per kind: it fills the cache, and what it shows wakes the controllers that care.
+
+use super::context::{Context, Stores};
+use crate::api::names::{LEASE_LABEL, TYPE_LABEL, credential};
+use crate::api::{CredentialLease, DynamicSecret, Engine, EnginePool};
+use crate::channel::hub::HubEvent;
+use futures::{Stream, StreamExt, TryStreamExt};
+use k8s_openapi::api::core::v1::Secret;
+use kube::api::PartialObjectMeta;
+use kube::runtime::reflector::{self, ObjectRef, Store};
+use kube::runtime::{WatchStreamExt, watcher};
+use kube::{Api, Client, Resource, ResourceExt};
+use serde::de::DeserializeOwned;
+use std::fmt::Debug;
+use std::hash::Hash;
+use std::sync::Arc;
+
+/// A cache and the stream that fills it; each object that appears, changes or goes comes out of the stream.
+pub fn watch<K>(api: Api<K>, config: watcher::Config) -> (Store<K>, impl Stream<Item = Result<K, watcher::Error>> + Send)
+where
+    K: Resource + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
+    K::DynamicType: Default + Eq + Hash + Clone + Send + Sync,
+{
+    let (reader, writer) = reflector::store();
+    let stream = watcher(api, config).default_backoff().reflect(writer).touched_objects();
+    (reader, stream)
+}
+
+/// Streams of all kinds, not yet polled.
+pub struct Watches {
+    /// Leases.
+    pub leases: futures::stream::BoxStream<'static, Result<CredentialLease, watcher::Error>>,
+    /// Dynamic secrets.
+    pub dynamic_secrets: futures::stream::BoxStream<'static, Result<DynamicSecret, watcher::Error>>,
+    /// Pools.
+    pub pools: futures::stream::BoxStream<'static, Result<EnginePool, watcher::Error>>,
+    /// Engines.
+    pub engines: futures::stream::BoxStream<'static, Result<Engine, watcher::Error>>,
+    /// Credential Secrets.
+    pub credentials: futures::stream::BoxStream<'static, Result<PartialObjectMeta<Secret>, watcher::Error>>,
+    /// Base secrets.
+    pub bases: futures::stream::BoxStream<'static, Result<PartialObjectMeta<Secret>, watcher::Error>>,
+}
+
+/// Prepares all watches. Secrets are watched by their metadata only: no cache holds a password.
+pub fn prepare(client: &Client) -> (Stores, Watches) {
+    let labelled = |label: &str| watcher::Config::default().labels(label);
+    let (leases, lease_stream) = watch(Api::<CredentialLease>::all(client.clone()), watcher::Config::default());
+    let (dynamic_secrets, dynamic_stream) = watch(Api::<DynamicSecret>::all(client.clone()), watcher::Config::default());
+    let (pools, pool_stream) = watch(Api::<EnginePool>::all(client.clone()), watcher::Config::default());
+    let (engines, engine_stream) = watch(Api::<Engine>::all(client.clone()), watcher::Config::default());
+    let (credentials, credential_stream) = watch(Api::<PartialObjectMeta<Secret>>::all(client.clone()), labelled(LEASE_LABEL));
+    let (bases, base_stream) = watch(Api::<PartialObjectMeta<Secret>>::all(client.clone()), labelled(TYPE_LABEL));
+    let stores = Stores { leases, dynamic_secrets, pools, engines, credentials, bases };
+    let watches = Watches {
+        leases: lease_stream.boxed(),
+        dynamic_secrets: dynamic_stream.boxed(),
+        pools: pool_stream.boxed(),
+        engines: engine_stream.boxed(),
+        credentials: credential_stream.boxed(),
+        bases: base_stream.boxed(),
+    };
+    (stores, watches)
+}
+
+/// What else cares when a lease changes.
+pub fn lease_changed(ctx: &Context, lease: &CredentialLease) {
+    ctx.wake_owner(lease);
+}
+
+/// What else cares when a dynamic secret changes: leases that somebody asked for.
+pub fn dynamic_secret_changed(ctx: &Context, changed: &DynamicSecret) {
+    let (namespace, name) = (changed.namespace(), changed.name_any());
+    let asked = |lease: &CredentialLease| {
+        lease.claim().is_none() && lease.namespace() == namespace && lease.spec.dynamic_secret == name
+    };
+    for lease in ctx.stores.leases.state_filter(asked) {
+        ctx.wake_lease(&namespace.clone().unwrap_or_default(), &lease.name_any());
+    }
+}
+
+/// What else cares when a pool changes: its dynamic secrets and engines.
+pub fn pool_changed(ctx: &Context, pool: &EnginePool) {
+    let (namespace, name) = (pool.namespace().unwrap_or_default(), pool.name_any());
+    let uses = |d: &DynamicSecret| {
+        d.spec.pool.name == name && d.spec.pool.namespace.clone().or_else(|| d.namespace()).as_deref() == Some(&namespace)
+    };
+    nudge_all(ctx, ctx.stores.dynamic_secrets.state_filter(uses));
+    for engine in ctx.stores.engines.state_filter(|e| e.namespace().as_deref() == Some(&namespace) && e.spec.pool == name) {
+        let _ = ctx.wakes.engines.send(ObjectRef::from_obj(engine.as_ref()));
+    }
+}
+
+/// What else cares when an engine changes: the hub and its pool.
+pub fn engine_changed(ctx: &Context, engine: &Engine) {
+    ctx.hub.recheck();
+    wake_pool(ctx, &engine.namespace().unwrap_or_default(), &engine.spec.pool);
+}
+
+fn wake_pool(ctx: &Context, namespace: &str, name: &str) {
+    let _ = ctx.wakes.pools.send(ObjectRef::new(name).within(namespace));
+}
+
+fn nudge_all(ctx: &Context, all: Vec<Arc<DynamicSecret>>) {
+    for one in all {
+        let ready = one.status.as_ref().and_then(|s| crate::api::conditions::find(&s.conditions, "Ready")).is_some_and(|c| c.status == "True");
+        if !ready {
+            ctx.nudges.nudge(&one.uid().unwrap_or_default());
+        }
+        ctx.wake_dynamic_secret(&one.namespace().unwrap_or_default(), &one.name_any());
+    }
+}
+
+/// Follows credential Secrets: their lease and dynamic secret look again.
+pub async fn follow_credentials(ctx: Arc<Context>, stream: futures::stream::BoxStream<'static, Result<PartialObjectMeta<Secret>, watcher::Error>>) {
+    follow("credential secrets", stream, |secret: &PartialObjectMeta<Secret>| {
+        let namespace = secret.namespace().unwrap_or_default();
+        let Some(lease) = secret.annotations().get(credential::LEASE) else { return };
+        ctx.wake_lease(&namespace, lease);
+        if let Some(lease) = ctx.stores.leases.get(&ObjectRef::new(lease).within(&namespace)) {
+            ctx.wake_owner(&lease);
+        }
+    })
+    .await;
+}
+
+/// Follows base secrets: pools beside them and dynamic secrets that link them look again.
+pub async fn follow_bases(ctx: Arc<Context>, stream: futures::stream::BoxStream<'static, Result<PartialObjectMeta<Secret>, watcher::Error>>) {
+    follow("base secrets", stream, |base: &PartialObjectMeta<Secret>| {
+        let (namespace, name) = (base.namespace().unwrap_or_default(), base.name_any());
+        for pool in ctx.stores.pools.state_filter(|p| p.namespace().as_deref() == Some(&namespace)) {
+            ctx.nudges.nudge(&pool.uid().unwrap_or_default());
+            wake_pool(&ctx, &namespace, &pool.name_any());
+        }
+        let links = |d: &DynamicSecret| {
+            d.spec.link_config.linked_secret == name
+                && d.spec.pool.namespace.clone().or_else(|| d.namespace()).as_deref() == Some(&namespace)
+        };
+        nudge_all(&ctx, ctx.stores.dynamic_secrets.state_filter(links));
+    })
+    .await;
+}
+
+async fn follow<K>(kind: &str, stream: impl Stream<Item = Result<K, watcher::Error>> + Send, mut touched: impl FnMut(&K)) {
+    let mut stream = std::pin::pin!(stream);
+    loop {
+        match stream.try_next().await {
+            Ok(Some(object)) => touched(&object),
+            Ok(None) => return,
+            // The watch backs off and starts anew by itself.
+            Err(error) => tracing::warn!(kind, error = &error as &dyn std::error::Error, "the watch was interrupted"),
+        }
+    }
+}
+
+/// Follows the hub: what waited for an engine goes on when one connects.
+pub async fn follow_hub(ctx: Arc<Context>) {
+    let mut events = ctx.hub.events();
+    loop {
+        match events.recv().await {
+            Ok(event) => hub_event(&ctx, &event),
+            Err(tokio::sync::broadcast::error::RecvError::Lagged(_)) => {
+                for pool in ctx.stores.pools.state() {
+                    engine_connected(&ctx, &pool.uid().unwrap_or_default());
+                }
+            }
+            Err(tokio::sync::broadcast::error::RecvError::Closed) => return,
+        }
+    }
+}
+
+fn hub_event(ctx: &Context, event: &HubEvent) {
+    let (HubEvent::Connected { engine, pool_uid }
+    | HubEvent::Disconnected { engine, pool_uid }
+    | HubEvent::DuplicateSession { engine, pool_uid }) = event;
+    let _ = ctx.wakes.engines.send(ObjectRef::new(&engine.name).within(&engine.namespace));
+    for pool in ctx.stores.pools.state_filter(|pool| pool.uid().as_ref() == Some(pool_uid)) {
+        ctx.nudges.nudge(pool_uid);
+        let _ = ctx.wakes.pools.send(ObjectRef::from_obj(pool.as_ref()));
+    }
+    if matches!(event, HubEvent::Connected { .. }) {
+        engine_connected(ctx, pool_uid);
+    }
+}
+
+/// Everything of the pool that waits: leases that are not issued or not taken back, dynamic secrets that are not ready.
+fn engine_connected(ctx: &Context, pool_uid: &str) {
+    let now = ctx.now();
+    let waits = |lease: &CredentialLease| {
+        let settled = lease.status.as_ref().is_some_and(|s| s.issued_at.is_some());
+        let over = lease.metadata.deletion_timestamp.is_some() || lease.claim().is_some_and(|c| now >= c.expires_at.0);
+        lease.claim().is_none_or(|claim| claim.pool.uid == pool_uid) && (over || !settled)
+    };
+    for lease in ctx.stores.leases.state_filter(waits) {
+        ctx.attempts.reset(&lease.uid().unwrap_or_default());
+        ctx.wake_lease(&lease.namespace().unwrap_or_default(), &lease.name_any());
+    }
+    let pools = ctx.stores.pools.state_filter(|pool| pool.uid().as_deref() == Some(pool_uid));
+    for pool in pools {
+        let (namespace, name) = (pool.namespace(), pool.name_any());
+        let uses = |d: &DynamicSecret| {
+            d.spec.pool.name == name && d.spec.pool.namespace.clone().or_else(|| d.namespace()) == namespace
+        };
+        nudge_all(ctx, ctx.stores.dynamic_secrets.state_filter(uses));
+    }
+}
