@@ -2,4 +2,5 @@
 //!
 //! No business rules: what to do is decided in `plan`, when to do it in `control`.
 
+pub mod leadership;
 pub mod rights;
