@@ -4,6 +4,7 @@
 
 pub mod credential_secret;
 pub mod installation;
+pub mod leadership;
 pub mod objects;
 pub mod rights;
 pub mod server_record;
