@@ -5,4 +5,5 @@
 
 pub mod api;
 pub mod channel;
+pub mod engine;
 pub mod keys;

@@ -245,7 +245,7 @@ impl Engine {
         let waited = tokio::time::timeout(Duration::from_secs(8), status.wait_for(wished)).await;
         match waited {
             Ok(status) => status.unwrap().clone(),
-            Err(_) => panic!("not within 8 s: {what}; {:?}", self.status.borrow()),
+            Err(_elapsed) => panic!("not within 8 s: {what}; {:?}", self.status.borrow()),
         }
     }
 
