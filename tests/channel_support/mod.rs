@@ -3,12 +3,17 @@
 #![allow(dead_code, reason = "each test program uses a part of this")]
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test ends that way")]
 
+pub mod raw;
+
 use dsv::channel::Timing;
-use dsv::channel::frames::{DatabaseClock, Done, Outcome, Task};
+use dsv::channel::frames::{
+    Account, AccountSettings, Done, Group, Outcome, OwnedObjects, Revocation, ServerLogin, SslMode, Task,
+};
 use dsv::channel::hub::{EngineDirectory, Hub, HubIdentity, Registration};
 use dsv::channel::link::{Endpoint, Link, LinkOptions, LinkStatus, OuterTrust, Proxies, Tasks};
 use dsv::channel::listener::{Peer, TlsListener, self_signed};
-use dsv::keys::{CERTIFICATE_LIFE, ChannelKey, EngineKey, EnginePublicKey, RootKey, SigningKey};
+use dsv::keys::{CERTIFICATE_LIFE, ChannelKey, EngineKey, EnginePublicKey, RootKey, SecretText, SigningKey};
+use futures::FutureExt;
 use jiff::Timestamp;
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -71,7 +76,9 @@ pub struct Operator {
     pub directory: Arc<Directory>,
     pub leading: watch::Sender<bool>,
     pub address: SocketAddr,
-    server: JoinHandle<()>,
+    /// The same without the outer TLS, for engines that these tests write by hand.
+    pub plain: SocketAddr,
+    servers: [JoinHandle<()>; 2],
 }
 
 impl Operator {
@@ -94,15 +101,21 @@ impl Operator {
         let address = listener.local_addr().unwrap();
         let config = self_signed(&["dsv.test".to_owned()]).unwrap();
         let listener = TlsListener::new(listener, move || config.clone()).unwrap();
-        let service = hub.router().into_make_service_with_connect_info::<Peer>();
-        let server = tokio::spawn(async move { axum::serve(listener, service).await.unwrap() });
+        let plain_listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let plain = plain_listener.local_addr().unwrap();
+        let service = || hub.router().into_make_service_with_connect_info::<Peer>();
+        let servers = [
+            tokio::spawn(axum::serve(listener, service()).into_future().map(drop)),
+            tokio::spawn(axum::serve(plain_listener, service()).into_future().map(drop)),
+        ];
         Self {
             root,
             hub,
             directory,
             leading,
             address,
-            server,
+            plain,
+            servers,
         }
     }
 
@@ -150,7 +163,7 @@ impl Operator {
 
 impl Drop for Operator {
     fn drop(&mut self) {
-        self.server.abort();
+        self.servers.iter().for_each(JoinHandle::abort);
     }
 }
 
@@ -194,6 +207,17 @@ impl Work {
     pub fn count(&self) -> usize {
         self.seen.lock().unwrap().len()
     }
+
+    /// Waits until that many tasks were begun.
+    pub async fn until(&self, count: usize) {
+        for _ in 0..500 {
+            if self.count() >= count {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        panic!("{} of {count} tasks were begun within 5 s", self.count());
+    }
 }
 
 impl Tasks for Work {
@@ -211,7 +235,64 @@ impl Tasks for Work {
 pub fn done() -> Outcome {
     Outcome::Done {
         done: Done::Echo,
-        clock: None::<DatabaseClock>,
+        clock: None,
+    }
+}
+
+pub const PASSWORD: &str = "correct-horse-battery-staple";
+
+pub fn server() -> ServerLogin {
+    ServerLogin {
+        record: "server-1".to_owned(),
+        host: "db.test".to_owned(),
+        port: 5432,
+        username: "dsv_issuer".to_owned(),
+        password: SecretText::new(PASSWORD),
+        database: "orders".to_owned(),
+        sslmode: SslMode::VerifyFull,
+        ca: None,
+        client_certificate: None,
+        client_key: None,
+    }
+}
+
+pub fn probe() -> Task {
+    Task::Probe { server: server() }
+}
+
+pub fn issue() -> Task {
+    let at = Timestamp::from_second(2_000_000_000).unwrap();
+    Task::Issue {
+        server: server(),
+        group: Group {
+            name: "dsvg_1".to_owned(),
+            comment: String::new(),
+            grants: vec![],
+        },
+        account: Account {
+            lease_uid: "uid-lease".to_owned(),
+            role: "shop_1".to_owned(),
+            verifier: "SCRAM-SHA-256$4096:x".to_owned(),
+            comment: String::new(),
+            valid_until: at,
+            issue_deadline: at,
+            settings: AccountSettings::default(),
+        },
+    }
+}
+
+pub fn revocation(role: &str) -> Task {
+    let account = Revocation {
+        lease_uid: "uid-lease".to_owned(),
+        role: role.to_owned(),
+        issue_deadline: Timestamp::from_second(2_000_000_000).unwrap(),
+        role_oid: None,
+        owned_objects: OwnedObjects::Reassign,
+    };
+    Task::Revoke {
+        server: server(),
+        signers: vec![],
+        accounts: vec![account],
     }
 }
 
