@@ -6,5 +6,6 @@
 pub mod api;
 pub mod channel;
 pub mod cluster;
+pub mod engine;
 pub mod keys;
 pub mod plan;

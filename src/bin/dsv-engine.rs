@@ -1,1 +1,39 @@
-fn main() {}
+//! `dsv-engine`: parses its arguments, sets up, and hands over to the library.
+#![allow(clippy::print_stdout, reason = "a command line program prints its result")]
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+use dsv::engine::{self, KeygenArgs, NoDatabases, RunArgs, Settings};
+
+/// Runs database tasks for a dsv-operator; dials out to it and needs no open port.
+#[derive(Debug, Parser)]
+#[command(name = "dsv-engine", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Connect to the operator and wait for tasks
+    Run(Box<RunArgs>),
+    /// Make a key for an Engine and print it with its public half
+    Keygen(KeygenArgs),
+}
+
+fn main() -> Result<()> {
+    match Cli::parse().command {
+        Command::Run(args) => {
+            let settings = Settings::load(*args, |name| std::env::var(name).ok())?;
+            engine::start_log(settings.log_format);
+            let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+            Ok(runtime.block_on(engine::run(settings, NoDatabases))?)
+        }
+        Command::Keygen(args) => {
+            let key = engine::keygen(&args)?;
+            println!("privateKey: {}", key.text().reveal());
+            println!("publicKey: {}", key.public());
+            Ok(())
+        }
+    }
+}

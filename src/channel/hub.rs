@@ -148,6 +148,7 @@ pub enum HubEvent {
 }
 
 /// What became of a call.
+#[allow(clippy::large_enum_variant, reason = "returned once per task, kept nowhere")]
 #[derive(Debug, Clone, PartialEq)]
 pub enum CallResult {
     /// An engine was asked. [`Outcome::Unknown`] if it did not answer in time or was lost afterwards.

@@ -4,6 +4,7 @@
 
 pub mod frames;
 pub mod hub;
+pub mod link;
 pub mod listener;
 pub mod noise;
 mod wire;
@@ -40,7 +41,7 @@ impl Default for Timing {
             handshake: Duration::from_secs(10),
             ping: Duration::from_secs(3),
             silence: Duration::from_secs(9),
-            drain: Duration::from_secs(60),
+            drain: Duration::from_mins(1),
             leave: Duration::from_secs(10),
             grace: Duration::from_secs(1),
         }

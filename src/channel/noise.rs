@@ -295,11 +295,11 @@ mod tests {
         let engine = EngineKey::generate(side.root.hash(), "databases").unwrap();
         let (mut sealer, mut opener, mut accepted) = joined(&side, &engine);
         assert_eq!((accepted.key, &accepted.identity), (engine.public(), &identity()));
-        let sealed = sealer.seal(b"to the operator").unwrap();
-        assert!(!sealed.windows(8).any(|w| w == b"operator"));
-        assert_eq!(accepted.opener.open(&sealed).unwrap().as_slice(), b"to the operator");
-        let sealed = accepted.sealer.seal(b"to the engine").unwrap();
-        assert_eq!(opener.open(&sealed).unwrap().as_slice(), b"to the engine");
+        let frame = sealer.seal(b"to the operator").unwrap();
+        assert!(!frame.windows(8).any(|w| w == b"operator"));
+        assert_eq!(accepted.opener.open(&frame).unwrap().as_slice(), b"to the operator");
+        let frame = accepted.sealer.seal(b"to the engine").unwrap();
+        assert_eq!(opener.open(&frame).unwrap().as_slice(), b"to the engine");
     }
 
     #[test]

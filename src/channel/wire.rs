@@ -259,6 +259,15 @@ impl FrameWriter {
         self.send_text(&encode(frame)?).await
     }
 
+    /// Ends the connection without a last frame.
+    pub(super) async fn finish(mut self, reason: &str) {
+        let closing = async {
+            self.outgoing.send(Wire::Close(cut(reason))).await?;
+            self.outgoing.close().await
+        };
+        let _ = tokio::time::timeout(Duration::from_secs(1), closing).await;
+    }
+
     /// Sends a last frame and ends the connection.
     pub(super) async fn close<T: Serialize>(mut self, last: &T, reason: &str) {
         let _ = tokio::time::timeout(Duration::from_secs(1), async {

@@ -35,8 +35,10 @@ impl End {
         let (code, told) = match error {
             WireError::Closed(_) | WireError::Broken(_) => (CloseCode::Other, false),
             WireError::Stalled => (CloseCode::Silent, false),
-            WireError::TooLarge | WireError::Text | WireError::Json(_) => (CloseCode::BadFrame, true),
-            WireError::Noise(NoiseError::Frame | NoiseError::TooLarge { .. }) => (CloseCode::BadFrame, true),
+            WireError::TooLarge
+            | WireError::Text
+            | WireError::Json(_)
+            | WireError::Noise(NoiseError::Frame | NoiseError::TooLarge { .. }) => (CloseCode::BadFrame, true),
             WireError::Noise(_) => (CloseCode::Other, true),
         };
         Self {
@@ -148,12 +150,11 @@ impl Hub {
             {
                 return End::say(draining.code, draining.reason);
             }
-            if session.silent_for() >= timing.silence {
+            let silent = session.heard_at() + timing.silence;
+            if silent <= Instant::now() {
                 return End::say(CloseCode::Silent, "nothing was heard from the engine for too long");
             }
-            let until = session
-                .draining()
-                .map_or_else(|| Instant::now() + timing.drain, |draining| draining.until);
+            let until = session.draining().map_or(silent, |draining| draining.until.min(silent));
             tokio::select! {
                 ended = ending.wait_for(Option::is_some) => {
                     let said = ended.ok().and_then(|said| said.clone());

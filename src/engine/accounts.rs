@@ -1,0 +1,39 @@
+//! What the engine needs from the database side.
+
+use crate::channel::frames::{Account, DatabaseClock, Failure, Group, Outcome, ProbeReport, Revocation, ServerLogin};
+use crate::keys::SigningPublicKey;
+use std::time::Duration;
+
+/// Accounts on database servers. Every operation may be repeated, and be called for many servers at once.
+pub trait Accounts: Send + Sync + 'static {
+    /// Looks at a server and changes nothing.
+    fn probe(&self, login: &ServerLogin) -> impl Future<Output = Result<(ProbeReport, DatabaseClock), Failure>> + Send;
+
+    /// Brings an account into being, or adopts it if it is already this one.
+    fn issue(
+        &self,
+        login: &ServerLogin,
+        group: &Group,
+        account: &Account,
+        patience: Duration,
+    ) -> impl Future<Output = Outcome> + Send;
+
+    /// Makes accounts gone, and proves it. `signers` may have signed their comments.
+    fn revoke(
+        &self,
+        login: &ServerLogin,
+        signers: &[SigningPublicKey],
+        accounts: &[Revocation],
+    ) -> impl Future<Output = Outcome> + Send;
+
+    /// Removes a group role without members.
+    fn drop_group(
+        &self,
+        login: &ServerLogin,
+        signers: &[SigningPublicKey],
+        group: &Group,
+    ) -> impl Future<Output = Outcome> + Send;
+
+    /// Closes connections, and forgets logins, that were not used for that long.
+    fn forget_idle(&self, older_than: Duration);
+}

@@ -1,0 +1,239 @@
+//! From a task to the call that does it.
+
+use super::accounts::Accounts;
+use super::metrics::EngineMetrics;
+use crate::channel::frames::{Done, Failure, FailureClass, MAX_REVOKE_BATCH, Outcome, Task};
+use crate::channel::link::Tasks;
+use crate::keys::SigningPublicKey;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::timeout;
+
+/// The last line of defence against a database call without an end, which would hold one of the engine's few slots for
+/// ever. The calls have limits of their own, far below this.
+const BEYOND_PATIENCE: Duration = Duration::from_mins(5);
+
+/// Gives tasks to the database side.
+#[derive(Debug)]
+pub struct Dispatcher<A> {
+    accounts: Arc<A>,
+    metrics: EngineMetrics,
+}
+
+impl<A: Accounts> Dispatcher<A> {
+    /// Tasks go to `accounts` and are counted in `metrics`.
+    pub fn new(accounts: Arc<A>, metrics: EngineMetrics) -> Self {
+        Self { accounts, metrics }
+    }
+
+    async fn done(&self, task: &Task, patience: Duration) -> Outcome {
+        match task {
+            Task::Echo => Outcome::Done {
+                done: Done::Echo,
+                clock: None,
+            },
+            Task::Probe { server } => match self.accounts.probe(server).await {
+                Ok((report, clock)) => Outcome::Done {
+                    done: Done::Probe(report),
+                    clock: Some(clock),
+                },
+                Err(failure) => Outcome::Failed(failure),
+            },
+            Task::Issue { server, group, account } => self.accounts.issue(server, group, account, patience).await,
+            Task::Revoke {
+                server,
+                signers,
+                accounts,
+            } => {
+                if accounts.len() > MAX_REVOKE_BATCH {
+                    return Outcome::Failed(bad_task(format!("a task revokes at most {MAX_REVOKE_BATCH} accounts")));
+                }
+                match keys(signers) {
+                    Ok(signers) => self.accounts.revoke(server, &signers, accounts).await,
+                    Err(failure) => Outcome::Failed(failure),
+                }
+            }
+            Task::DropGroup { server, signers, group } => match keys(signers) {
+                Ok(signers) => self.accounts.drop_group(server, &signers, group).await,
+                Err(failure) => Outcome::Failed(failure),
+            },
+            Task::Unknown => Outcome::Unsupported,
+        }
+    }
+}
+
+impl<A: Accounts> Tasks for Dispatcher<A> {
+    async fn run(&self, task: Task, patience: Duration) -> Outcome {
+        let doing = self.done(&task, patience);
+        let outcome = timeout(patience.saturating_add(BEYOND_PATIENCE), doing)
+            .await
+            .unwrap_or_else(|_| {
+                tracing::error!(kind = task.kind(), "a task did not end and was given up");
+                Outcome::Unknown {
+                    message: "the engine gave up waiting for the database".to_owned(),
+                }
+            });
+        if let Outcome::Failed(Failure {
+            class,
+            sqlstate,
+            message,
+        }) = &outcome
+        {
+            tracing::info!(kind = task.kind(), ?class, sqlstate, message, "a task failed");
+        }
+        self.metrics.task(task.kind(), &outcome);
+        outcome
+    }
+}
+
+fn keys(texts: &[String]) -> Result<Vec<SigningPublicKey>, Failure> {
+    let parsed: Result<_, _> = texts.iter().map(|text| text.parse()).collect();
+    parsed.map_err(|error| bad_task(format!("the task lists a signing key that is none: {error}")))
+}
+
+fn bad_task(message: String) -> Failure {
+    Failure {
+        class: FailureClass::BadTask,
+        sqlstate: None,
+        message,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Accounts, Dispatcher, EngineMetrics, Failure, FailureClass, Outcome, SigningPublicKey, Task, Tasks};
+    use crate::channel::frames::{
+        Account, DatabaseClock, Done, Group, OwnedObjects, ProbeReport, Revocation, ServerLogin, SslMode,
+    };
+    use crate::keys::{SecretText, SigningKey};
+    use std::sync::{Arc, Mutex};
+    use std::time::Duration;
+
+    const PATIENCE: Duration = Duration::from_secs(5);
+
+    /// Writes down what it is asked to do.
+    #[derive(Default)]
+    struct Books(Mutex<Vec<String>>);
+
+    impl Books {
+        fn note(&self, what: String) -> Outcome {
+            self.0.lock().unwrap().push(what);
+            Outcome::Done {
+                done: Done::Echo,
+                clock: None,
+            }
+        }
+    }
+
+    impl Accounts for Books {
+        async fn probe(&self, login: &ServerLogin) -> Result<(ProbeReport, DatabaseClock), Failure> {
+            self.note(format!("probe {}", login.host));
+            Err(super::bad_task("no such server".to_owned()))
+        }
+        async fn issue(&self, _: &ServerLogin, group: &Group, account: &Account, patience: Duration) -> Outcome {
+            self.note(format!("issue {} in {} within {patience:?}", account.role, group.name))
+        }
+        async fn revoke(&self, _: &ServerLogin, signers: &[SigningPublicKey], accounts: &[Revocation]) -> Outcome {
+            self.note(format!("revoke {} signed by {}", accounts.len(), signers.len()))
+        }
+        async fn drop_group(&self, _: &ServerLogin, signers: &[SigningPublicKey], group: &Group) -> Outcome {
+            self.note(format!("drop {} signed by {}", group.name, signers.len()))
+        }
+        fn forget_idle(&self, _: Duration) {}
+    }
+
+    fn server() -> ServerLogin {
+        ServerLogin {
+            record: "server-1".to_owned(),
+            host: "db.test".to_owned(),
+            port: 5432,
+            username: "admin".to_owned(),
+            password: SecretText::new("hunter2"),
+            database: "postgres".to_owned(),
+            sslmode: SslMode::Require,
+            ca: None,
+            client_certificate: None,
+            client_key: None,
+        }
+    }
+
+    fn revoke(signer: &str, count: usize) -> Task {
+        let account = Revocation {
+            lease_uid: "uid-1".to_owned(),
+            role: "role-1".to_owned(),
+            issue_deadline: "2026-11-22T10:00:00Z".parse().unwrap(),
+            role_oid: None,
+            owned_objects: OwnedObjects::Reassign,
+        };
+        Task::Revoke {
+            server: server(),
+            signers: vec![signer.to_owned()],
+            accounts: vec![account; count],
+        }
+    }
+
+    async fn dispatch(task: Task) -> (Outcome, Vec<String>) {
+        let books = Arc::new(Books::default());
+        let outcome = Dispatcher::new(books.clone(), EngineMetrics::default())
+            .run(task, PATIENCE)
+            .await;
+        let done = books.0.lock().unwrap().clone();
+        (outcome, done)
+    }
+
+    #[tokio::test]
+    async fn every_kind_of_task_reaches_the_call_that_does_it() {
+        let signer = SigningKey::generate().unwrap().public().to_string();
+        let group = || Group {
+            name: "g1".to_owned(),
+            comment: String::new(),
+            grants: vec![],
+        };
+        let drop = Task::DropGroup {
+            server: server(),
+            signers: vec![signer.clone()],
+            group: group(),
+        };
+        assert_eq!(dispatch(revoke(&signer, 2)).await.1, ["revoke 2 signed by 1"]);
+        assert_eq!(dispatch(drop).await.1, ["drop g1 signed by 1"]);
+        let (outcome, done) = dispatch(Task::Probe { server: server() }).await;
+        assert_eq!(done, ["probe db.test"]);
+        assert!(matches!(outcome, Outcome::Failed(_)));
+        let account = Account {
+            lease_uid: "uid-1".to_owned(),
+            role: "r1".to_owned(),
+            verifier: String::new(),
+            comment: String::new(),
+            valid_until: "2026-11-22T10:00:00Z".parse().unwrap(),
+            issue_deadline: "2026-11-22T10:00:00Z".parse().unwrap(),
+            settings: Default::default(),
+        };
+        let issue = Task::Issue {
+            server: server(),
+            group: group(),
+            account,
+        };
+        assert_eq!(dispatch(issue).await.1, ["issue r1 in g1 within 5s"]);
+        assert!(dispatch(Task::Echo).await.1.is_empty());
+        assert_eq!(dispatch(Task::Unknown).await, (Outcome::Unsupported, vec![]));
+    }
+
+    #[tokio::test]
+    async fn a_malformed_revocation_touches_no_database() {
+        let signer = SigningKey::generate().unwrap().public().to_string();
+        for task in [revoke("no key", 1), revoke(&signer, 65)] {
+            let (outcome, done) = dispatch(task).await;
+            assert!(
+                matches!(
+                    outcome,
+                    Outcome::Failed(Failure {
+                        class: FailureClass::BadTask,
+                        ..
+                    })
+                ),
+                "{outcome:?}"
+            );
+            assert!(done.is_empty(), "{done:?}");
+        }
+    }
+}

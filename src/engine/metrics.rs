@@ -1,0 +1,80 @@
+//! What the engine counts.
+
+use crate::channel::frames::Outcome;
+use crate::channel::link::LinkStatus;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+use std::sync::Arc;
+
+/// The engine's metrics; clones share their values.
+#[derive(Debug, Clone)]
+pub struct EngineMetrics {
+    registry: Arc<Registry>,
+    tasks: Family<TaskLabels, Counter>,
+    connected: Gauge,
+    reconnects: Counter,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct TaskLabels {
+    kind: &'static str,
+    outcome: OutcomeLabel,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
+enum OutcomeLabel {
+    Done,
+    Failed,
+    Unknown,
+    Unsupported,
+}
+
+impl Default for EngineMetrics {
+    fn default() -> Self {
+        let (tasks, connected, reconnects) = (Family::default(), Gauge::default(), Counter::default());
+        let mut registry = Registry::with_prefix("dsv_engine");
+        registry.register("tasks", "Tasks by kind and outcome", Family::clone(&tasks));
+        registry.register(
+            "connected",
+            "1 while there is a session with the operator",
+            Gauge::clone(&connected),
+        );
+        registry.register(
+            "reconnects",
+            "Sessions after the first one",
+            Counter::clone(&reconnects),
+        );
+        Self {
+            registry: Arc::new(registry),
+            tasks,
+            connected,
+            reconnects,
+        }
+    }
+}
+
+impl EngineMetrics {
+    pub(super) fn task(&self, kind: &'static str, outcome: &Outcome) {
+        let outcome = match outcome {
+            Outcome::Done { .. } => OutcomeLabel::Done,
+            Outcome::Failed(_) => OutcomeLabel::Failed,
+            Outcome::Unknown { .. } => OutcomeLabel::Unknown,
+            Outcome::Unsupported => OutcomeLabel::Unsupported,
+        };
+        self.tasks.get_or_create(&TaskLabels { kind, outcome }).inc();
+    }
+
+    /// Everything in the text format that Prometheus reads.
+    pub(super) fn text(&self, link: &LinkStatus) -> Result<String, std::fmt::Error> {
+        self.connected.set(i64::from(link.connected.is_some()));
+        let reconnects = link.sessions.saturating_sub(1);
+        self.reconnects.inc_by(reconnects.saturating_sub(self.reconnects.get()));
+        let mut text = String::new();
+        encode(&mut text, &self.registry)?;
+        Ok(text)
+    }
+}

@@ -1,0 +1,24 @@
+//! The agent: keeps a link to the operator and does its tasks on databases.
+//!
+//! It has no Kubernetes rights and decides nothing: what may be issued, for whom and for how long was decided by the
+//! operator. Databases are behind [`Accounts`]; this module never speaks SQL.
+
+mod accounts;
+mod config;
+mod databases;
+mod dispatch;
+mod health;
+mod keygen;
+mod log;
+mod metrics;
+mod run;
+
+pub use accounts::Accounts;
+pub use config::{ConfigError, LogFormat, RunArgs, Settings};
+pub use databases::NoDatabases;
+pub use dispatch::Dispatcher;
+pub use health::router as health_router;
+pub use keygen::{KeygenArgs, KeygenError, keygen};
+pub use log::start_log;
+pub use metrics::EngineMetrics;
+pub use run::{RunError, run};
