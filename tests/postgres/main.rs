@@ -1,0 +1,5 @@
+//! The `postgres` module against real servers. Each test's name is the guarantee that it holds.
+
+mod issue;
+mod revoke;
+mod world;
