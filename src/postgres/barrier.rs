@@ -25,7 +25,7 @@ const LIMIT: Duration = Duration::from_secs(5);
 /// First and longest pause between two looks.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(50));
 /// How long suspects are remembered; well past the longest sensible `authentication_timeout`.
-const REMEMBERED: Duration = Duration::from_secs(900);
+const REMEMBERED: Duration = Duration::from_mins(15);
 
 /// Backends that may still become a session of one role.
 pub(super) struct Unfinished {

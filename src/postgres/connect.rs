@@ -73,17 +73,14 @@ impl Session {
         let config = config(login, host, database);
         let refused = |error: tokio_postgres::Error| judge_login(login, host, database, &error);
         // The connection itself lives in a task of its own, which ends with the client or the socket.
-        match tls {
-            Some(tls) => {
-                let (client, connection) = config.connect(tls.clone()).await.map_err(refused)?;
-                tokio::spawn(connection);
-                Ok(client)
-            }
-            None => {
-                let (client, connection) = config.connect(NoTls).await.map_err(refused)?;
-                tokio::spawn(connection);
-                Ok(client)
-            }
+        if let Some(tls) = tls {
+            let (client, connection) = config.connect(tls.clone()).await.map_err(refused)?;
+            tokio::spawn(connection);
+            Ok(client)
+        } else {
+            let (client, connection) = config.connect(NoTls).await.map_err(refused)?;
+            tokio::spawn(connection);
+            Ok(client)
         }
     }
 

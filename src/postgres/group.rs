@@ -13,7 +13,7 @@ use tokio_postgres::error::SqlState;
 use tokio_postgres::types::Type;
 
 /// How long a group that was seen complete is taken as complete. New tables under a `*` are granted after this long.
-const REMEMBERED: Duration = Duration::from_secs(300);
+const REMEMBERED: Duration = Duration::from_mins(5);
 /// How often a conflict with somebody else's GRANT is tried again.
 const TRIES: u32 = 4;
 /// Databases of cloud providers that list themselves as ordinary but let no customer in.

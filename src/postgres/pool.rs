@@ -19,7 +19,7 @@ const SESSIONS: usize = 4;
 /// Most CREATE ROLE in flight. Each costs the server 3 ms of one core for the hash, so more than its cores only queue.
 const ISSUES: usize = 2;
 /// A session is replaced after this long, so that a failover behind a stable name, or a role setting, is noticed.
-const MAX_AGE: Duration = Duration::from_secs(600);
+const MAX_AGE: Duration = Duration::from_mins(10);
 /// A session that was idle this long is asked whether it still lives; a firewall may have forgotten it silently.
 const DOUBTFUL: Duration = Duration::from_secs(15);
 /// How long that question may take.
@@ -92,7 +92,10 @@ impl Server {
         let permit = waited.ok().and_then(Result::ok).ok_or_else(|| self.crowded())?;
         let session = match self.kept().await {
             Some(session) => session,
-            None => self.open(&self.login.database).await?,
+            None => {
+                let opened = tokio::time::timeout_at(until.into(), self.open(&self.login.database)).await;
+                opened.unwrap_or_else(|_| Err(self.slow()))?
+            }
         };
         Ok(Checkout {
             server: self,
@@ -157,6 +160,14 @@ impl Server {
         }
         let made = tls::connector(&self.login)?;
         Ok(self.tls.get_or_init(|| made).as_ref())
+    }
+
+    fn slow(&self) -> Failure {
+        let (record, host) = (&self.login.record, &self.login.host);
+        failure(
+            FailureClass::Unreachable,
+            format!("server {record} at {host} did not let us in in time; check host, port and network policy"),
+        )
     }
 
     fn crowded(&self) -> Failure {

@@ -83,9 +83,9 @@ async fn report(login: &ServerLogin, session: &Session) -> Result<ProbeReport, T
 /// PUBLIC, our kind of roles without ADMIN, TLS.
 const FACTS: &str = "SELECT r.rolsuper, r.rolcreaterole, pg_has_role(r.oid, 'pg_signal_backend', 'USAGE'), \
     (SELECT string_agg(quote_ident(d.datname), ', ' ORDER BY d.datname) FROM pg_database d WHERE d.datallowconn \
-     AND has_database_privilege('public', d.oid, 'CONNECT') AND has_database_privilege('public', d.oid, 'TEMPORARY')), \
-    has_function_privilege('public', 'lo_create(oid)', 'EXECUTE'), \
-    EXISTS (SELECT FROM pg_namespace n WHERE n.nspname = 'public' AND has_schema_privilege('public', n.oid, 'CREATE')), \
+     AND has_database_privilege('public'::name, d.oid, 'CONNECT') AND has_database_privilege('public'::name, d.oid, 'TEMPORARY')), \
+    has_function_privilege('public'::name, 'lo_create(oid)', 'EXECUTE'), \
+    EXISTS (SELECT FROM pg_namespace n WHERE n.nspname = 'public' AND has_schema_privilege('public'::name, n.oid, 'CREATE')), \
     (SELECT string_agg(quote_ident(o.rolname), ', ') FROM (SELECT g.rolname FROM pg_roles g \
      JOIN pg_shdescription c ON c.objoid = g.oid AND c.classoid = 'pg_authid'::regclass \
      WHERE c.description LIKE 'dsv/1 %' AND current_setting('server_version_num')::int >= 160000 \

@@ -11,7 +11,7 @@
 mod drop;
 mod look;
 
-use super::barrier::{self, Cleared, Target};
+use super::barrier::{self, Cleared};
 use super::blockers;
 use super::failure::{Trouble, failure};
 use super::pool::{Checkout, Server};
@@ -68,13 +68,6 @@ struct Work<'a> {
     clock: Option<DatabaseClock>,
 }
 
-/// An account without a role, its sessions not yet seen to have ended.
-struct Dropped {
-    at: usize,
-    state: AccountState,
-    oids: BTreeSet<u32>,
-}
-
 impl Work<'_> {
     async fn run(&mut self) -> Result<(), Trouble> {
         for _ in 0..PASSES {
@@ -95,7 +88,10 @@ impl Work<'_> {
         let (mut dropped, mut resisting) = (Vec::new(), careful);
         for (case, settled) in drop::settle(&self.session, self.accounts, quick).await? {
             match settled {
-                Settled::Absent(absence) => dropped.extend(self.absent(&case, absence, &mut targets)),
+                Settled::Absent(absence) => {
+                    targets.extend(case.targets());
+                    dropped.push((self.absent(&case, absence), case));
+                }
                 Settled::Changed => {}
                 Settled::Resists(_) => resisting.push(case),
                 Settled::Failed(failure) => self.set(case.at, AccountState::Failed(failure)),
@@ -105,52 +101,38 @@ impl Work<'_> {
         for (case, settled) in drop::lock_out(&self.session, self.accounts, resisting).await? {
             match settled {
                 Settled::Absent(_) => {
-                    targets.extend(case.roles.iter().map(Role::target));
+                    targets.extend(case.targets());
                     locked.push(case);
                 }
                 Settled::Changed => {}
                 Settled::Resists(failure) | Settled::Failed(failure) => {
-                    self.set(case.at, AccountState::Failed(failure))
+                    self.set(case.at, AccountState::Failed(failure));
                 }
             }
         }
         let cleared = barrier::clear(self.server, &self.session, &targets).await?;
-        for one in dropped {
-            let state = held(&self.session, &cleared, &one.oids).unwrap_or(one.state);
-            self.set(one.at, state);
+        for (state, case) in dropped {
+            let state = held(&self.session, &cleared, &case).unwrap_or(state);
+            self.set(case.at, state);
         }
         self.drop_locked(locked, &cleared).await
     }
 
-    /// What follows from a role that was seen to be absent, once its sessions are gone.
-    fn absent(&mut self, case: &Case, absence: Absence, targets: &mut BTreeSet<Target>) -> Option<Dropped> {
-        let asked = self.accounts.get(case.at)?;
+    /// The state of an account whose role was seen to be absent, given that its sessions are gone as well.
+    fn absent(&mut self, case: &Case, absence: Absence) -> AccountState {
         self.clock = Some(absence.clock);
-        let mut oids: BTreeSet<u32> = case.roles.iter().map(|role| role.oid).collect();
-        targets.extend(case.roles.iter().map(Role::target));
-        if let Some(oid) = asked.role_oid
-            && oids.insert(oid)
-        {
-            targets.insert(Target { oid, was_shut: true });
-        }
-        let proven = absence.clock.now > asked.issue_deadline;
-        let state = AccountState::Gone {
-            proven,
+        let deadline = self.accounts.get(case.at).map(|asked| asked.issue_deadline);
+        AccountState::Gone {
+            proven: deadline.is_some_and(|deadline| absence.clock.now > deadline),
             dropped: !case.roles.is_empty(),
-        };
-        Some(Dropped {
-            at: case.at,
-            state,
-            oids,
-        })
+        }
     }
 
     /// Second try for locked accounts: a temporary table goes with its session.
     async fn drop_locked(&mut self, locked: Vec<Case>, cleared: &Cleared) -> Result<(), Trouble> {
         let mut free = Vec::new();
         for case in locked {
-            let oids = case.roles.iter().map(|role| role.oid).collect();
-            match held(&self.session, cleared, &oids) {
+            match held(&self.session, cleared, &case) {
                 Some(state) => self.set(case.at, state),
                 None => free.push(case),
             }
@@ -159,9 +141,8 @@ impl Work<'_> {
             match settled {
                 Settled::Absent(absence) => {
                     // No barrier: since NOLOGIN nobody came in, and whoever was in is out.
-                    if let Some(one) = self.absent(&case, absence, &mut BTreeSet::new()) {
-                        self.set(one.at, one.state);
-                    }
+                    let state = self.absent(&case, absence);
+                    self.set(case.at, state);
                 }
                 Settled::Changed => {}
                 Settled::Resists(failure) | Settled::Failed(failure) => {
@@ -194,14 +175,14 @@ impl Work<'_> {
 }
 
 /// Why roles that can no longer log in are not yet free of sessions; None if they are.
-fn held(session: &Checkout<'_>, cleared: &Cleared, oids: &BTreeSet<u32>) -> Option<AccountState> {
-    let alive: usize = oids.iter().filter_map(|oid| cleared.alive.get(oid)).sum();
+fn held(session: &Checkout<'_>, cleared: &Cleared, case: &Case) -> Option<AccountState> {
+    let oids = || case.targets().map(|target| target.oid);
+    let alive: usize = oids().filter_map(|oid| cleared.alive.get(&oid)).sum();
     if alive > 0 && cleared.forbidden {
-        let me = session.me().ok()?;
         return Some(AccountState::Blocked {
             locked: false,
             by: format!("{alive} open session(s) of the account, which this login may not end; new logins are refused"),
-            sql: Some(format!("GRANT pg_signal_backend TO {me};")),
+            sql: session.me().ok().map(|me| format!("GRANT pg_signal_backend TO {me};")),
         });
     }
     if alive > 0 {
@@ -211,7 +192,7 @@ fn held(session: &Checkout<'_>, cleared: &Cleared, oids: &BTreeSet<u32>) -> Opti
             sql: None,
         });
     }
-    oids.iter().any(|oid| cleared.starting.contains(oid)).then(|| AccountState::Blocked {
+    oids().any(|oid| cleared.starting.contains(&oid)).then(|| AccountState::Blocked {
         locked: true,
         by: "a connection that has not finished logging in, perhaps as this account; it ends within authentication_timeout"
             .to_owned(),

@@ -15,24 +15,12 @@ pub(super) struct Standing {
     /// Its owner as SQL.
     pub(super) owner: String,
     pub(super) privilege: &'static str,
-    required: bool,
-    /// The group has it, be it through PUBLIC.
-    has: bool,
-    /// The group itself is in the object's ACL with it.
-    direct: bool,
-    /// Our login may grant it.
-    grantable: bool,
-}
-
-impl Standing {
-    /// What comes only from PUBLIC is granted as well where we may: else hardening the database would cut live accounts.
-    pub(super) fn is_to_grant(&self) -> bool {
-        !self.direct && self.grantable
-    }
-
-    pub(super) fn is_gap(&self) -> bool {
-        self.required && !self.has
-    }
+    /// Our login may grant it, and the group is not in the object's ACL with it.
+    ///
+    /// What the group has only through PUBLIC is granted as well: else hardening the database would cut live accounts.
+    pub(super) to_grant: bool,
+    /// It is required, and the group does not have it.
+    pub(super) gap: bool,
 }
 
 /// Asks the server, one question per kind of object.
@@ -98,10 +86,8 @@ async fn compare_kind(
             name: want.object.name.clone(),
             owner: want.object.owner.clone(),
             privilege: want.privilege,
-            required: want.required,
-            has: flag(0),
-            direct: flag(1),
-            grantable: flag(2),
+            to_grant: !flag(1) && flag(2),
+            gap: want.required && !flag(0),
         });
     }
     Ok(standing)

@@ -69,7 +69,7 @@ pub(super) async fn write(
 ) -> Result<(), Trouble> {
     let (mut standing, missing) = look(session, role, grants).await?;
     report.missing.extend(missing);
-    if standing.iter().any(Standing::is_to_grant) {
+    if standing.iter().any(|standing| standing.to_grant) {
         session.text("lock the grants of the database", LOCK).await?;
         // Once more under the lock: another engine may have granted, or dropped, in between.
         let (seen, _) = look(session, role, grants).await?;
@@ -79,7 +79,7 @@ pub(super) async fn write(
         session.text("commit the grants", "COMMIT").await?;
     }
     let database = &session.database;
-    for gap in standing.iter().filter(|standing| standing.is_gap()) {
+    for gap in standing.iter().filter(|standing| standing.gap) {
         let (sql, owner) = (grant_text(role, gap.kind, &[gap.privilege], &[&gap.name]), &gap.owner);
         report
             .gaps
@@ -96,7 +96,7 @@ async fn look(session: &Session, role: &GroupRole, grants: &[Grant]) -> Result<(
 /// The GRANTs that are possible and not yet there, as few statements as may be.
 fn statements(role: &GroupRole, standing: &[Standing]) -> String {
     let mut by_object: BTreeMap<(Kind, &str), Vec<&'static str>> = BTreeMap::new();
-    for one in standing.iter().filter(|standing| standing.is_to_grant()) {
+    for one in standing.iter().filter(|standing| standing.to_grant) {
         by_object.entry((one.kind, &one.name)).or_default().push(one.privilege);
     }
     let mut by_words: BTreeMap<(Kind, Vec<&'static str>), Vec<&str>> = BTreeMap::new();

@@ -45,11 +45,17 @@ pub(super) async fn adopt(
     let Some(row) = rows.get(1) else {
         return Err(absent(texts, refused).into());
     };
+    judge(row, texts)
+}
+
+/// The columns: OID, clock, ours, may log in, same expiry, inherits from the group, no attributes.
+fn judge(row: &[Option<String>], texts: &Texts) -> Result<Issued, Trouble> {
+    let role = &texts.role;
     let column = |index: usize| row.get(index).and_then(Option::as_deref);
     let holds = |index: usize| column(index) == Some("t");
     if !holds(2) {
         let message = format!("role {role} exists, and its comment is not ours; it was not touched");
-        return Err(told(FailureClass::Foreign, message).into());
+        return Err(failure(FailureClass::Foreign, message).into());
     }
     let changed: Vec<&str> = [
         (3, "it may not log in"),
@@ -63,7 +69,7 @@ pub(super) async fn adopt(
     if !changed.is_empty() {
         let what = changed.join(", ");
         let message = format!("account {role} is ours but was changed: {what}; revoke the lease and issue another");
-        return Err(told(FailureClass::Server, message).into());
+        return Err(failure(FailureClass::Server, message).into());
     }
     match (column(0).and_then(|oid| oid.parse().ok()), clock::read(column(1))) {
         (Some(role_oid), Some(clock)) => Ok(Issued {
@@ -82,14 +88,10 @@ fn absent(texts: &Texts, refused: &Trouble) -> Failure {
     let role = &texts.role;
     if refused.is(&SqlState::DIVISION_BY_ZERO) {
         let message = format!("account {role} was not created: the issue deadline had passed in the database's clock");
-        return told(FailureClass::TooLate, message);
+        return failure(FailureClass::TooLate, message);
     }
-    told(
+    failure(
         FailureClass::Busy,
         format!("role {role} was there and then was not; it is tried again"),
     )
-}
-
-fn told(class: FailureClass, message: String) -> Failure {
-    failure(class, message)
 }

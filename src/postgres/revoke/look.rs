@@ -21,15 +21,6 @@ pub(in crate::postgres) struct Role {
     can_log_in: bool,
 }
 
-impl Role {
-    pub(super) fn target(&self) -> Target {
-        Target {
-            oid: self.oid,
-            was_shut: !self.can_log_in,
-        }
-    }
-}
-
 /// One account with what was found of it: usually one role, or none.
 #[derive(Debug, Clone)]
 pub(super) struct Case {
@@ -38,14 +29,26 @@ pub(super) struct Case {
     pub(super) roles: Vec<Role>,
     /// OIDs of roles that look like it and are not ours.
     pub(super) foreign: Vec<u32>,
+    /// The recorded OID, if no role has it any more. One that a role has is that role's: a forged record must not aim at
+    /// the sessions of others.
+    bygone: Option<u32>,
 }
 
 impl Case {
     /// Whether it must be locked before it is dropped.
     pub(super) fn needs_care(&self, asked: &Revocation) -> bool {
-        self.roles
-            .iter()
-            .any(|role| role.resists || asked.role_oid != Some(role.oid))
+        let quick = |role: &Role| !role.resists && asked.role_oid == Some(role.oid);
+        !self.roles.iter().all(quick)
+    }
+
+    /// Whose sessions are to end.
+    pub(super) fn targets(&self) -> impl Iterator<Item = Target> {
+        let bygone = self.bygone.map(|oid| Target { oid, was_shut: true });
+        let target = |role: &Role| Target {
+            oid: role.oid,
+            was_shut: !role.can_log_in,
+        };
+        self.roles.iter().map(target).chain(bygone)
     }
 }
 
@@ -159,6 +162,15 @@ fn judge(proof: &dyn Proof, asked: &Revocation, at: usize, found: &[Found]) -> R
     }
     match stranger {
         Some(role) if roles.is_empty() => Err(AccountState::Foreign { role }),
-        _ => Ok(Case { at, roles, foreign }),
+        _ => {
+            let is_taken = |oid: &u32| found.iter().any(|one| one.role.oid == *oid);
+            let bygone = asked.role_oid.filter(|oid| !is_taken(oid));
+            Ok(Case {
+                at,
+                roles,
+                foreign,
+                bygone,
+            })
+        }
     }
 }
