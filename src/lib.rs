@@ -9,3 +9,4 @@ pub mod cluster;
 pub mod engine;
 pub mod keys;
 pub mod plan;
+pub mod postgres;

@@ -1,0 +1,129 @@
+//! An account as SQL: checked, quoted, one statement after the other.
+
+use crate::channel::frames::{Account, AccountSettings, Failure, FailureClass, Group};
+use crate::keys::Verifier;
+use crate::postgres::clock;
+use crate::postgres::failure::failure;
+use crate::postgres::names;
+use crate::postgres::sql::{Ident, Literal, NotSql};
+
+/// How long the server waits before it answers "busy": shorter than any patience, so that an answer comes, not silence.
+pub(super) const LIMITS: &str = "SET LOCAL lock_timeout = '2s'; SET LOCAL statement_timeout = '5s'";
+
+/// Everything of an account that goes into SQL.
+pub(super) struct Texts {
+    /// Completes "could not ...".
+    pub(super) doing: String,
+    pub(super) role: Ident,
+    pub(super) role_text: Literal,
+    pub(super) group: Ident,
+    pub(super) group_text: Literal,
+    pub(super) comment: Literal,
+    pub(super) valid_until: Literal,
+    /// Taken by issue and revoke alike.
+    pub(super) lock: Literal,
+    deadline: Literal,
+    verifier: Literal,
+    connection_limit: Option<i32>,
+    settings: Vec<String>,
+}
+
+impl Texts {
+    pub(super) fn new(group: &Group, account: &Account) -> Result<Self, Failure> {
+        let role = &account.role;
+        let wrong = |why: &str| failure(FailureClass::BadTask, format!("account {role:?}: {why}"));
+        let suffix = names::suffix(&account.lease_uid).ok_or_else(|| wrong("the lease's UID is not a UUID"))?;
+        if !role.ends_with(&suffix) {
+            // It could never be found again to be revoked.
+            return Err(wrong("its name does not end with the lease's UID"));
+        }
+        Verifier::parse(&account.verifier).map_err(|error| wrong(&error.to_string()))?;
+        if account.comment.is_empty() || group.comment.is_empty() {
+            return Err(wrong("without a comment nothing would prove it ours"));
+        }
+        Self::quote(group, account).map_err(|error| wrong(&error.to_string()))
+    }
+
+    fn quote(group: &Group, account: &Account) -> Result<Self, NotSql> {
+        let role = Ident::new(&account.role)?;
+        Ok(Self {
+            doing: format!("create account {role}"),
+            settings: settings(&role, &account.settings)?,
+            role,
+            role_text: Literal::new(&account.role)?,
+            group: Ident::new(&group.name)?,
+            group_text: Literal::new(&group.name)?,
+            comment: Literal::new(&account.comment)?,
+            valid_until: Literal::time(account.valid_until)?,
+            lock: Literal::new(&account.lease_uid)?,
+            deadline: Literal::time(account.issue_deadline)?,
+            verifier: Literal::new(&account.verifier)?,
+            connection_limit: account.settings.connection_limit,
+        })
+    }
+
+    /// The statements that make the account; the last row is its OID and the database's clock. SQLSTATE 22012: too late.
+    pub(super) fn create(&self, grant_options: bool) -> String {
+        let Self {
+            role,
+            role_text,
+            group,
+            group_text,
+            comment,
+            valid_until,
+            lock,
+            deadline,
+            verifier,
+            ..
+        } = self;
+        let limit = self
+            .connection_limit
+            .map(|limit| format!(" CONNECTION LIMIT {limit}"))
+            .unwrap_or_default();
+        // From 16 on, a member could otherwise become the group and leave objects that outlive the account.
+        let (in_role, membership) = if grant_options {
+            (
+                String::new(),
+                format!("GRANT {group} TO {role} WITH INHERIT TRUE, SET FALSE; "),
+            )
+        } else {
+            (format!(" IN ROLE {group}"), String::new())
+        };
+        let settings = self.settings.concat();
+        // The group's lock is shared: it only keeps the group from being dropped under us.
+        format!(
+            "{LIMITS}; \
+             SELECT pg_advisory_xact_lock(hashtextextended({lock}, 0)), \
+             pg_advisory_xact_lock_shared(hashtextextended({group_text}, 0)); \
+             SELECT 1 / (clock_timestamp() < {deadline}::timestamptz)::int; \
+             CREATE ROLE {role} LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION INHERIT \
+             PASSWORD {verifier} VALID UNTIL {valid_until}{limit}{in_role}; \
+             {membership}\
+             COMMENT ON ROLE {role} IS {comment}; \
+             {settings}\
+             SELECT oid, {clock} FROM pg_roles WHERE rolname = {role_text}",
+            clock = clock::SQL,
+        )
+    }
+}
+
+fn settings(role: &Ident, settings: &AccountSettings) -> Result<Vec<String>, NotSql> {
+    let mut sql = Vec::new();
+    if let Some(milliseconds) = settings.statement_timeout_ms {
+        sql.push(format!("ALTER ROLE {role} SET statement_timeout = {milliseconds}; "));
+    }
+    if let Some(milliseconds) = settings.idle_in_transaction_timeout_ms {
+        sql.push(format!(
+            "ALTER ROLE {role} SET idle_in_transaction_session_timeout = {milliseconds}; "
+        ));
+    }
+    if !settings.search_path.is_empty() {
+        let path: Result<Vec<String>, NotSql> = settings
+            .search_path
+            .iter()
+            .map(|schema| Ident::new(schema).map(|quoted| quoted.to_string()))
+            .collect();
+        sql.push(format!("ALTER ROLE {role} SET search_path = {}; ", path?.join(", ")));
+    }
+    Ok(sql)
+}

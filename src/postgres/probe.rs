@@ -1,0 +1,147 @@
+//! Looking at a server without changing it: is it ready to issue, and what would be better?
+
+use super::clock;
+use super::connect::Session;
+use super::failure::{Trouble, failure};
+use super::pool::Server;
+use super::sql::Ident;
+use crate::channel::frames::{DatabaseClock, Failure, FailureClass, ProbeReport, ServerLogin, SslMode};
+use std::time::{Duration, Instant};
+
+/// How long a probe waits for a session.
+const PATIENCE: Duration = Duration::from_secs(15);
+/// Oldest version with which all of this is known to work.
+const OLDEST: u32 = 140_000;
+
+/// Looks. See [`super::Servers::probe`].
+pub(super) async fn probe(server: &Server) -> Result<(ProbeReport, DatabaseClock), Failure> {
+    let session = server.session(Instant::now() + PATIENCE).await?;
+    let report = report(&server.login, &session).await?;
+    let clock = clock(&session).await?;
+    session.keep();
+    Ok((report, clock))
+}
+
+async fn report(login: &ServerLogin, session: &Session) -> Result<ProbeReport, Trouble> {
+    let rows = session.text("look at the login", FACTS).await?;
+    let facts: Vec<Option<&str>> = rows
+        .last()
+        .map(|row| row.iter().map(Option::as_deref).collect())
+        .unwrap_or_default();
+    let fact = |index: usize| facts.get(index).copied().flatten();
+    let holds = |index: usize| fact(index) == Some("t");
+    let me = session
+        .me()
+        .map_err(|error| failure(FailureClass::Server, format!("the login's name: {error}")))?;
+    let superuser = holds(0);
+    let mut missing = Vec::new();
+    if !superuser && !holds(1) {
+        missing.push(format!("ALTER ROLE {me} CREATEROLE;"));
+    }
+    if !superuser && !holds(2) {
+        missing.push(format!("GRANT pg_signal_backend TO {me};"));
+    }
+    let mut advice = advice(login, session, &me, superuser);
+    if let Some(databases) = fact(3) {
+        advice.push(format!(
+            "every account may connect and make temporary tables in: {databases}; for each, REVOKE CONNECT, TEMPORARY ON \
+             DATABASE ... FROM PUBLIC keeps accounts out (grants name the databases that they need)"
+        ));
+    }
+    if holds(4) {
+        advice.push(
+            "every account may make large objects, which then hold up its revocation; REVOKE EXECUTE ON FUNCTION \
+             lo_create(oid), lo_creat(integer), lo_from_bytea(oid, bytea) FROM PUBLIC prevents it"
+                .to_owned(),
+        );
+    }
+    if holds(5) {
+        advice.push(
+            "every account may create tables in schema public, which then hold up its revocation; REVOKE CREATE ON \
+             SCHEMA public FROM PUBLIC prevents it"
+                .to_owned(),
+        );
+    }
+    if let Some(roles) = fact(6) {
+        advice.push(format!(
+            "roles with our kind of comment that this login does not administer, so it can neither grant nor drop them: \
+             {roles}; if they are this installation's, GRANT each TO {me} WITH ADMIN OPTION"
+        ));
+    }
+    let (system_identifier, timeline) = identity(session).await?;
+    Ok(ProbeReport {
+        version: session.version_text.clone(),
+        tls: fact(7).map(str::to_owned),
+        missing,
+        advice,
+        system_identifier,
+        timeline,
+    })
+}
+
+/// superuser, CREATEROLE, may end sessions, databases open to PUBLIC, large objects open to PUBLIC, schema public open to
+/// PUBLIC, our kind of roles without ADMIN, TLS.
+const FACTS: &str = "SELECT r.rolsuper, r.rolcreaterole, pg_has_role(r.oid, 'pg_signal_backend', 'USAGE'), \
+    (SELECT string_agg(quote_ident(d.datname), ', ' ORDER BY d.datname) FROM pg_database d WHERE d.datallowconn \
+     AND has_database_privilege('public'::name, d.oid, 'CONNECT') AND has_database_privilege('public'::name, d.oid, 'TEMPORARY')), \
+    has_function_privilege('public'::name, 'lo_create(oid)', 'EXECUTE'), \
+    EXISTS (SELECT FROM pg_namespace n WHERE n.nspname = 'public' AND has_schema_privilege('public'::name, n.oid, 'CREATE')), \
+    (SELECT string_agg(quote_ident(o.rolname), ', ') FROM (SELECT g.rolname FROM pg_roles g \
+     JOIN pg_shdescription c ON c.objoid = g.oid AND c.classoid = 'pg_authid'::regclass \
+     WHERE c.description LIKE 'dsv/1 %' AND current_setting('server_version_num')::int >= 160000 \
+     AND NOT r.rolsuper AND NOT pg_has_role(r.oid, g.oid, 'MEMBER WITH ADMIN OPTION') LIMIT 10) AS o), \
+    (SELECT s.version || ' ' || s.cipher FROM pg_stat_ssl s WHERE s.pid = pg_backend_pid() AND s.ssl) \
+    FROM pg_roles r WHERE r.rolname = current_user";
+
+fn advice(login: &ServerLogin, session: &Session, me: &Ident, superuser: bool) -> Vec<String> {
+    let mut advice = Vec::new();
+    if superuser {
+        advice.push(format!(
+            "{me} is a superuser; a role with only CREATEROLE and pg_signal_backend that owns the granted objects, or \
+             holds them WITH GRANT OPTION, is enough"
+        ));
+    }
+    match login.sslmode {
+        SslMode::Disable => advice.push("the connection is plain text; set sslmode to verify-full".to_owned()),
+        SslMode::Require if login.ca.is_none() => {
+            advice.push(
+                "the server's certificate is not verified; give ca.crt and set sslmode to verify-full".to_owned(),
+            );
+        }
+        _ => {}
+    }
+    if session.version < OLDEST {
+        advice.push(format!(
+            "PostgreSQL {} is older than 14, with which this is not tested",
+            session.version_text
+        ));
+    }
+    advice
+}
+
+/// What tells a failover or a restored backup: both parts together name one history. Not every login may ask.
+async fn identity(session: &Session) -> Result<(Option<String>, Option<i64>), Trouble> {
+    let sql = "SELECT s.system_identifier, c.timeline_id FROM pg_control_system() s, pg_control_checkpoint() c";
+    match session.text("read the server's identity", sql).await {
+        Ok(rows) => {
+            let column = |index: usize| rows.last().and_then(|row| row.get(index)).and_then(Option::as_deref);
+            Ok((
+                column(0).map(str::to_owned),
+                column(1).and_then(|timeline| timeline.parse().ok()),
+            ))
+        }
+        Err(Trouble::Refused(_)) => Ok((None, None)),
+        Err(lost) => Err(lost),
+    }
+}
+
+/// The server's clock. It was read somewhere between question and answer; the middle is off by half of that at most.
+async fn clock(session: &Session) -> Result<DatabaseClock, Trouble> {
+    let asked = Instant::now();
+    let rows = session
+        .text("read the database's clock", &format!("SELECT {}", clock::SQL))
+        .await?;
+    let column = rows.last().and_then(|row| row.first()).and_then(Option::as_deref);
+    clock::read_aged(column, asked.elapsed() / 2)
+        .ok_or_else(|| failure(FailureClass::Server, "the database's clock cannot be read").into())
+}

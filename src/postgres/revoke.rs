@@ -1,0 +1,201 @@
+//! Revoking accounts: gone, without a session, and proven so.
+//!
+//! An account whose OID a lease recorded goes the quick way: DROP first, since from then on nobody can log in and every
+//! group right is gone, then its sessions, found by the OID. An account without a recorded OID is locked first: if we
+//! crashed between DROP and terminate, nothing would lead to its sessions any more. One that owns something is locked as
+//! well, and dropped if its sessions were all that kept it.
+//!
+//! Every change is made under the lock on the lease's UID and only if name, OID and comment are still those that were
+//! judged. Absence is proof once it was seen under that lock after the issue deadline.
+
+mod drop;
+mod look;
+
+use super::barrier::{self, Cleared};
+use super::blockers;
+use super::failure::{Trouble, failure};
+use super::pool::{Checkout, Server};
+use super::proof::Proof;
+use crate::channel::frames::{AccountState, DatabaseClock, Done, FailureClass, Outcome, Revocation, RevokedAccount};
+pub(super) use look::Role;
+
+use drop::{Absence, Settled};
+use look::Case;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+/// How long a task waits for a session.
+const PATIENCE: Duration = Duration::from_secs(15);
+/// How often roles that change under our hands are looked up again.
+const PASSES: usize = 4;
+
+/// Revokes at most a batch. See [`super::Servers::revoke`].
+pub(super) async fn revoke(server: &Server, proof: &dyn Proof, accounts: &[Revocation]) -> Outcome {
+    let session = match server.session(Instant::now() + PATIENCE).await {
+        Ok(session) => session,
+        Err(failure) => return Outcome::Failed(failure),
+    };
+    let mut work = Work {
+        server,
+        session,
+        proof,
+        accounts,
+        states: BTreeMap::new(),
+        clock: None,
+    };
+    match work.run().await {
+        Ok(()) => {
+            let done = Done::Revoked {
+                accounts: work.report(),
+            };
+            work.session.keep();
+            Outcome::Done {
+                done,
+                clock: work.clock,
+            }
+        }
+        Err(trouble) => trouble.into(),
+    }
+}
+
+struct Work<'a> {
+    server: &'a Server,
+    session: Checkout<'a>,
+    proof: &'a dyn Proof,
+    accounts: &'a [Revocation],
+    /// What is known, by place in `accounts`.
+    states: BTreeMap<usize, AccountState>,
+    clock: Option<DatabaseClock>,
+}
+
+impl Work<'_> {
+    async fn run(&mut self) -> Result<(), Trouble> {
+        for _ in 0..PASSES {
+            let cases = look::up(&self.session, self.proof, self.accounts, &mut self.states).await?;
+            if cases.is_empty() {
+                return Ok(());
+            }
+            self.pass(cases).await?;
+        }
+        Ok(())
+    }
+
+    async fn pass(&mut self, cases: Vec<Case>) -> Result<(), Trouble> {
+        let mut targets = BTreeSet::new();
+        let (careful, quick): (Vec<Case>, Vec<Case>) = cases
+            .into_iter()
+            .partition(|case| self.accounts.get(case.at).is_some_and(|asked| case.needs_care(asked)));
+        let (mut dropped, mut resisting) = (Vec::new(), careful);
+        for (case, settled) in drop::settle(&self.session, self.accounts, quick).await? {
+            match settled {
+                Settled::Absent(absence) => {
+                    targets.extend(case.targets());
+                    dropped.push((self.absent(&case, absence), case));
+                }
+                Settled::Changed => {}
+                Settled::Resists(_) => resisting.push(case),
+                Settled::Failed(failure) => self.set(case.at, AccountState::Failed(failure)),
+            }
+        }
+        let mut locked = Vec::new();
+        for (case, settled) in drop::lock_out(&self.session, self.accounts, resisting).await? {
+            match settled {
+                Settled::Absent(_) => {
+                    targets.extend(case.targets());
+                    locked.push(case);
+                }
+                Settled::Changed => {}
+                Settled::Resists(failure) | Settled::Failed(failure) => {
+                    self.set(case.at, AccountState::Failed(failure));
+                }
+            }
+        }
+        let cleared = barrier::clear(self.server, &self.session, &targets).await?;
+        for (state, case) in dropped {
+            let state = held(&self.session, &cleared, &case).unwrap_or(state);
+            self.set(case.at, state);
+        }
+        self.drop_locked(locked, &cleared).await
+    }
+
+    /// The state of an account whose role was seen to be absent, given that its sessions are gone as well.
+    fn absent(&mut self, case: &Case, absence: Absence) -> AccountState {
+        self.clock = Some(absence.clock);
+        let deadline = self.accounts.get(case.at).map(|asked| asked.issue_deadline);
+        AccountState::Gone {
+            proven: deadline.is_some_and(|deadline| absence.clock.now > deadline),
+            dropped: !case.roles.is_empty(),
+        }
+    }
+
+    /// Second try for locked accounts: a temporary table goes with its session.
+    async fn drop_locked(&mut self, locked: Vec<Case>, cleared: &Cleared) -> Result<(), Trouble> {
+        let mut free = Vec::new();
+        for case in locked {
+            match held(&self.session, cleared, &case) {
+                Some(state) => self.set(case.at, state),
+                None => free.push(case),
+            }
+        }
+        for (case, settled) in drop::settle(&self.session, self.accounts, free).await? {
+            match settled {
+                Settled::Absent(absence) => {
+                    // No barrier: since NOLOGIN nobody came in, and whoever was in is out.
+                    let state = self.absent(&case, absence);
+                    self.set(case.at, state);
+                }
+                Settled::Changed => {}
+                Settled::Resists(failure) | Settled::Failed(failure) => {
+                    let state = blockers::blocked(self.server, &self.session, &case.roles, &failure).await?;
+                    self.set(case.at, state);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn set(&mut self, at: usize, state: AccountState) {
+        self.states.insert(at, state);
+    }
+
+    fn report(&mut self) -> Vec<RevokedAccount> {
+        let mut report = Vec::new();
+        for (at, asked) in self.accounts.iter().enumerate() {
+            let state = self.states.remove(&at).unwrap_or_else(|| {
+                let message = format!("role {} changes while it is revoked; it is tried again", asked.role);
+                AccountState::Failed(failure(FailureClass::Busy, message))
+            });
+            report.push(RevokedAccount {
+                lease_uid: asked.lease_uid.clone(),
+                state,
+            });
+        }
+        report
+    }
+}
+
+/// Why roles that can no longer log in are not yet free of sessions; None if they are.
+fn held(session: &Checkout<'_>, cleared: &Cleared, case: &Case) -> Option<AccountState> {
+    let oids = || case.targets().map(|target| target.oid);
+    let alive: usize = oids().filter_map(|oid| cleared.alive.get(&oid)).sum();
+    if alive > 0 && cleared.forbidden {
+        return Some(AccountState::Blocked {
+            locked: false,
+            by: format!("{alive} open session(s) of the account, which this login may not end; new logins are refused"),
+            sql: session.me().ok().map(|me| format!("GRANT pg_signal_backend TO {me};")),
+        });
+    }
+    if alive > 0 {
+        return Some(AccountState::Blocked {
+            locked: false,
+            by: format!("{alive} open session(s) that were told to end and have not; new logins are refused"),
+            sql: None,
+        });
+    }
+    oids().any(|oid| cleared.starting.contains(&oid)).then(|| AccountState::Blocked {
+        locked: true,
+        by: "a connection that has not finished logging in, perhaps as this account; it ends within authentication_timeout"
+            .to_owned(),
+        sql: None,
+    })
+}

@@ -1,0 +1,176 @@
+//! Finding the roles of leases, and judging whose they are.
+
+use crate::channel::frames::{AccountState, Failure, FailureClass, Revocation};
+use crate::postgres::barrier::Target;
+use crate::postgres::connect::Session;
+use crate::postgres::failure::{Trouble, failure};
+use crate::postgres::names;
+use crate::postgres::proof::Proof;
+use crate::postgres::sql::oid_array;
+use std::collections::BTreeMap;
+
+/// A role that is ours by its comment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in crate::postgres) struct Role {
+    pub(in crate::postgres) oid: u32,
+    pub(in crate::postgres) name: String,
+    /// As it was judged; nothing is changed if it is another one by then.
+    pub(in crate::postgres) comment: String,
+    /// Something depends on it, so DROP would be refused.
+    resists: bool,
+    can_log_in: bool,
+}
+
+/// One account with what was found of it: usually one role, or none.
+#[derive(Debug, Clone)]
+pub(super) struct Case {
+    /// Its place in the task.
+    pub(super) at: usize,
+    pub(super) roles: Vec<Role>,
+    /// OIDs of roles that look like it and are not ours.
+    pub(super) foreign: Vec<u32>,
+    /// The recorded OID, if no role has it any more. One that a role has is that role's: a forged record must not aim at
+    /// the sessions of others.
+    bygone: Option<u32>,
+}
+
+impl Case {
+    /// Whether it must be locked before it is dropped.
+    pub(super) fn needs_care(&self, asked: &Revocation) -> bool {
+        let quick = |role: &Role| !role.resists && asked.role_oid == Some(role.oid);
+        !self.roles.iter().all(quick)
+    }
+
+    /// Whose sessions are to end.
+    pub(super) fn targets(&self) -> impl Iterator<Item = Target> {
+        let bygone = self.bygone.map(|oid| Target { oid, was_shut: true });
+        let target = |role: &Role| Target {
+            oid: role.oid,
+            was_shut: !role.can_log_in,
+        };
+        self.roles.iter().map(target).chain(bygone)
+    }
+}
+
+/// The columns of a role, in the order in which [`read`] takes them.
+const COLUMNS: &str = "r.oid, r.rolname, shobj_description(r.oid, 'pg_authid'), r.rolcanlogin, \
+    EXISTS (SELECT FROM pg_shdepend s WHERE s.refclassid = 'pg_authid'::regclass AND s.refobjid = r.oid) \
+    OR r.rolname IN (SELECT p.owner FROM pg_prepared_xacts p)";
+
+/// SQL for the roles that may be those of these leases: by the end of the name, or by a recorded OID.
+pub(super) fn sql<'a>(columns: &str, wanted: impl Iterator<Item = &'a Revocation> + Clone) -> String {
+    // Base32 of a UUID; a lease whose UID is none has no suffix and was refused before.
+    let suffixes: Vec<String> = wanted.clone().filter_map(|one| names::suffix(&one.lease_uid)).collect();
+    let oids: Vec<u32> = wanted.filter_map(|one| one.role_oid).collect();
+    format!(
+        "SELECT {columns} FROM pg_roles r WHERE right(r.rolname, {chars}) = ANY ('{{{suffixes}}}'::text[]) OR r.oid = ANY ({oids})",
+        chars = names::SUFFIX_CHARS,
+        suffixes = suffixes.join(","),
+        oids = oid_array(&oids),
+    )
+}
+
+/// Looks up all accounts that have no state yet. Those with a foreign role, or that cannot be looked up, get one.
+pub(super) async fn up(
+    session: &Session,
+    proof: &dyn Proof,
+    accounts: &[Revocation],
+    states: &mut BTreeMap<usize, AccountState>,
+) -> Result<Vec<Case>, Trouble> {
+    for (at, asked) in accounts.iter().enumerate() {
+        if names::suffix(&asked.lease_uid).is_none() {
+            states.insert(at, AccountState::Failed(no_uid(asked)));
+        }
+    }
+    let pending: Vec<(usize, &Revocation)> = accounts
+        .iter()
+        .enumerate()
+        .filter(|(at, _)| !states.contains_key(at))
+        .collect();
+    if pending.is_empty() {
+        return Ok(Vec::new());
+    }
+    let rows = session
+        .text(
+            "look up the accounts",
+            &sql(COLUMNS, pending.iter().map(|(_, asked)| *asked)),
+        )
+        .await?;
+    let found: Vec<Found> = rows.iter().filter_map(|row| read(row)).collect();
+    let mut cases = Vec::new();
+    for (at, asked) in pending {
+        match judge(proof, asked, at, &found) {
+            Ok(case) => cases.push(case),
+            Err(state) => {
+                states.insert(at, state);
+            }
+        }
+    }
+    Ok(cases)
+}
+
+fn no_uid(asked: &Revocation) -> Failure {
+    let message = format!(
+        "account {}: the lease's UID {:?} is not a UUID",
+        asked.role, asked.lease_uid
+    );
+    failure(FailureClass::BadTask, message)
+}
+
+/// A role as found, not yet judged.
+struct Found {
+    role: Role,
+    comment: Option<String>,
+}
+
+fn read(row: &[Option<String>]) -> Option<Found> {
+    let column = |index: usize| row.get(index).and_then(Option::as_deref);
+    Some(Found {
+        comment: column(2).map(str::to_owned),
+        role: Role {
+            oid: column(0)?.parse().ok()?,
+            name: column(1)?.to_owned(),
+            comment: column(2).unwrap_or_default().to_owned(),
+            can_log_in: column(3)? == "t",
+            resists: column(4)? == "t",
+        },
+    })
+}
+
+/// The roles of one account that are ours. A role of its name only that is not ours is a state of its own; one that
+/// merely has a recorded OID (OIDs are used again) and is not ours has nothing to do with it.
+fn judge(proof: &dyn Proof, asked: &Revocation, at: usize, found: &[Found]) -> Result<Case, AccountState> {
+    let suffix = names::suffix(&asked.lease_uid).unwrap_or_default();
+    let mut roles = Vec::new();
+    let mut foreign = Vec::new();
+    let mut stranger = None;
+    for one in found {
+        let by_name = one.role.name.ends_with(&suffix);
+        if !by_name && asked.role_oid != Some(one.role.oid) {
+            continue;
+        }
+        if one
+            .comment
+            .as_deref()
+            .is_some_and(|comment| proof.is_account(comment, asked))
+        {
+            roles.push(one.role.clone());
+        } else if by_name {
+            foreign.push(one.role.oid);
+            stranger = Some(one.role.name.clone());
+        }
+    }
+    match stranger {
+        Some(role) if roles.is_empty() => Err(AccountState::Foreign { role }),
+        _ => {
+            let is_taken = |oid: &u32| found.iter().any(|one| one.role.oid == *oid);
+            let bygone = asked.role_oid.filter(|oid| !is_taken(oid));
+            Ok(Case {
+                at,
+                roles,
+                foreign,
+                bygone,
+            })
+        }
+    }
+}

@@ -1,0 +1,108 @@
+//! The way in: every login that this process has used, and the tasks it can do with one.
+
+use super::pool::{Server, lock};
+use super::{Proof, group, issue, probe, revoke, ungroup};
+use crate::channel::frames::{
+    Account, DatabaseClock, Failure, Group, MAX_REVOKE_BATCH, Outcome, ProbeReport, Revocation, ServerLogin, SslMode,
+};
+use sha2::{Digest, Sha256};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+/// The database servers that this process talks to. Clones share the sessions.
+#[derive(Clone, Default)]
+pub struct Servers {
+    known: Arc<Mutex<HashMap<[u8; 32], Arc<Server>>>>,
+}
+
+impl Servers {
+    /// Knows no server yet; sessions are opened by the first task that needs one.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Looks at a server: version, TLS, clock, and what the login lacks. Changes nothing.
+    pub async fn probe(&self, login: &ServerLogin) -> Result<(ProbeReport, DatabaseClock), Failure> {
+        probe::probe(&self.server(login)).await
+    }
+
+    /// Brings an account into being, or adopts it if it is already this one. Its group role is made first where missing.
+    ///
+    /// `Failed` means: no account, and none will appear. `Unknown`: the account may exist or may still appear until its
+    /// issue deadline; issuing again is safe and settles it.
+    pub async fn issue(&self, login: &ServerLogin, group: &Group, account: &Account, patience: Duration) -> Outcome {
+        let until = Instant::now() + patience;
+        issue::issue(&self.server(login), group, account, until).await
+    }
+
+    /// Makes at most [`MAX_REVOKE_BATCH`] accounts gone: `Done` with one entry for each.
+    pub async fn revoke(&self, login: &ServerLogin, proof: &dyn Proof, accounts: &[Revocation]) -> Outcome {
+        if accounts.len() > MAX_REVOKE_BATCH {
+            return Outcome::Failed(super::failure::failure(
+                crate::channel::frames::FailureClass::BadTask,
+                format!(
+                    "{} accounts in one task; at most {MAX_REVOKE_BATCH} can be revoked at once",
+                    accounts.len()
+                ),
+            ));
+        }
+        revoke::revoke(&self.server(login), proof, accounts).await
+    }
+
+    /// Removes a group role that has no members left. Absent is success.
+    pub async fn drop_group(&self, login: &ServerLogin, proof: &dyn Proof, group: &Group) -> Outcome {
+        ungroup::drop_group(&self.server(login), proof, group).await
+    }
+
+    /// Makes sure that a group role exists and has what it should carry; [`Servers::issue`] does so by itself.
+    pub async fn ensure_group(&self, login: &ServerLogin, group: &Group, patience: Duration) -> Result<(), Failure> {
+        group::ensure(&self.server(login), group, Instant::now() + patience).await
+    }
+
+    /// Closes sessions that were idle for so long, and forgets logins that nobody used since.
+    pub fn forget_idle(&self, older_than: Duration) {
+        lock(&self.known).retain(|_, server| !server.is_idle(older_than));
+    }
+
+    fn server(&self, login: &ServerLogin) -> Arc<Server> {
+        let server = Arc::clone(
+            lock(&self.known)
+                .entry(key(login))
+                .or_insert_with(|| Arc::new(Server::new(login.clone()))),
+        );
+        server.touch();
+        server
+    }
+}
+
+/// The whole login as a key: a rotated password or certificate is another server entry, with sessions of its own.
+fn key(login: &ServerLogin) -> [u8; 32] {
+    let port = login.port.to_string();
+    let sslmode = match login.sslmode {
+        SslMode::Disable => "disable",
+        SslMode::Require => "require",
+        SslMode::VerifyCa => "verify-ca",
+        SslMode::VerifyFull => "verify-full",
+    };
+    let parts = [
+        Some(login.record.as_str()),
+        Some(login.host.as_str()),
+        Some(port.as_str()),
+        Some(login.username.as_str()),
+        Some(login.password.reveal()),
+        Some(login.database.as_str()),
+        Some(sslmode),
+        login.ca.as_deref(),
+        login.client_certificate.as_deref(),
+        login.client_key.as_ref().map(crate::keys::SecretText::reveal),
+    ];
+    let mut hash = Sha256::new();
+    for part in parts {
+        // With its length in front, no two logins run together.
+        let length = part.map_or(u64::MAX, |part| part.len() as u64);
+        hash.update(length.to_be_bytes());
+        hash.update(part.unwrap_or_default());
+    }
+    hash.finalize().into()
+}

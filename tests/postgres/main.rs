@@ -1,0 +1,6 @@
+//! The `postgres` module against real servers. Each test's name is the guarantee that it holds.
+
+mod issue;
+mod proxy;
+mod revoke;
+mod world;
