@@ -6,6 +6,7 @@
 pub mod api;
 pub mod channel;
 pub mod cluster;
+pub mod control;
 pub mod engine;
 pub mod keys;
 pub mod plan;

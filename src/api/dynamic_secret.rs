@@ -307,7 +307,7 @@ pub struct DynamicSecretStatus {
     pub failed_generation: Option<i64>,
     /// Group roles that may exist, written before they are made.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 64))]
+    #[schemars(length(max = 16))]
     pub groups: Vec<GroupRecord>,
     /// The last five leases that ended, newest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

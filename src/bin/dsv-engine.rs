@@ -3,7 +3,8 @@
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
-use dsv::engine::{self, KeygenArgs, NoDatabases, RunArgs, Settings};
+use dsv::engine::{self, KeygenArgs, RunArgs, Settings};
+use dsv::postgres::Servers;
 
 /// Runs database tasks for a dsv-operator; dials out to it and needs no open port.
 #[derive(Debug, Parser)]
@@ -27,7 +28,7 @@ fn main() -> Result<()> {
             let settings = Settings::load(*args, |name| std::env::var(name).ok())?;
             engine::start_log(settings.log_format);
             let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-            Ok(runtime.block_on(engine::run(settings, NoDatabases))?)
+            Ok(runtime.block_on(engine::run(settings, Servers::new()))?)
         }
         Command::Keygen(args) => {
             let key = engine::keygen(&args)?;

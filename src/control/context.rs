@@ -116,7 +116,9 @@ impl Context {
 
     /// To be asked before each effect: an operator that was stopped for a while and wakes up must not act.
     pub fn still_leading(&self) -> Result<(), Error> {
-        self.leader.check(self.me.term).map_err(|lost: NotLeading| Error::NotLeading(lost))
+        self.leader
+            .check(self.me.term)
+            .map_err(|lost: NotLeading| Error::NotLeading(lost))
     }
 
     /// Looks at a lease's dynamic secret again.
@@ -139,7 +141,10 @@ impl Context {
     /// The dynamic secret of a lease, from the cache; none where it is gone or another one of the same name.
     pub fn owner(&self, lease: &CredentialLease) -> Option<Arc<DynamicSecret>> {
         let namespace = lease.namespace().unwrap_or_default();
-        let found = self.stores.dynamic_secrets.get(&ObjectRef::new(&lease.spec.dynamic_secret).within(&namespace))?;
+        let found = self
+            .stores
+            .dynamic_secrets
+            .get(&ObjectRef::new(&lease.spec.dynamic_secret).within(&namespace))?;
         match lease.claim() {
             Some(claim) if found.uid().as_deref() != Some(claim.dynamic_secret_uid.as_str()) => None,
             _ => Some(found),
@@ -149,7 +154,11 @@ impl Context {
     /// Writes an Event once per state; `reason` names the state.
     pub async fn tell<K: Resource<DynamicType = ()>>(&self, object: &K, reason: Reason, note: &str, type_: EventType) {
         let uid = object.meta().uid.clone().unwrap_or_default();
-        let first = self.told.lock().unwrap_or_else(PoisonError::into_inner).insert((uid, reason));
+        let first = self
+            .told
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert((uid, reason));
         if !first {
             return;
         }
@@ -168,27 +177,43 @@ impl Context {
 
     /// Whether the data of the lease's Secret was found intact in this version.
     pub fn intact(&self, uid: &str, version: &str) -> bool {
-        self.intact.lock().unwrap_or_else(PoisonError::into_inner).get(uid).is_some_and(|known| known == version)
+        self.intact
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(uid)
+            .is_some_and(|known| known == version)
     }
 
     /// The data of the lease's Secret is intact in this version.
     pub fn note_intact(&self, uid: &str, version: &str) {
-        self.intact.lock().unwrap_or_else(PoisonError::into_inner).insert(uid.to_owned(), version.to_owned());
+        self.intact
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(uid.to_owned(), version.to_owned());
     }
 
     /// Whether this leadership wrote the lease's end.
     pub fn recorded(&self, uid: &str) -> bool {
-        self.recorded.lock().unwrap_or_else(PoisonError::into_inner).contains(uid)
+        self.recorded
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .contains(uid)
     }
 
     /// The lease's end is written.
     pub fn note_recorded(&self, uid: &str) {
-        self.recorded.lock().unwrap_or_else(PoisonError::into_inner).insert(uid.to_owned());
+        self.recorded
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(uid.to_owned());
     }
 
     /// The states of an object are over: the next one is told again.
     pub fn told_no_more(&self, uid: &str) {
-        self.told.lock().unwrap_or_else(PoisonError::into_inner).retain(|(of, _)| of != uid);
+        self.told
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .retain(|(of, _)| of != uid);
         self.recorded.lock().unwrap_or_else(PoisonError::into_inner).remove(uid);
         self.intact.lock().unwrap_or_else(PoisonError::into_inner).remove(uid);
     }

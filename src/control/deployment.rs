@@ -8,8 +8,9 @@ use crate::api::{Engine, EnginePool};
 use crate::cluster::{Intention, objects};
 use k8s_openapi::api::apps::v1::{Deployment, DeploymentSpec, DeploymentStrategy};
 use k8s_openapi::api::core::v1::{
-    Capabilities, Container, ContainerPort, EnvFromSource, HTTPGetAction, LocalObjectReference, PodSecurityContext, PodSpec,
-    PodTemplateSpec, Probe, ResourceRequirements, SeccompProfile, SecretEnvSource, SecurityContext, Toleration as PodToleration,
+    Capabilities, Container, ContainerPort, EnvFromSource, HTTPGetAction, LocalObjectReference, PodSecurityContext,
+    PodSpec, PodTemplateSpec, Probe, ResourceRequirements, SeccompProfile, SecretEnvSource, SecurityContext,
+    Toleration as PodToleration,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
@@ -28,7 +29,9 @@ const NONROOT: i64 = 65532;
 /// Makes or updates the engine's Deployment. An update waits until all other managed engines of the pool are connected,
 /// so that at most one is away at a time.
 pub async fn apply(ctx: &Context, engine: &Engine, pool: &EnginePool, name: &str) -> Result<(), Error> {
-    let Some(managed) = &pool.spec.engines else { return Ok(()) };
+    let Some(managed) = &pool.spec.engines else {
+        return Ok(());
+    };
     let mut wanted = compose(ctx, engine, pool, managed, name);
     let text = serde_json::to_string(&wanted).unwrap_or_default();
     let hash = base32_hash(&[&text]);
@@ -42,7 +45,9 @@ pub async fn apply(ctx: &Context, engine: &Engine, pool: &EnginePool, name: &str
     }
     let api: Api<Deployment> = Api::namespaced(ctx.client.clone(), home);
     let params = PatchParams::apply("dsv.dev/engine-deployment").force();
-    api.patch(name, &params, &Patch::Apply(&wanted)).await.to(|| format!("apply deployment {home}/{name}"))?;
+    api.patch(name, &params, &Patch::Apply(&wanted))
+        .await
+        .to(|| format!("apply deployment {home}/{name}"))?;
     Ok(())
 }
 
@@ -53,7 +58,9 @@ fn others_away(ctx: &Context, engine: &Engine, pool: &EnginePool) -> bool {
             && other.uid() != engine.uid()
             && super::engine::is_managed(other)
     });
-    siblings.iter().any(|other| ctx.hub.session(&other.uid().unwrap_or_default()).is_none())
+    siblings
+        .iter()
+        .any(|other| ctx.hub.session(&other.uid().unwrap_or_default()).is_none())
 }
 
 /// Deletes the engine's Deployment. Absent is success.
@@ -90,8 +97,14 @@ fn compose(ctx: &Context, engine: &Engine, pool: &EnginePool, managed: &ManagedE
         spec: Some(DeploymentSpec {
             replicas: Some(1),
             // Two processes must not use one key at a time.
-            strategy: Some(DeploymentStrategy { type_: Some("Recreate".into()), ..DeploymentStrategy::default() }),
-            selector: LabelSelector { match_labels: Some(selector), ..LabelSelector::default() },
+            strategy: Some(DeploymentStrategy {
+                type_: Some("Recreate".into()),
+                ..DeploymentStrategy::default()
+            }),
+            selector: LabelSelector {
+                match_labels: Some(selector),
+                ..LabelSelector::default()
+            },
             template: PodTemplateSpec {
                 metadata: Some(ObjectMeta {
                     labels: Some(labels),
@@ -107,7 +120,11 @@ fn compose(ctx: &Context, engine: &Engine, pool: &EnginePool, managed: &ManagedE
 }
 
 fn pod(ctx: &Context, managed: &ManagedEngines, name: &str) -> PodSpec {
-    let pull: Vec<_> = managed.image_pull_secrets.iter().map(|name| LocalObjectReference { name: name.clone() }).collect();
+    let pull: Vec<_> = managed
+        .image_pull_secrets
+        .iter()
+        .map(|name| LocalObjectReference { name: name.clone() })
+        .collect();
     PodSpec {
         automount_service_account_token: Some(false),
         enable_service_links: Some(false),
@@ -120,7 +137,10 @@ fn pod(ctx: &Context, managed: &ManagedEngines, name: &str) -> PodSpec {
             run_as_non_root: Some(true),
             run_as_user: Some(NONROOT),
             run_as_group: Some(NONROOT),
-            seccomp_profile: Some(SeccompProfile { type_: "RuntimeDefault".into(), localhost_profile: None }),
+            seccomp_profile: Some(SeccompProfile {
+                type_: "RuntimeDefault".into(),
+                localhost_profile: None,
+            }),
             ..PodSecurityContext::default()
         }),
         ..PodSpec::default()
@@ -129,26 +149,44 @@ fn pod(ctx: &Context, managed: &ManagedEngines, name: &str) -> PodSpec {
 
 fn container(ctx: &Context, managed: &ManagedEngines, name: &str) -> Container {
     let probe = |path: &str| Probe {
-        http_get: Some(HTTPGetAction { path: Some(path.to_owned()), port: IntOrString::Int(HEALTH_PORT), ..HTTPGetAction::default() }),
+        http_get: Some(HTTPGetAction {
+            path: Some(path.to_owned()),
+            port: IntOrString::Int(HEALTH_PORT),
+            ..HTTPGetAction::default()
+        }),
         period_seconds: Some(10),
         ..Probe::default()
     };
     Container {
         name: "engine".into(),
         image: Some(ctx.settings.engine_image.clone()),
-        args: Some(vec!["run".into(), "--health-addr".into(), format!("0.0.0.0:{HEALTH_PORT}")]),
+        args: Some(vec![
+            "run".into(),
+            "--health-addr".into(),
+            format!("0.0.0.0:{HEALTH_PORT}"),
+        ]),
         env_from: Some(vec![EnvFromSource {
-            secret_ref: Some(SecretEnvSource { name: name.to_owned(), optional: None }),
+            secret_ref: Some(SecretEnvSource {
+                name: name.to_owned(),
+                optional: None,
+            }),
             ..EnvFromSource::default()
         }]),
-        ports: Some(vec![ContainerPort { name: Some("health".into()), container_port: HEALTH_PORT, ..ContainerPort::default() }]),
+        ports: Some(vec![ContainerPort {
+            name: Some("health".into()),
+            container_port: HEALTH_PORT,
+            ..ContainerPort::default()
+        }]),
         liveness_probe: Some(probe("/livez")),
         readiness_probe: Some(probe("/readyz")),
         resources: managed.resources.as_ref().map(resources),
         security_context: Some(SecurityContext {
             allow_privilege_escalation: Some(false),
             read_only_root_filesystem: Some(true),
-            capabilities: Some(Capabilities { drop: Some(vec!["ALL".into()]), add: None }),
+            capabilities: Some(Capabilities {
+                drop: Some(vec!["ALL".into()]),
+                add: None,
+            }),
             ..SecurityContext::default()
         }),
         ..Container::default()
@@ -166,7 +204,11 @@ fn resources(resources: &Resources) -> ResourceRequirements {
         });
         (!map.is_empty()).then(|| each.collect::<BTreeMap<_, _>>())
     };
-    ResourceRequirements { requests: quantities(&resources.requests), limits: quantities(&resources.limits), ..ResourceRequirements::default() }
+    ResourceRequirements {
+        requests: quantities(&resources.requests),
+        limits: quantities(&resources.limits),
+        ..ResourceRequirements::default()
+    }
 }
 
 fn toleration(toleration: &Toleration) -> PodToleration {

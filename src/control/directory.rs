@@ -24,7 +24,12 @@ impl EngineDirectory for Directory {
         let uid = engine.uid()?;
         base32_uid(&uid)?;
         let now = Timestamp::now();
-        let previous = engine.spec.previous_public_key.as_ref().filter(|key| now < key.until.0).map(|key| key.key.as_str());
+        let previous = engine
+            .spec
+            .previous_public_key
+            .as_ref()
+            .filter(|key| now < key.until.0)
+            .map(|key| key.key.as_str());
         let keys = engine.spec.public_key.as_deref().into_iter().chain(previous);
         Some(Registration {
             engine_uid: uid,

@@ -35,7 +35,10 @@ const SOON: Duration = Duration::from_secs(2);
 pub async fn reconcile(seen: Arc<DynamicSecret>, ctx: Arc<Context>) -> Result<Action, Error> {
     let gathered = gather(&ctx, &seen).await?;
     let now = ctx.now();
-    let step = plan::next(&gathered.observed(&seen, ctx.nudges.take(&seen.uid().unwrap_or_default())), now);
+    let step = plan::next(
+        &gathered.observed(&seen, ctx.nudges.take(&seen.uid().unwrap_or_default())),
+        now,
+    );
     tracing::debug!(dynamic_secret = seen.name_any(), ?step, "step");
     act(&ctx, &seen, &gathered, step, now).await
 }
@@ -55,9 +58,19 @@ impl Gathered {
         let status = seen.status.as_ref();
         let span = |length: Duration| SignedDuration::try_from(length).unwrap_or(SignedDuration::MAX);
         let stale_failures = status.and_then(|s| s.failed_generation) != seen.metadata.generation;
-        let failures = if nudged || stale_failures { 0 } else { status.and_then(|s| s.failures).unwrap_or(0) };
+        let failures = if nudged || stale_failures {
+            0
+        } else {
+            status.and_then(|s| s.failures).unwrap_or(0)
+        };
         let delivered = status.and_then(|s| s.delivered_serial).unwrap_or(0);
-        let issued = self.leases.iter().filter(|l| l.issued_at.is_some()).map(|l| l.serial).max().unwrap_or(0);
+        let issued = self
+            .leases
+            .iter()
+            .filter(|l| l.issued_at.is_some())
+            .map(|l| l.serial)
+            .max()
+            .unwrap_or(0);
         Observed {
             uid: &self.uid,
             deleting: seen.metadata.deletion_timestamp.is_some(),
@@ -82,7 +95,10 @@ impl Gathered {
             leases: &self.leases,
             target: self.target,
             failures,
-            last_failure: status.and_then(|s| s.last_failure.as_ref()).map(|at| at.0).filter(|_| failures > 0),
+            last_failure: status
+                .and_then(|s| s.last_failure.as_ref())
+                .map(|at| at.0)
+                .filter(|_| failures > 0),
             groups: &self.groups,
         }
     }
@@ -91,20 +107,41 @@ impl Gathered {
 async fn gather(ctx: &Context, seen: &DynamicSecret) -> Result<Gathered, Error> {
     let uid = seen.uid().unwrap_or_default();
     let deleting = seen.metadata.deletion_timestamp.is_some();
-    let objects = if deleting { listed_leases(ctx, seen, &uid).await? } else { cached_leases(ctx, seen, &uid) };
-    let leases: Vec<LeaseSeen> = objects.iter().filter_map(|lease| lease_seen(lease, ctx.now())).collect();
+    let objects = if deleting {
+        listed_leases(ctx, seen, &uid).await?
+    } else {
+        cached_leases(ctx, seen, &uid)
+    };
+    let leases: Vec<LeaseSeen> = objects
+        .iter()
+        .filter_map(|lease| lease_seen(lease, ctx.now()))
+        .collect();
     let (fingerprint, current_group) = fingerprint(ctx, seen, &uid).await?;
     let recorded = seen.status.iter().flat_map(|s| &s.groups);
-    let groups = recorded.map(|g| GroupSeen { name: g.name.clone(), current: current_group.as_ref() == Some(&g.name) });
+    let groups = recorded.map(|g| GroupSeen {
+        name: g.name.clone(),
+        current: current_group.as_ref() == Some(&g.name),
+    });
     let target = target_seen(ctx, seen, &leases).await?;
     let namespace_going = deleting && namespace_is_going(ctx, seen).await?;
-    Ok(Gathered { groups: groups.collect(), uid, leases, fingerprint, target, namespace_going })
+    Ok(Gathered {
+        groups: groups.collect(),
+        uid,
+        leases,
+        fingerprint,
+        target,
+        namespace_going,
+    })
 }
 
 fn cached_leases(ctx: &Context, seen: &DynamicSecret, uid: &str) -> Vec<Arc<CredentialLease>> {
     let namespace = seen.namespace();
     let of_owner = |lease: &CredentialLease| {
-        lease.namespace() == namespace && lease.labels().get(DYNAMIC_SECRET_LABEL).is_some_and(|label| label == uid)
+        lease.namespace() == namespace
+            && lease
+                .labels()
+                .get(DYNAMIC_SECRET_LABEL)
+                .is_some_and(|label| label == uid)
     };
     ctx.stores.leases.state_filter(of_owner)
 }
@@ -114,7 +151,10 @@ async fn listed_leases(ctx: &Context, seen: &DynamicSecret, uid: &str) -> Result
     let namespace = seen.namespace().unwrap_or_default();
     let api: Api<CredentialLease> = Api::namespaced(ctx.client.clone(), &namespace);
     let params = ListParams::default().labels(&format!("{DYNAMIC_SECRET_LABEL}={uid}"));
-    let list = api.list(&params).await.to(|| format!("list the leases of {namespace}/{}", seen.name_any()))?;
+    let list = api
+        .list(&params)
+        .await
+        .to(|| format!("list the leases of {namespace}/{}", seen.name_any()))?;
     Ok(list.items.into_iter().map(Arc::new).collect())
 }
 
@@ -134,27 +174,55 @@ fn lease_seen(lease: &CredentialLease, now: Timestamp) -> Option<LeaseSeen> {
 }
 
 /// Fingerprint and group of a credential that would be issued now; none where pool or base secret cannot be read.
-async fn fingerprint(ctx: &Context, seen: &DynamicSecret, uid: &str) -> Result<(Option<String>, Option<String>), Error> {
-    let namespace = seen.spec.pool.namespace.clone().or_else(|| seen.namespace()).unwrap_or_default();
-    let Some(pool) = ctx.stores.pools.get(&ObjectRef::new(&seen.spec.pool.name).within(&namespace)) else {
+async fn fingerprint(
+    ctx: &Context,
+    seen: &DynamicSecret,
+    uid: &str,
+) -> Result<(Option<String>, Option<String>), Error> {
+    let namespace = seen
+        .spec
+        .pool
+        .namespace
+        .clone()
+        .or_else(|| seen.namespace())
+        .unwrap_or_default();
+    let Some(pool) = ctx
+        .stores
+        .pools
+        .get(&ObjectRef::new(&seen.spec.pool.name).within(&namespace))
+    else {
         return Ok((None, None));
     };
     let base = servers::identity(ctx, &namespace, &seen.spec.link_config.linked_secret).await?;
     let Some(base) = base else { return Ok((None, None)) };
-    let Ok(grants) = making::completed_grants(seen, &base.database) else { return Ok((None, None)) };
+    let Ok(grants) = making::completed_grants(seen, &base.database) else {
+        return Ok((None, None));
+    };
     let group = making::group_name(&ctx.installation.id, uid, &grants);
-    let print = making::fingerprint(&base.record, &pool.uid().unwrap_or_default(), &group, seen.spec.prefix());
+    let print = making::fingerprint(
+        &base.record,
+        &pool.uid().unwrap_or_default(),
+        &group,
+        seen.spec.prefix(),
+    );
     Ok((Some(print), Some(group)))
 }
 
 /// The target Secret against the newest delivered lease. The cache shows metadata of Secrets with our label; only where
 /// it differs from what is expected are the Secret itself and its data looked at.
 async fn target_seen(ctx: &Context, seen: &DynamicSecret, leases: &[LeaseSeen]) -> Result<TargetSeen, Error> {
-    let newest = leases.iter().filter(|l| l.serial > 0 && l.issued_at.is_some() && !l.ending).max_by_key(|l| l.serial);
-    let Some(newest) = newest else { return Ok(TargetSeen::Intact) };
+    let newest = leases
+        .iter()
+        .filter(|l| l.serial > 0 && l.issued_at.is_some() && !l.ending)
+        .max_by_key(|l| l.serial);
+    let Some(newest) = newest else {
+        return Ok(TargetSeen::Intact);
+    };
     let namespace = seen.namespace().unwrap_or_default();
     let lease = ctx.stores.leases.get(&ObjectRef::new(&newest.name).within(&namespace));
-    let Some(target) = lease.as_ref().and_then(|l| l.claim()?.target.clone()) else { return Ok(TargetSeen::Intact) };
+    let Some(target) = lease.as_ref().and_then(|l| l.claim()?.target.clone()) else {
+        return Ok(TargetSeen::Intact);
+    };
     let uid = lease.as_ref().and_then(|l| l.uid()).unwrap_or_default();
     let lease_status = lease.as_ref().and_then(|l| l.status.as_ref());
     let cached = ctx.stores.credentials.get(&ObjectRef::new(&target).within(&namespace));
@@ -170,11 +238,17 @@ async fn target_seen(ctx: &Context, seen: &DynamicSecret, leases: &[LeaseSeen]) 
         }
     }
     let live = credential_secret::look(&ctx.client, &namespace, &target).await?;
-    let Some(live) = live else { return Ok(TargetSeen::Absent) };
+    let Some(live) = live else {
+        return Ok(TargetSeen::Absent);
+    };
     if live.annotations().get(credential::LEASE_UID) != Some(&uid) {
         // A later lease of ours, or somebody else's Secret in its place.
         let ours = live.annotations().get(credential::DYNAMIC_SECRET_UID).cloned() == seen.uid();
-        return Ok(if ours && live.labels().contains_key(LEASE_LABEL) { TargetSeen::Intact } else { TargetSeen::Released });
+        return Ok(if ours && live.labels().contains_key(LEASE_LABEL) {
+            TargetSeen::Intact
+        } else {
+            TargetSeen::Released
+        });
     }
     if live.labels().get(LEASE_LABEL) != Some(&uid) {
         return Ok(TargetSeen::Released);
@@ -190,7 +264,13 @@ async fn namespace_is_going(ctx: &Context, seen: &DynamicSecret) -> Result<bool,
     Ok(found.is_none_or(|namespace| namespace.metadata.deletion_timestamp.is_some()))
 }
 
-async fn act(ctx: &Context, seen: &DynamicSecret, gathered: &Gathered, step: Step, now: Timestamp) -> Result<Action, Error> {
+async fn act(
+    ctx: &Context,
+    seen: &DynamicSecret,
+    gathered: &Gathered,
+    step: Step,
+    now: Timestamp,
+) -> Result<Action, Error> {
     ctx.still_leading()?;
     match step {
         Step::AddFinalizer => {
@@ -232,7 +312,9 @@ async fn make(ctx: &Context, seen: &DynamicSecret, serial: i64) -> Result<Action
 async fn end(ctx: &Context, seen: &DynamicSecret, lease: &str, why: Early) -> Result<Action, Error> {
     let namespace = seen.namespace().unwrap_or_default();
     let found: Option<CredentialLease> = objects::read(&ctx.client, &namespace, lease).await?;
-    let Some(found) = found else { return Ok(Action::requeue(SOON)) };
+    let Some(found) = found else {
+        return Ok(Action::requeue(SOON));
+    };
     let uid = found.uid().unwrap_or_default();
     if found.metadata.deletion_timestamp.is_none() {
         tracing::info!(lease, ?why, "ending a lease");
@@ -243,19 +325,39 @@ async fn end(ctx: &Context, seen: &DynamicSecret, lease: &str, why: Early) -> Re
 }
 
 async fn drop_group(ctx: &Context, seen: &DynamicSecret, name: &str) -> Result<Action, Error> {
-    let Some(record) = seen.status.iter().flat_map(|s| &s.groups).find(|g| g.name == name).cloned() else {
+    let Some(record) = seen
+        .status
+        .iter()
+        .flat_map(|s| &s.groups)
+        .find(|g| g.name == name)
+        .cloned()
+    else {
         return Ok(Action::requeue(SOON));
     };
     let home = &ctx.settings.home;
     let Some(server) = server_record::login(&ctx.client, home, &record.server).await? else {
-        let hold = Hold::new(Reason::BaseSecretMissing, format!("server record {home}/{} is gone, so group role {name} cannot be dropped; restore it", record.server));
+        let hold = Hold::new(
+            Reason::BaseSecretMissing,
+            format!(
+                "server record {home}/{} is gone, so group role {name} cannot be dropped; restore it",
+                record.server
+            ),
+        );
         report::owner_waits(ctx, seen, &hold).await?;
         return Ok(Action::requeue(BY_EVENT));
     };
-    let claimed = crate::api::lease::ClaimedGroup { name: record.name.clone(), grants: record.grants.clone(), since: record.since.clone() };
+    let claimed = crate::api::lease::ClaimedGroup {
+        name: record.name.clone(),
+        grants: record.grants.clone(),
+        since: record.since.clone(),
+    };
     let group = servers::group(ctx, &seen.uid().unwrap_or_default(), &claimed)?;
     ctx.servers.group_lost(&record.server, name);
-    let task = Task::DropGroup { server, signers: servers::signers(ctx), group };
+    let task = Task::DropGroup {
+        server,
+        signers: servers::signers(ctx),
+        group,
+    };
     match ask(ctx, &record.pool, &record.server, task, DROP_PATIENCE).await {
         Answer::Done(_, Done::GroupDropped) => {
             forget_group(ctx, seen, &record).await?;
@@ -263,7 +365,11 @@ async fn drop_group(ctx: &Context, seen: &DynamicSecret, name: &str) -> Result<A
         }
         other => {
             let hold = other.hold();
-            let wait = if hold.reason == Reason::WaitingForEngine { BY_EVENT } else { SOON * 5 };
+            let wait = if hold.reason == Reason::WaitingForEngine {
+                BY_EVENT
+            } else {
+                SOON * 5
+            };
             if seen.metadata.deletion_timestamp.is_some() {
                 report::owner_waits(ctx, seen, &hold).await?;
             }
@@ -314,8 +420,16 @@ async fn rest(
 async fn ended(ctx: &Context, seen: &DynamicSecret) -> Result<(), Error> {
     let status = seen.status.as_ref();
     let said = status.and_then(|s| conditions::find(&s.conditions, READY));
-    let known = [Reason::Expired, Reason::TargetDeleted, Reason::TargetEdited, Reason::TargetReleased, Reason::Revoking];
-    if said.is_some_and(|c| known.iter().any(|r| r.as_str() == c.reason)) && status.and_then(|s| s.observed_generation) == seen.metadata.generation {
+    let known = [
+        Reason::Expired,
+        Reason::TargetDeleted,
+        Reason::TargetEdited,
+        Reason::TargetReleased,
+        Reason::Revoking,
+    ];
+    if said.is_some_and(|c| known.iter().any(|r| r.as_str() == c.reason))
+        && status.and_then(|s| s.observed_generation) == seen.metadata.generation
+    {
         return Ok(());
     }
     let why = status.and_then(|s| s.history.first()).map(|record| record.why.as_str());
@@ -331,11 +445,18 @@ async fn ended(ctx: &Context, seen: &DynamicSecret) -> Result<(), Error> {
 }
 
 async fn suspended(ctx: &Context, seen: &DynamicSecret, gathered: &Gathered, now: Timestamp) -> Result<(), Error> {
-    if gathered.leases.iter().any(|l| l.serial > 0 && l.issued_at.is_some() && !l.ending) {
+    if gathered
+        .leases
+        .iter()
+        .any(|l| l.serial > 0 && l.issued_at.is_some() && !l.ending)
+    {
         write_valid(ctx, seen, gathered, now).await?;
         return Ok(());
     }
-    let hold = Hold::new(Reason::Suspended, "issuing is suspended; it goes on when spec.suspend is taken off");
+    let hold = Hold::new(
+        Reason::Suspended,
+        "issuing is suspended; it goes on when spec.suspend is taken off",
+    );
     report::owner_waits(ctx, seen, &hold).await
 }
 
@@ -352,12 +473,21 @@ async fn explain(ctx: &Context, seen: &DynamicSecret) -> Result<Action, Error> {
 }
 
 /// Writes what the newest delivered lease is. Returns when `ExpiresSoon` is to be told (mode Once).
-async fn write_valid(ctx: &Context, seen: &DynamicSecret, gathered: &Gathered, now: Timestamp) -> Result<Option<Duration>, Error> {
+async fn write_valid(
+    ctx: &Context,
+    seen: &DynamicSecret,
+    gathered: &Gathered,
+    now: Timestamp,
+) -> Result<Option<Duration>, Error> {
     let observed = gathered.observed(seen, false);
-    let Some(current) = plan::current(&observed) else { return Ok(None) };
+    let Some(current) = plan::current(&observed) else {
+        return Ok(None);
+    };
     let renew_at = plan::renew_at(&observed, current);
     let namespace = seen.namespace().unwrap_or_default();
-    let Some(lease) = ctx.stores.leases.get(&ObjectRef::new(&current.name).within(&namespace)) else { return Ok(None) };
+    let Some(lease) = ctx.stores.leases.get(&ObjectRef::new(&current.name).within(&namespace)) else {
+        return Ok(None);
+    };
     let rotate_at = seen.annotations().get(ROTATE_AT).cloned();
     let message = match seen.spec.mode() {
         Mode::Rotate => "a fresh credential is in the Secret",
@@ -395,14 +525,24 @@ fn answers(before: &Option<i64>, serial: i64) -> bool {
 }
 
 /// In mode Once nothing follows, so at 80 % of the ttl an Event says that the end is near.
-async fn expires_soon(ctx: &Context, seen: &DynamicSecret, lease: &LeaseSeen, now: Timestamp) -> Result<Option<Duration>, Error> {
-    let (Mode::Once, Some(expires)) = (seen.spec.mode(), lease.expires_at) else { return Ok(None) };
+async fn expires_soon(
+    ctx: &Context,
+    seen: &DynamicSecret,
+    lease: &LeaseSeen,
+    now: Timestamp,
+) -> Result<Option<Duration>, Error> {
+    let (Mode::Once, Some(expires)) = (seen.spec.mode(), lease.expires_at) else {
+        return Ok(None);
+    };
     let fifth = SignedDuration::from_secs(lease.ttl_seconds) / 5;
     let at = expires.saturating_sub(fifth).unwrap_or(expires);
     if now < at {
         return Ok(Some(until_then(now, at)));
     }
-    let note = format!("the credential ends at {}; for another one set the annotation {ROTATE_AT}", credential_secret::whole_seconds(expires));
+    let note = format!(
+        "the credential ends at {}; for another one set the annotation {ROTATE_AT}",
+        credential_secret::whole_seconds(expires)
+    );
     ctx.tell(seen, Reason::ExpiresSoon, &note, EventType::Normal).await;
     Ok(None)
 }

@@ -6,7 +6,8 @@ use super::lease::until_then;
 use crate::api::conditions::{self, READY, Reason};
 use crate::api::engine::EngineStatus;
 use crate::api::names::{
-    ENGINE_LABEL, MANAGED_BY, OPERATOR, POOL_FINALIZER, POOL_LABEL, REGISTRATION_SECRET_TYPE, managed_engine, registration_secret,
+    ENGINE_LABEL, MANAGED_BY, OPERATOR, POOL_FINALIZER, POOL_LABEL, REGISTRATION_SECRET_TYPE, managed_engine,
+    registration_secret,
 };
 use crate::api::{CredentialLease, Engine, EnginePool};
 use crate::channel::hub::SessionInfo;
@@ -43,12 +44,20 @@ pub async fn reconcile(engine: Arc<Engine>, ctx: Arc<Context>) -> Result<Action,
         return Ok(Action::await_change());
     }
     let namespace = engine.namespace().unwrap_or_default();
-    let pool = ctx.stores.pools.get(&ObjectRef::<EnginePool>::new(&engine.spec.pool).within(&namespace));
+    let pool = ctx
+        .stores
+        .pools
+        .get(&ObjectRef::<EnginePool>::new(&engine.spec.pool).within(&namespace));
     let managed = is_managed(&engine);
     let mut registration = None;
     if engine.spec.public_key.is_none() {
         registration = Some(register(&ctx, &engine, managed).await?);
-    } else if engine.status.as_ref().and_then(|s| s.registration_secret.as_ref()).is_some() {
+    } else if engine
+        .status
+        .as_ref()
+        .and_then(|s| s.registration_secret.as_ref())
+        .is_some()
+    {
         registration = engine.status.as_ref().and_then(|s| s.registration_secret.clone());
     }
     if let (true, Some(pool), Some(name)) = (managed, &pool, managed_engine(&engine.uid().unwrap_or_default())) {
@@ -59,7 +68,10 @@ pub async fn reconcile(engine: Arc<Engine>, ctx: Arc<Context>) -> Result<Action,
 
 /// Engines that a pool made are owned by it.
 pub fn is_managed(engine: &Engine) -> bool {
-    engine.owner_references().iter().any(|owner| owner.controller == Some(true) && owner.kind == "EnginePool")
+    engine
+        .owner_references()
+        .iter()
+        .any(|owner| owner.controller == Some(true) && owner.kind == "EnginePool")
 }
 
 /// Makes the engine's key: the Secret first, then the public half in the spec. A Secret that is already there is read,
@@ -67,7 +79,10 @@ pub fn is_managed(engine: &Engine) -> bool {
 async fn register(ctx: &Context, engine: &Engine, managed: bool) -> Result<String, Error> {
     let (namespace, name) = (engine.namespace().unwrap_or_default(), engine.name_any());
     let (home, secret_name) = if managed {
-        (ctx.settings.home.clone(), managed_engine(&engine.uid().unwrap_or_default()).unwrap_or_default())
+        (
+            ctx.settings.home.clone(),
+            managed_engine(&engine.uid().unwrap_or_default()).unwrap_or_default(),
+        )
     } else {
         (namespace.clone(), registration_secret(&name))
     };
@@ -95,7 +110,9 @@ async fn register(ctx: &Context, engine: &Engine, managed: bool) -> Result<Strin
     };
     let patch = serde_json::json!({"metadata": {"uid": engine.uid(), "resourceVersion": engine.resource_version()}, "spec": {"publicKey": key.public().to_string()}});
     let api: Api<Engine> = Api::namespaced(ctx.client.clone(), &namespace);
-    api.patch(&name, &PatchParams::default(), &Patch::Merge(&patch)).await.to(|| format!("write the public key of engine {namespace}/{name}"))?;
+    api.patch(&name, &PatchParams::default(), &Patch::Merge(&patch))
+        .await
+        .to(|| format!("write the public key of engine {namespace}/{name}"))?;
     Ok(secret_name)
 }
 
@@ -107,14 +124,23 @@ fn surprise(error: &dyn std::error::Error) -> crate::cluster::Error {
 }
 
 fn not_ours(namespace: &str, name: &str) -> Hold {
-    Hold::new(Reason::TargetNotOurs, format!("Secret {namespace}/{name} exists and is not this engine's registration; delete or rename it"))
+    Hold::new(
+        Reason::TargetNotOurs,
+        format!("Secret {namespace}/{name} exists and is not this engine's registration; delete or rename it"),
+    )
 }
 
 /// The key in a registration Secret, if the Secret is this Engine's.
 fn read_key(secret: &Secret, engine: &Engine) -> Result<EngineKey, Hold> {
     let refused = || not_ours(&secret.namespace().unwrap_or_default(), &secret.name_any());
-    let ours = secret.labels().get(ENGINE_LABEL) == engine.uid().as_ref() && secret.labels().get(MANAGED_BY).map(String::as_str) == Some(OPERATOR);
-    let bytes = secret.data.as_ref().and_then(|data| data.get("DSV_PRIVATE_KEY")).filter(|_| ours).ok_or_else(refused)?;
+    let ours = secret.labels().get(ENGINE_LABEL) == engine.uid().as_ref()
+        && secret.labels().get(MANAGED_BY).map(String::as_str) == Some(OPERATOR);
+    let bytes = secret
+        .data
+        .as_ref()
+        .and_then(|data| data.get("DSV_PRIVATE_KEY"))
+        .filter(|_| ours)
+        .ok_or_else(refused)?;
     let text = String::from_utf8(bytes.0.clone()).map_err(|_| refused())?;
     EngineKey::parse(&crate::keys::SecretText::new(text)).map_err(|_| refused())
 }
@@ -125,8 +151,12 @@ fn registration(ctx: &Context, engine: &Engine, home: &str, name: &str, key: &En
         ("DSV_ENDPOINT", ctx.settings.engine_endpoints.join(",")),
         ("DSV_PRIVATE_KEY", key.text().reveal().to_owned()),
     ];
-    let labels: BTreeMap<String, String> =
-        [(MANAGED_BY, OPERATOR.to_owned()), (ENGINE_LABEL, engine.uid().unwrap_or_default())].map(|(k, v)| (k.to_owned(), v)).into();
+    let labels: BTreeMap<String, String> = [
+        (MANAGED_BY, OPERATOR.to_owned()),
+        (ENGINE_LABEL, engine.uid().unwrap_or_default()),
+    ]
+    .map(|(k, v)| (k.to_owned(), v))
+    .into();
     Secret {
         metadata: ObjectMeta {
             name: Some(name.to_owned()),
@@ -137,7 +167,11 @@ fn registration(ctx: &Context, engine: &Engine, home: &str, name: &str, key: &En
             ..ObjectMeta::default()
         },
         type_: Some(REGISTRATION_SECRET_TYPE.to_owned()),
-        data: Some(data.into_iter().map(|(k, v)| (k.to_owned(), ByteString(v.into_bytes()))).collect()),
+        data: Some(
+            data.into_iter()
+                .map(|(k, v)| (k.to_owned(), ByteString(v.into_bytes())))
+                .collect(),
+        ),
         ..Secret::default()
     }
 }
@@ -146,12 +180,21 @@ fn registration(ctx: &Context, engine: &Engine, home: &str, name: &str, key: &En
 async fn leave(ctx: &Context, engine: &Engine) -> Result<Action, Error> {
     ctx.hub.recheck();
     let namespace = engine.namespace().unwrap_or_default();
-    let pool = ctx.stores.pools.get(&ObjectRef::<EnginePool>::new(&engine.spec.pool).within(&namespace));
+    let pool = ctx
+        .stores
+        .pools
+        .get(&ObjectRef::<EnginePool>::new(&engine.spec.pool).within(&namespace));
     if let Some(pool) = &pool {
         let open = open_leases(ctx, &pool.uid().unwrap_or_default()).await?;
-        let others = ctx.hub.connected(&pool.uid().unwrap_or_default()).iter().any(|s| !s.draining && s.engine.uid != engine.uid().unwrap_or_default());
+        let others = ctx
+            .hub
+            .connected(&pool.uid().unwrap_or_default())
+            .iter()
+            .any(|s| !s.draining && s.engine.uid != engine.uid().unwrap_or_default());
         if open > 0 && !others {
-            let message = format!("{open} open leases of the pool need an engine, and no other one is connected; this one takes them back and then goes");
+            let message = format!(
+                "{open} open leases of the pool need an engine, and no other one is connected; this one takes them back and then goes"
+            );
             write_condition(ctx, engine, &Hold::new(Reason::Deleting, message), |_| ()).await?;
             return Ok(Action::requeue(Duration::from_secs(5)));
         }
@@ -170,7 +213,10 @@ async fn leave(ctx: &Context, engine: &Engine) -> Result<Action, Error> {
 pub async fn open_leases(ctx: &Context, pool_uid: &str) -> Result<i64, Error> {
     let api: Api<CredentialLease> = Api::all(ctx.client.clone());
     let params = ListParams::default().labels(&format!("{POOL_LABEL}={pool_uid}"));
-    let list = api.list_metadata(&params).await.to(|| "count the leases of a pool".to_owned())?;
+    let list = api
+        .list_metadata(&params)
+        .await
+        .to(|| "count the leases of a pool".to_owned())?;
     Ok(i64::try_from(list.items.len()).unwrap_or(i64::MAX))
 }
 
@@ -180,7 +226,10 @@ async fn report(ctx: &Context, engine: &Engine, has_pool: bool, registration: Op
     let now = ctx.now();
     let hold = judge(engine, has_pool, session.as_ref());
     let connected = hold.reason == Reason::Connected;
-    let heard = session.as_ref().map(|s| s.last_heard).or_else(|| ctx.hub.last_heard(&uid));
+    let heard = session
+        .as_ref()
+        .map(|s| s.last_heard)
+        .or_else(|| ctx.hub.last_heard(&uid));
     let version = session.map(|s| s.version);
     write_condition(ctx, engine, &hold, |status| {
         if registration.is_some() {
@@ -192,7 +241,12 @@ async fn report(ctx: &Context, engine: &Engine, has_pool: bool, registration: Op
         note_heartbeat(status, heard, connected, now);
     })
     .await?;
-    let recheck = engine.spec.previous_public_key.as_ref().map(|key| until_then(now, key.until.0)).filter(|left| !left.is_zero());
+    let recheck = engine
+        .spec
+        .previous_public_key
+        .as_ref()
+        .map(|key| until_then(now, key.until.0))
+        .filter(|left| !left.is_zero());
     let usual = if connected { CONNECTED } else { AWAY };
     Ok(Action::requeue(recheck.map_or(usual, |left| left.min(usual))))
 }
@@ -202,7 +256,13 @@ fn judge(engine: &Engine, has_pool: bool, session: Option<&SessionInfo>) -> Hold
         return Hold::new(Reason::Disabled, "spec.disabled is true; the engine is cut off");
     }
     if !has_pool {
-        return Hold::new(Reason::PoolMissing, format!("EnginePool {} does not exist in this namespace; create it", engine.spec.pool));
+        return Hold::new(
+            Reason::PoolMissing,
+            format!(
+                "EnginePool {} does not exist in this namespace; create it",
+                engine.spec.pool
+            ),
+        );
     }
     match session {
         Some(session) if session.duplicate_session => Hold::new(
@@ -210,7 +270,10 @@ fn judge(engine: &Engine, has_pool: bool, session: Option<&SessionInfo>) -> Hold
             "two processes use this engine's key and take over from each other; stop one, or give it an Engine of its own",
         ),
         Some(_) => Hold::new(Reason::Connected, "connected and waiting for messages"),
-        None => Hold::new(Reason::NotConnected, "the engine has not dialled in; start dsv-engine with its registration, and look at its log"),
+        None => Hold::new(
+            Reason::NotConnected,
+            "the engine has not dialled in; start dsv-engine with its registration, and look at its log",
+        ),
     }
 }
 
@@ -224,7 +287,12 @@ fn note_heartbeat(status: &mut EngineStatus, heard: Option<Timestamp>, connected
     }
 }
 
-async fn write_condition(ctx: &Context, engine: &Engine, hold: &Hold, change: impl Fn(&mut EngineStatus)) -> Result<(), Error> {
+async fn write_condition(
+    ctx: &Context,
+    engine: &Engine,
+    hold: &Hold,
+    change: impl Fn(&mut EngineStatus),
+) -> Result<(), Error> {
     let now = ctx.now();
     status::amend(&ctx.client, engine, |engine| {
         let generation = engine.metadata.generation;

@@ -17,7 +17,10 @@ pub struct Hold {
 impl Hold {
     /// A reason with its sentence.
     pub fn new(reason: Reason, message: impl Into<String>) -> Self {
-        Self { reason, message: message.into() }
+        Self {
+            reason,
+            message: message.into(),
+        }
     }
 }
 

@@ -56,7 +56,13 @@ struct Pass<'a> {
 
 impl<'a> Pass<'a> {
     fn new(ctx: &'a Context, lease: &CredentialLease) -> Self {
-        Self { ctx, lease: lease.clone(), secret: None, account: None, gone: false }
+        Self {
+            ctx,
+            lease: lease.clone(),
+            secret: None,
+            account: None,
+            gone: false,
+        }
     }
 
     fn now(&self, claim: Option<&Claim>) -> Now {
@@ -66,7 +72,10 @@ impl<'a> Pass<'a> {
     }
 
     fn reported(&self) -> bool {
-        self.lease.status.as_ref().is_some_and(|status| status.issued_at.is_some())
+        self.lease
+            .status
+            .as_ref()
+            .is_some_and(|status| status.issued_at.is_some())
     }
 
     /// One step; an action ends the pass.
@@ -103,7 +112,11 @@ impl<'a> Pass<'a> {
     }
 
     fn name(&self) -> String {
-        format!("{}/{}", self.lease.namespace().unwrap_or_default(), self.lease.name_any())
+        format!(
+            "{}/{}",
+            self.lease.namespace().unwrap_or_default(),
+            self.lease.name_any()
+        )
     }
 
     fn identity(&self, claim: &Claim) -> LeaseIdentity {
@@ -117,8 +130,12 @@ impl<'a> Pass<'a> {
     }
 
     fn role(&self, claim: &Claim) -> String {
-        role_name(&claim.user_prefix, &self.lease.spec.dynamic_secret, &self.lease.uid().unwrap_or_default())
-            .unwrap_or_default()
+        role_name(
+            &claim.user_prefix,
+            &self.lease.spec.dynamic_secret,
+            &self.lease.uid().unwrap_or_default(),
+        )
+        .unwrap_or_default()
     }
 
     async fn look(&mut self, claim: Option<&Claim>) -> Result<(), Error> {
@@ -134,7 +151,11 @@ impl<'a> Pass<'a> {
         let secret = match claim {
             Some(claim) if claim.target.is_some() && steady => SecretSeen::Ours,
             Some(claim) if claim.target.is_some() => {
-                let meta = self.secret.as_ref().and_then(|found| found.as_ref()).map(|found| &found.metadata);
+                let meta = self
+                    .secret
+                    .as_ref()
+                    .and_then(|found| found.as_ref())
+                    .map(|found| &found.metadata);
                 credential_secret::whose(meta, &self.identity(claim))
             }
             _ => SecretSeen::NotWanted,
@@ -161,7 +182,15 @@ impl<'a> Pass<'a> {
         self.ctx.still_leading()?;
         let home = &self.ctx.settings.home;
         let Some(server) = server_record::login(&self.ctx.client, home, &claim.server).await? else {
-            return self.hold(Hold::new(Reason::BaseSecretMissing, format!("server record {home}/{} is gone; it comes back from the base secret", claim.server))).await;
+            return self
+                .hold(Hold::new(
+                    Reason::BaseSecretMissing,
+                    format!(
+                        "server record {home}/{} is gone; it comes back from the base secret",
+                        claim.server
+                    ),
+                ))
+                .await;
         };
         let group = servers::claimed_group(self.ctx, claim)?;
         let account = self.account_to_issue(claim)?;
@@ -212,8 +241,15 @@ impl<'a> Pass<'a> {
     }
 
     async fn hold(&mut self, hold: Hold) -> Result<Option<Action>, Error> {
-        let wait = if hold.reason == Reason::WaitingForEngine { BY_EVENT } else { SOON };
-        let left = self.lease.claim().map(|claim| until_then(self.ctx.now(), claim.expires_at.0));
+        let wait = if hold.reason == Reason::WaitingForEngine {
+            BY_EVENT
+        } else {
+            SOON
+        };
+        let left = self
+            .lease
+            .claim()
+            .map(|claim| until_then(self.ctx.now(), claim.expires_at.0));
         report::lease_waits(self.ctx, &self.lease, Phase::Pending, &hold).await?;
         Ok(Some(Action::requeue(left.map_or(wait, |left| left.min(wait)))))
     }
@@ -222,12 +258,20 @@ impl<'a> Pass<'a> {
         let (Some(target), Some(verifier)) = (claim.target.clone(), self.lease.verifier()) else {
             return Ok(Some(Action::await_change()));
         };
-        let Some(password) = self.ctx.passwords.of(verifier) else { return Ok(Some(Action::requeue(SOON))) };
+        let Some(password) = self.ctx.passwords.of(verifier) else {
+            return Ok(Some(Action::requeue(SOON)));
+        };
         let identity = self.identity(claim);
         let older = self.secret.clone().flatten();
         let meta = older.as_ref().map(|found| &found.metadata);
-        if !matches!(credential_secret::whose(meta, &identity), SecretSeen::Absent | SecretSeen::Older) {
-            let message = format!("Secret {}/{target} exists and is not ours; rename or delete it, or choose another name", identity.namespace);
+        if !matches!(
+            credential_secret::whose(meta, &identity),
+            SecretSeen::Absent | SecretSeen::Older
+        ) {
+            let message = format!(
+                "Secret {}/{target} exists and is not ours; rename or delete it, or choose another name",
+                identity.namespace
+            );
             return self.give_up(Hold::new(Reason::TargetNotOurs, message)).await;
         }
         let home = &self.ctx.settings.home;
@@ -235,7 +279,10 @@ impl<'a> Pass<'a> {
             return Ok(Some(Action::requeue(SOON)));
         };
         let owner = self.ctx.owner(&self.lease);
-        let wanted = owner.as_ref().and_then(|owner| owner.spec.target.as_ref()).filter(|_| claim.serial > 0);
+        let wanted = owner
+            .as_ref()
+            .and_then(|owner| owner.spec.target.as_ref())
+            .filter(|_| claim.serial > 0);
         let credential = Credential {
             lease: &identity,
             username: &self.role(claim),
@@ -249,10 +296,15 @@ impl<'a> Pass<'a> {
         match credential_secret::deliver(&self.ctx.client, &target, meta, &credential, key).await {
             // What was written, or what came of a write without an answer, is looked at before it is believed.
             Ok(_) => {}
-            Err(error) if error.is_unknown() || error.is_conflict() => tracing::info!(lease = %self.name(), %error, "looking again"),
+            Err(error) if error.is_unknown() || error.is_conflict() => {
+                tracing::info!(lease = %self.name(), %error, "looking again")
+            }
             Err(error) if error.is_refused() => {
                 let answer = error.status().map(|s| s.message.clone()).unwrap_or_default();
-                let message = format!("the API server refused Secret {}/{target}: {answer}", identity.namespace);
+                let message = format!(
+                    "the API server refused Secret {}/{target}: {answer}",
+                    identity.namespace
+                );
                 return self.give_up(Hold::new(Reason::TargetRefused, message)).await;
             }
             Err(error) => return Err(error.into()),
@@ -264,8 +316,16 @@ impl<'a> Pass<'a> {
     async fn report(&mut self, claim: &Claim) -> Result<Option<Action>, Error> {
         self.ctx.still_leading()?;
         let role = self.role(claim);
-        let version = self.secret.as_ref().and_then(|found| found.as_ref()).and_then(|found| found.resource_version());
-        let issued = report::Issued { role: &role, account: self.account.as_ref(), secret_version: version };
+        let version = self
+            .secret
+            .as_ref()
+            .and_then(|found| found.as_ref())
+            .and_then(|found| found.resource_version());
+        let issued = report::Issued {
+            role: &role,
+            account: self.account.as_ref(),
+            secret_version: version,
+        };
         let written = report::issued(self.ctx, &self.lease, claim, &issued).await?;
         if let Some(verifier) = self.lease.verifier() {
             self.ctx.passwords.forget(verifier);
@@ -278,12 +338,16 @@ impl<'a> Pass<'a> {
     }
 
     async fn delete_secret(&mut self, claim: &Claim) -> Result<Option<Action>, Error> {
-        let (Some(target), Some(Some(found))) = (claim.target.clone(), self.secret.clone()) else { return Ok(None) };
+        let (Some(target), Some(Some(found))) = (claim.target.clone(), self.secret.clone()) else {
+            return Ok(None);
+        };
         self.ctx.still_leading()?;
         let namespace = self.lease.namespace().unwrap_or_default();
         match credential_secret::delete(&self.ctx.client, &namespace, &target, &found.metadata).await {
             Ok(()) => {}
-            Err(error) if error.is_conflict() => tracing::info!(lease = %self.name(), "the Secret changed; looking again"),
+            Err(error) if error.is_conflict() => {
+                tracing::info!(lease = %self.name(), "the Secret changed; looking again")
+            }
             Err(error) => return Err(error.into()),
         }
         self.look(Some(claim)).await?;
@@ -296,10 +360,19 @@ impl<'a> Pass<'a> {
             lease_uid: self.lease.uid().unwrap_or_default(),
             role: self.role(claim),
             issue_deadline: claim.issue_deadline.0,
-            role_oid: self.lease.status.as_ref().and_then(|s| s.role_oid).and_then(|oid| u32::try_from(oid).ok()),
+            role_oid: self
+                .lease
+                .status
+                .as_ref()
+                .and_then(|s| s.role_oid)
+                .and_then(|oid| u32::try_from(oid).ok()),
             owned_objects: claim.owned_objects.into(),
         };
-        let state = self.ctx.revocations.revoke(self.ctx, &claim.pool.uid, &claim.server, revocation).await;
+        let state = self
+            .ctx
+            .revocations
+            .revoke(self.ctx, &claim.pool.uid, &claim.server, revocation)
+            .await;
         match state {
             Ok(AccountState::Gone { proven: true, .. }) => {
                 self.gone = true;
@@ -314,8 +387,12 @@ impl<'a> Pass<'a> {
             }
             Ok(AccountState::Blocked { locked, by, sql }) => self.blocked(locked, &by, sql.as_deref()).await.map(Some),
             Ok(AccountState::Foreign { role }) => {
-                let message = format!("role {role} has this lease's name, but its comment is not ours; it was not touched. Drop or rename it by hand");
-                self.retry(Phase::Blocked, Hold::new(Reason::ForeignRole, message)).await.map(Some)
+                let message = format!(
+                    "role {role} has this lease's name, but its comment is not ours; it was not touched. Drop or rename it by hand"
+                );
+                self.retry(Phase::Blocked, Hold::new(Reason::ForeignRole, message))
+                    .await
+                    .map(Some)
             }
             Ok(AccountState::Failed(failure)) => self.retry(Phase::Revoking, Hold::from(&failure)).await.map(Some),
             Err(hold) => self.retry(Phase::Revoking, hold).await.map(Some),
@@ -325,7 +402,11 @@ impl<'a> Pass<'a> {
     async fn blocked(&mut self, locked: bool, by: &str, sql: Option<&str>) -> Result<Action, Error> {
         let login = if locked { "login is cut" } else { "login is not cut yet" };
         let free = sql.map(|sql| format!("; to free it run: {sql}")).unwrap_or_default();
-        self.retry(Phase::Blocked, Hold::new(Reason::Blocked, format!("{login}; held by {by}{free}"))).await
+        self.retry(
+            Phase::Blocked,
+            Hold::new(Reason::Blocked, format!("{login}; held by {by}{free}")),
+        )
+        .await
     }
 
     /// Taking back is never given up: it waits longer each time, five minutes at most, and an engine's connect wakes it.
@@ -346,7 +427,8 @@ impl<'a> Pass<'a> {
         self.ctx.still_leading()?;
         objects::delete(&self.ctx.client, &self.lease).await?;
         let namespace = self.lease.namespace().unwrap_or_default();
-        let fresh: Option<CredentialLease> = objects::read(&self.ctx.client, &namespace, &self.lease.name_any()).await?;
+        let fresh: Option<CredentialLease> =
+            objects::read(&self.ctx.client, &namespace, &self.lease.name_any()).await?;
         match fresh.filter(|fresh| fresh.uid() == self.lease.uid()) {
             Some(fresh) => {
                 self.lease = fresh;
@@ -377,7 +459,11 @@ impl<'a> Pass<'a> {
 }
 
 fn settings(options: &AccountOptions) -> AccountSettings {
-    let ms = |span: &Option<Span>| span.as_ref().and_then(Span::length).and_then(|l| i64::try_from(l.as_millis()).ok());
+    let ms = |span: &Option<Span>| {
+        span.as_ref()
+            .and_then(Span::length)
+            .and_then(|l| i64::try_from(l.as_millis()).ok())
+    };
     AccountSettings {
         connection_limit: options.connection_limit,
         statement_timeout_ms: ms(&options.statement_timeout),

@@ -8,9 +8,7 @@ use crate::api::conditions::Reason;
 use crate::api::dynamic_secret::{GroupRecord, OwnedObjectsPolicy};
 use crate::api::grants::Grant;
 use crate::api::lease::{Claim, ClaimedGroup, ClaimedPool, CredentialLeaseSpec};
-use crate::api::names::{
-    self, DYNAMIC_SECRET_LABEL, LEASE_FINALIZER, MANAGED_BY, OPERATOR, POOL_LABEL, base32_hash,
-};
+use crate::api::names::{self, DYNAMIC_SECRET_LABEL, LEASE_FINALIZER, MANAGED_BY, OPERATOR, POOL_LABEL, base32_hash};
 use crate::api::{CredentialLease, DynamicSecret, EnginePool};
 use crate::cluster::credential_secret::{self, LeaseIdentity};
 use crate::cluster::{Intention, objects, server_record, status};
@@ -51,7 +49,10 @@ pub fn group_name(installation: &str, owner_uid: &str, grants: &[Grant]) -> Stri
     let mut texts: Vec<String> = grants.iter().map(Grant::to_string).collect();
     texts.sort();
     texts.dedup();
-    let parts: Vec<&str> = [installation, owner_uid].into_iter().chain(texts.iter().map(String::as_str)).collect();
+    let parts: Vec<&str> = [installation, owner_uid]
+        .into_iter()
+        .chain(texts.iter().map(String::as_str))
+        .collect();
     format!("dsvg_{}", base32_hash(&parts))
 }
 
@@ -79,19 +80,45 @@ pub async fn prepare(ctx: &Context, seen: &DynamicSecret, ttl: Option<Duration>)
     let pool_namespace = pool.namespace().unwrap_or_default();
     let base = servers::read_base(ctx, &pool_namespace, &owner.spec.link_config.linked_secret).await?;
     let grants = completed_grants(&owner, &base.login.database)?;
-    let longest = owner.spec.ttl.length().ok_or_else(|| Hold::new(Reason::InvalidSpec, "ttl is not a length of time"))?;
+    let longest = owner
+        .spec
+        .ttl
+        .length()
+        .ok_or_else(|| Hold::new(Reason::InvalidSpec, "ttl is not a length of time"))?;
     let ttl = SignedDuration::try_from(ttl.unwrap_or(longest).min(longest)).unwrap_or(SignedDuration::MAX);
     let namespace_labels = namespace_labels(ctx, &namespace, &pool_namespace).await?;
     let group_name = group_name(&ctx.installation.id, &owner.uid().unwrap_or_default(), &grants);
-    let known = owner.status.iter().flat_map(|s| &s.groups).find(|g| g.name == group_name && g.server == base.login.record);
+    let known = owner
+        .status
+        .iter()
+        .flat_map(|s| &s.groups)
+        .find(|g| g.name == group_name && g.server == base.login.record);
     let since = known.map_or_else(|| Time(whole_second(ctx.now())), |record| record.since.clone());
-    let group = ClaimedGroup { name: group_name, grants: servers::pairs(&grants), since };
-    let prepared = Prepared { owner, pool, base, grants, group, namespace_labels, ttl };
+    let group = ClaimedGroup {
+        name: group_name,
+        grants: servers::pairs(&grants),
+        since,
+    };
+    let prepared = Prepared {
+        owner,
+        pool,
+        base,
+        grants,
+        group,
+        namespace_labels,
+        ttl,
+    };
     // Consent first: who is not admitted learns nothing about the server, and nothing is made for him.
     admit(&prepared, 0)?;
     servers::checked(ctx, &prepared.pool.uid().unwrap_or_default(), &prepared.base).await?;
     ctx.still_leading()?;
-    server_record::keep(&ctx.client, &ctx.settings.home, &prepared.base.secret, &prepared.base.login).await?;
+    server_record::keep(
+        &ctx.client,
+        &ctx.settings.home,
+        &prepared.base.secret,
+        &prepared.base.login,
+    )
+    .await?;
     record_group(ctx, &prepared).await?;
     let pool_uid = prepared.pool.uid().unwrap_or_default();
     let group = servers::group(ctx, &prepared.owner.uid().unwrap_or_default(), &prepared.group)?;
@@ -101,13 +128,23 @@ pub async fn prepare(ctx: &Context, seen: &DynamicSecret, ttl: Option<Duration>)
 
 async fn read_pool(ctx: &Context, owner: &DynamicSecret) -> Result<EnginePool, Halt> {
     let reference = &owner.spec.pool;
-    let namespace = reference.namespace.clone().or_else(|| owner.namespace()).unwrap_or_default();
+    let namespace = reference
+        .namespace
+        .clone()
+        .or_else(|| owner.namespace())
+        .unwrap_or_default();
     let Some(pool) = objects::read::<EnginePool>(&ctx.client, &namespace, &reference.name).await? else {
-        let message = format!("EnginePool {namespace}/{} does not exist; create it or correct spec.pool", reference.name);
+        let message = format!(
+            "EnginePool {namespace}/{} does not exist; create it or correct spec.pool",
+            reference.name
+        );
         return Err(Hold::new(Reason::PoolMissing, message).into());
     };
     if pool.metadata.deletion_timestamp.is_some() {
-        let message = format!("EnginePool {namespace}/{} is being deleted; choose another one in spec.pool", reference.name);
+        let message = format!(
+            "EnginePool {namespace}/{} is being deleted; choose another one in spec.pool",
+            reference.name
+        );
         return Err(Hold::new(Reason::PoolDeleting, message).into());
     }
     Ok(pool)
@@ -152,7 +189,10 @@ async fn record_group(ctx: &Context, prepared: &Prepared) -> Result<(), Error> {
     };
     status::amend(&ctx.client, &prepared.owner, |owner| {
         let groups = &mut owner.status.get_or_insert_default().groups;
-        if groups.iter().any(|g| g.name == record.name && g.server == record.server && g.pool == record.pool) {
+        if groups
+            .iter()
+            .any(|g| g.name == record.name && g.server == record.server && g.pool == record.pool)
+        {
             return false;
         }
         groups.retain(|g| g.name != record.name || g.server != record.server);
@@ -181,9 +221,17 @@ pub async fn within_limits<T>(
         admit(prepared, in_pool)?;
     }
     if let Some(most) = prepared.owner.spec.max_leases {
-        let of_owner = count(ctx, prepared, DYNAMIC_SECRET_LABEL, &prepared.owner.uid().unwrap_or_default()).await?;
+        let of_owner = count(
+            ctx,
+            prepared,
+            DYNAMIC_SECRET_LABEL,
+            &prepared.owner.uid().unwrap_or_default(),
+        )
+        .await?;
         if of_owner >= most {
-            let message = format!("{of_owner} leases are open, which is as many as spec.maxLeases admits ({most}); one more is issued when one ends");
+            let message = format!(
+                "{of_owner} leases are open, which is as many as spec.maxLeases admits ({most}); one more is issued when one ends"
+            );
             return Err(Hold::new(Reason::TooManyLeases, message).into());
         }
     }
@@ -194,7 +242,10 @@ async fn count(ctx: &Context, prepared: &Prepared, label: &str, uid: &str) -> Re
     let namespace = prepared.owner.namespace().unwrap_or_default();
     let api: Api<CredentialLease> = Api::namespaced(ctx.client.clone(), &namespace);
     let params = ListParams::default().labels(&format!("{label}={uid}"));
-    let list = api.list_metadata(&params).await.to(|| format!("count the leases of namespace {namespace}"))?;
+    let list = api
+        .list_metadata(&params)
+        .await
+        .to(|| format!("count the leases of namespace {namespace}"))?;
     Ok(i64::try_from(list.items.len()).unwrap_or(i64::MAX))
 }
 
@@ -203,11 +254,15 @@ pub fn claim(ctx: &Context, prepared: &Prepared, serial: i64, target: Option<Str
     let now = ctx.now();
     let record = &prepared.base.login.record;
     let Some(database) = ctx.servers.database_time(record, now) else {
-        return Err(Hold::new(Reason::WaitingForClock, "no engine has reported the database's clock yet"));
+        return Err(Hold::new(
+            Reason::WaitingForClock,
+            "no engine has reported the database's clock yet",
+        ));
     };
     let pool_uid = prepared.pool.uid().unwrap_or_default();
     let prefix = prepared.owner.spec.prefix();
-    let after = |from: Timestamp, span: SignedDuration| Time(whole_second(from.saturating_add(span).unwrap_or(Timestamp::MAX)));
+    let after =
+        |from: Timestamp, span: SignedDuration| Time(whole_second(from.saturating_add(span).unwrap_or(Timestamp::MAX)));
     let valid_until = after(database, prepared.ttl);
     let issue_deadline = after(database, ISSUE_WINDOW.min(prepared.ttl));
     let revocation = prepared.owner.spec.revocation.as_ref().and_then(|r| r.owned_objects);
@@ -254,7 +309,12 @@ pub fn labels(claim: &Claim) -> BTreeMap<String, String> {
 
 /// Name of the Secret that a dynamic secret delivers to.
 pub fn target_name(owner: &DynamicSecret) -> String {
-    owner.spec.target.as_ref().and_then(|t| t.name.clone()).unwrap_or_else(|| owner.name_any())
+    owner
+        .spec
+        .target
+        .as_ref()
+        .and_then(|t| t.name.clone())
+        .unwrap_or_else(|| owner.name_any())
 }
 
 /// Makes the next lease of a dynamic secret. `serial` is the least it may have.
@@ -262,7 +322,9 @@ pub async fn make(ctx: &Context, seen: &DynamicSecret, serial: i64) -> Result<()
     let prepared = prepare(ctx, seen, None).await?;
     let target = target_name(&prepared.owner);
     check_target(ctx, &prepared.owner, &target, serial).await?;
-    let Some(serial) = free_serial(ctx, &prepared.owner, serial).await? else { return Ok(()) };
+    let Some(serial) = free_serial(ctx, &prepared.owner, serial).await? else {
+        return Ok(());
+    };
     within_limits(ctx, &prepared, async || {
         let claim = claim(ctx, &prepared, serial, Some(target))?;
         post(ctx, &prepared.owner, claim).await
@@ -284,7 +346,9 @@ pub async fn check_target(ctx: &Context, owner: &DynamicSecret, target: &str, se
     match credential_secret::whose(found.as_ref().map(|f| &f.metadata), &next) {
         SecretSeen::Absent | SecretSeen::Older => Ok(()),
         _ => {
-            let message = format!("Secret {namespace}/{target} exists and is not ours; rename or delete it, or choose another name in spec.target.name");
+            let message = format!(
+                "Secret {namespace}/{target} exists and is not ours; rename or delete it, or choose another name in spec.target.name"
+            );
             Err(Hold::new(Reason::TargetNotOurs, message).into())
         }
     }
@@ -296,8 +360,17 @@ async fn free_serial(ctx: &Context, owner: &DynamicSecret, least: i64) -> Result
     let uid = owner.uid().unwrap_or_default();
     let api: Api<CredentialLease> = Api::namespaced(ctx.client.clone(), &namespace);
     let params = ListParams::default().labels(&format!("{DYNAMIC_SECRET_LABEL}={uid}"));
-    let leases = api.list(&params).await.to(|| format!("list the leases of {namespace}/{}", owner.name_any()))?;
-    let claims = || leases.items.iter().filter_map(|lease| Some((lease, lease.claim()?))).filter(|(_, c)| c.serial > 0);
+    let leases = api
+        .list(&params)
+        .await
+        .to(|| format!("list the leases of {namespace}/{}", owner.name_any()))?;
+    let claims = || {
+        leases
+            .items
+            .iter()
+            .filter_map(|lease| Some((lease, lease.claim()?)))
+            .filter(|(_, c)| c.serial > 0)
+    };
     let on_the_way = claims().any(|(lease, claim)| {
         let reported = lease.status.as_ref().is_some_and(|s| s.issued_at.is_some());
         !reported && lease.metadata.deletion_timestamp.is_none() && claim.maker == ctx.me
@@ -345,7 +418,9 @@ async fn post(ctx: &Context, owner: &DynamicSecret, claim: Claim) -> Result<(), 
     ctx.passwords.keep(verifier.as_str(), password);
     match objects::make(&ctx.client, &namespace, &lease).await {
         Ok(_) => Ok(()),
-        Err(error) if error.is_conflict() || error.is_unknown() => settle(ctx, &namespace, &name, verifier.as_str(), error).await,
+        Err(error) if error.is_conflict() || error.is_unknown() => {
+            settle(ctx, &namespace, &name, verifier.as_str(), error).await
+        }
         Err(error) => {
             ctx.passwords.forget(verifier.as_str());
             Err(error.into())

@@ -130,7 +130,11 @@ impl ServerFacts {
 
     /// An engine made or checked the group.
     pub fn group_seen(&self, record: &str, group: &str, now: Timestamp) {
-        locked(&self.0).entry(record.to_owned()).or_default().groups.insert(group.to_owned(), now);
+        locked(&self.0)
+            .entry(record.to_owned())
+            .or_default()
+            .groups
+            .insert(group.to_owned(), now);
     }
 
     /// The group is dropped or doubtful.
@@ -161,7 +165,9 @@ impl BaseIdentities {
     /// What was read of a base secret, if it is still of this version.
     pub fn of(&self, namespace: &str, name: &str, version: &str) -> Option<BaseIdentity> {
         let all = locked(&self.0);
-        all.get(&(namespace.to_owned(), name.to_owned())).filter(|known| known.version == version).cloned()
+        all.get(&(namespace.to_owned(), name.to_owned()))
+            .filter(|known| known.version == version)
+            .cloned()
     }
 
     /// Remembers what was read.

@@ -4,14 +4,20 @@
 //! `channel::hub`. Nothing here keeps state that a restart could miss, except passwords on their way into a Secret.
 
 pub mod context;
+pub mod deployment;
+pub mod directory;
 pub mod dynamic_secret;
+pub mod engine;
 pub mod hold;
 pub mod lease;
 pub mod making;
 pub mod memory;
+pub mod pool;
 pub mod report;
 pub mod revocations;
+pub mod run;
 pub mod servers;
 pub mod sweep;
 pub mod takeon;
 pub mod tasks;
+pub mod watches;

@@ -74,9 +74,15 @@ async fn end_leases(ctx: &Context, pool_uid: &str) -> Result<(), Error> {
 
 /// Makes and removes the Engine objects of managed engines.
 async fn scale(ctx: &Context, pool: &EnginePool) -> Result<(), Error> {
-    let wanted = pool.spec.engines.as_ref().map_or(0, |managed| managed.replicas.min(ctx.settings.max_engines_per_pool));
+    let wanted = pool
+        .spec
+        .engines
+        .as_ref()
+        .map_or(0, |managed| managed.replicas.min(ctx.settings.max_engines_per_pool));
     let namespace = pool.namespace().unwrap_or_default();
-    let names: Vec<String> = (0..wanted).map(|index| format!("{}-{index}", pool.name_any())).collect();
+    let names: Vec<String> = (0..wanted)
+        .map(|index| format!("{}-{index}", pool.name_any()))
+        .collect();
     let engines = engines_of(ctx, pool);
     for name in &names {
         if engines.iter().any(|engine| engine.name_any() == *name) {
@@ -89,7 +95,12 @@ async fn scale(ctx: &Context, pool: &EnginePool) -> Result<(), Error> {
                 owner_references: pool.controller_owner_ref(&()).map(|reference| vec![reference]),
                 ..ObjectMeta::default()
             },
-            spec: EngineSpec { pool: pool.name_any(), public_key: None, previous_public_key: None, disabled: None },
+            spec: EngineSpec {
+                pool: pool.name_any(),
+                public_key: None,
+                previous_public_key: None,
+                disabled: None,
+            },
             status: None,
         };
         match objects::make(&ctx.client, &namespace, &engine).await {
@@ -98,7 +109,11 @@ async fn scale(ctx: &Context, pool: &EnginePool) -> Result<(), Error> {
         }
     }
     let surplus = |engine: &&Arc<Engine>| is_managed(engine) && !names.contains(&engine.name_any());
-    for engine in engines.iter().filter(surplus).filter(|engine| engine.metadata.deletion_timestamp.is_none()) {
+    for engine in engines
+        .iter()
+        .filter(surplus)
+        .filter(|engine| engine.metadata.deletion_timestamp.is_none())
+    {
         objects::delete(&ctx.client, engine.as_ref()).await?;
     }
     Ok(())
@@ -106,14 +121,21 @@ async fn scale(ctx: &Context, pool: &EnginePool) -> Result<(), Error> {
 
 fn engines_of(ctx: &Context, pool: &EnginePool) -> Vec<Arc<Engine>> {
     let (namespace, name) = (pool.namespace(), pool.name_any());
-    ctx.stores.engines.state_filter(|engine| engine.namespace() == namespace && engine.spec.pool == name)
+    ctx.stores
+        .engines
+        .state_filter(|engine| engine.namespace() == namespace && engine.spec.pool == name)
 }
 
 async fn look_at_servers(ctx: &Context, pool: &EnginePool) -> Result<Vec<ServerStatus>, Error> {
     let namespace = pool.namespace();
-    let bases = ctx.stores.bases.state_filter(|base| base.namespace() == namespace && base.metadata.deletion_timestamp.is_none());
-    let mut names: Vec<(String, String)> =
-        bases.iter().map(|base| (base.name_any(), base.resource_version().unwrap_or_default())).collect();
+    let bases = ctx
+        .stores
+        .bases
+        .state_filter(|base| base.namespace() == namespace && base.metadata.deletion_timestamp.is_none());
+    let mut names: Vec<(String, String)> = bases
+        .iter()
+        .map(|base| (base.name_any(), base.resource_version().unwrap_or_default()))
+        .collect();
     names.sort();
     let mut servers = Vec::new();
     for (name, version) in names {
@@ -123,18 +145,29 @@ async fn look_at_servers(ctx: &Context, pool: &EnginePool) -> Result<Vec<ServerS
 }
 
 async fn look_at_server(ctx: &Context, pool: &EnginePool, name: &str, version: &str) -> Result<ServerStatus, Error> {
-    let old = pool.status.iter().flat_map(|s| &s.servers).find(|server| server.linked_secret == name);
+    let old = pool
+        .status
+        .iter()
+        .flat_map(|s| &s.servers)
+        .find(|server| server.linked_secret == name);
     let now = ctx.now();
     if let Some(old) = old.filter(|old| is_fresh(ctx, pool, old, name, version, now)) {
         return Ok(old.clone());
     }
     let (namespace, pool_uid) = (pool.namespace().unwrap_or_default(), pool.uid().unwrap_or_default());
-    let mut found = ServerStatus { linked_secret: name.to_owned(), checked_at: Some(Time(now)), ..ServerStatus::default() };
+    let mut found = ServerStatus {
+        linked_secret: name.to_owned(),
+        checked_at: Some(Time(now)),
+        ..ServerStatus::default()
+    };
     let checked = async {
         let base = servers::read_base(ctx, &namespace, name).await?;
         found.address = Some(format!("{}:{}", base.login.host, base.login.port));
         // A changed password must reach the record even if no lease is made: revocations log in with it.
-        if server_record::login(&ctx.client, &ctx.settings.home, &base.login.record).await?.is_some() {
+        if server_record::login(&ctx.client, &ctx.settings.home, &base.login.record)
+            .await?
+            .is_some()
+        {
             ctx.still_leading()?;
             server_record::keep(&ctx.client, &ctx.settings.home, &base.secret, &base.login).await?;
         }
@@ -143,7 +176,11 @@ async fn look_at_server(ctx: &Context, pool: &EnginePool, name: &str, version: &
         found.tls.clone_from(&report.tls);
         found.missing.clone_from(&report.missing);
         found.advice.clone_from(&report.advice);
-        found.clock_offset_ms = ctx.servers.of(&base.login.record).offset.and_then(|o| i64::try_from(o.as_millis()).ok());
+        found.clock_offset_ms = ctx
+            .servers
+            .of(&base.login.record)
+            .offset
+            .and_then(|o| i64::try_from(o.as_millis()).ok());
         servers::ready(&report, name).map_err(Halt::Hold)
     };
     match checked.await {
@@ -165,7 +202,10 @@ fn note_checked(ctx: &Context, pool: &EnginePool, name: &str, version: &str) {
 }
 
 fn is_fresh(ctx: &Context, pool: &EnginePool, old: &ServerStatus, name: &str, version: &str, now: Timestamp) -> bool {
-    let age = old.checked_at.as_ref().map_or(SignedDuration::MAX, |at| now.duration_since(at.0));
+    let age = old
+        .checked_at
+        .as_ref()
+        .map_or(SignedDuration::MAX, |at| now.duration_since(at.0));
     if old.ready {
         return age < CHECK_READY && ctx.intact(&format!("{}/{name}", pool.uid().unwrap_or_default()), version);
     }
@@ -175,22 +215,48 @@ fn is_fresh(ctx: &Context, pool: &EnginePool, old: &ServerStatus, name: &str, ve
 async fn report(ctx: &Context, pool: &EnginePool, servers: Vec<ServerStatus>) -> Result<Action, Error> {
     let uid = pool.uid().unwrap_or_default();
     let engines = engines_of(ctx, pool).len();
-    let connected = ctx.hub.connected(&uid).iter().filter(|session| !session.draining).count();
-    let open = ctx.stores.leases.state_filter(|lease| lease.claim().is_some_and(|claim| claim.pool.uid == uid)).len();
+    let connected = ctx
+        .hub
+        .connected(&uid)
+        .iter()
+        .filter(|session| !session.draining)
+        .count();
+    let open = ctx
+        .stores
+        .leases
+        .state_filter(|lease| lease.claim().is_some_and(|claim| claim.pool.uid == uid))
+        .len();
     let asked = pool.spec.engines.as_ref().map_or(0, |managed| managed.replicas);
     let hold = match (engines, connected) {
         _ if asked > ctx.settings.max_engines_per_pool => Hold::new(
             Reason::InvalidSpec,
-            format!("spec.engines.replicas is {asked}, but the installer allows {} in one pool; lower it", ctx.settings.max_engines_per_pool),
+            format!(
+                "spec.engines.replicas is {asked}, but the installer allows {} in one pool; lower it",
+                ctx.settings.max_engines_per_pool
+            ),
         ),
-        (0, _) => Hold::new(Reason::WaitingForEngine, "the pool has no engine; set spec.engines.replicas or create an Engine with spec.pool"),
-        (_, 0) => Hold::new(Reason::WaitingForEngine, "no engine of the pool is connected; kubectl get engines shows why"),
-        _ => Hold::new(Reason::Connected, format!("{connected} of {engines} engines are connected")),
+        (0, _) => Hold::new(
+            Reason::WaitingForEngine,
+            "the pool has no engine; set spec.engines.replicas or create an Engine with spec.pool",
+        ),
+        (_, 0) => Hold::new(
+            Reason::WaitingForEngine,
+            "no engine of the pool is connected; kubectl get engines shows why",
+        ),
+        _ => Hold::new(
+            Reason::Connected,
+            format!("{connected} of {engines} engines are connected"),
+        ),
     };
-    let again = if servers.iter().all(|server| server.ready) { USUAL } else { Duration::from_secs(61) };
+    let again = if servers.iter().all(|server| server.ready) {
+        USUAL
+    } else {
+        Duration::from_secs(61)
+    };
     let count = |number: usize| Some(i64::try_from(number).unwrap_or(i64::MAX));
     write(ctx, pool, &hold, |status| {
-        (status.engines, status.connected_engines, status.open_leases) = (count(engines), count(connected), count(open));
+        (status.engines, status.connected_engines, status.open_leases) =
+            (count(engines), count(connected), count(open));
         status.root_hash = Some(ctx.installation.root.hash().to_string());
         status.servers.clone_from(&servers);
     })
@@ -198,7 +264,12 @@ async fn report(ctx: &Context, pool: &EnginePool, servers: Vec<ServerStatus>) ->
     Ok(Action::requeue(again))
 }
 
-async fn write(ctx: &Context, pool: &EnginePool, hold: &Hold, change: impl Fn(&mut crate::api::EnginePoolStatus)) -> Result<(), Error> {
+async fn write(
+    ctx: &Context,
+    pool: &EnginePool,
+    hold: &Hold,
+    change: impl Fn(&mut crate::api::EnginePoolStatus),
+) -> Result<(), Error> {
     let now = ctx.now();
     status::amend(&ctx.client, pool, |pool| {
         let generation = pool.metadata.generation;

@@ -9,9 +9,9 @@ use crate::api::{CredentialLease, DynamicSecret};
 use crate::cluster::status;
 use crate::plan::dynamic_secret::Early;
 use crate::plan::lease::End;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
 use kube::runtime::events::EventType;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 /// Leases that the history keeps.
 const HISTORY: usize = 5;
@@ -20,7 +20,11 @@ const HISTORY: usize = 5;
 pub fn end_is_recorded(ctx: &Context, lease: &CredentialLease) -> bool {
     let Some(owner) = ctx.owner(lease) else { return true };
     let name = lease.name_any();
-    owner.status.iter().flat_map(|status| &status.history).any(|record| record.lease == name)
+    owner
+        .status
+        .iter()
+        .flat_map(|status| &status.history)
+        .any(|record| record.lease == name)
         || ctx.recorded(&lease.uid().unwrap_or_default())
 }
 
@@ -55,7 +59,13 @@ pub async fn issued(
         status.issued_by = issued.account.map(|(_, engine)| engine.clone());
         status.role_oid = issued.account.map(|(oid, _)| i64::from(*oid));
         status.secret_version.clone_from(&issued.secret_version);
-        conditions::set_ready(&mut status.conditions, Reason::Issued, "the account is issued and valid", None, now);
+        conditions::set_ready(
+            &mut status.conditions,
+            Reason::Issued,
+            "the account is issued and valid",
+            None,
+            now,
+        );
         true
     })
     .await?;
@@ -65,9 +75,19 @@ pub async fn issued(
 /// Writes why a lease does not go on, and tells it once as an Event.
 pub async fn lease_waits(ctx: &Context, lease: &CredentialLease, phase: Phase, hold: &Hold) -> Result<(), Error> {
     let now = ctx.now();
-    tracing::info!(lease = lease.name_any(), ?phase, reason = hold.reason.as_str(), message = hold.message, "lease waits");
+    tracing::info!(
+        lease = lease.name_any(),
+        ?phase,
+        reason = hold.reason.as_str(),
+        message = hold.message,
+        "lease waits"
+    );
     let role = lease.claim().and_then(|claim| {
-        crate::api::names::role_name(&claim.user_prefix, &lease.spec.dynamic_secret, &lease.uid().unwrap_or_default())
+        crate::api::names::role_name(
+            &claim.user_prefix,
+            &lease.spec.dynamic_secret,
+            &lease.uid().unwrap_or_default(),
+        )
     });
     status::amend(&ctx.client, lease, |lease| {
         let status = lease.status.get_or_insert_default();
@@ -101,7 +121,11 @@ pub async fn count_failure(ctx: &Context, owner: &DynamicSecret, hold: &Hold) ->
     status::amend(&ctx.client, owner, |owner| {
         let generation = owner.metadata.generation;
         let status = owner.status.get_or_insert_default();
-        let before = if status.failed_generation == generation { status.failures.unwrap_or(0) } else { 0 };
+        let before = if status.failed_generation == generation {
+            status.failures.unwrap_or(0)
+        } else {
+            0
+        };
         status.failures = Some(before + 1);
         status.last_failure = Some(Time(now));
         status.failed_generation = generation;
@@ -154,7 +178,7 @@ pub async fn ended(
         ended_at: Time(now),
         why: why.to_owned(),
     };
-    status::amend(&ctx.client, &owner, |owner| {
+    status::amend(&ctx.client, owner.as_ref(), |owner| {
         let (mode, generation) = (owner.spec.mode(), owner.metadata.generation);
         let status = owner.status.get_or_insert_default();
         if status.history.iter().any(|old| old.lease == record.lease) {
@@ -181,10 +205,22 @@ pub async fn ended(
 /// What a dynamic secret in mode Once says after its credential ended.
 pub fn once_over(early: Option<Early>) -> (Reason, &'static str) {
     match early {
-        None => (Reason::Expired, "the credential has ended as agreed; for another one set the annotation dsv.dev/rotate-at"),
-        Some(Early::TargetDeleted) => (Reason::TargetDeleted, "the Secret was deleted, so the account was revoked; for another one set the annotation dsv.dev/rotate-at"),
-        Some(Early::TargetEdited) => (Reason::TargetEdited, "the Secret's data was edited, so the account was revoked; for another one set the annotation dsv.dev/rotate-at"),
-        Some(Early::TargetReleased) => (Reason::TargetReleased, "our label was taken off the Secret, so the account was revoked and the Secret left alone"),
+        None => (
+            Reason::Expired,
+            "the credential has ended as agreed; for another one set the annotation dsv.dev/rotate-at",
+        ),
+        Some(Early::TargetDeleted) => (
+            Reason::TargetDeleted,
+            "the Secret was deleted, so the account was revoked; for another one set the annotation dsv.dev/rotate-at",
+        ),
+        Some(Early::TargetEdited) => (
+            Reason::TargetEdited,
+            "the Secret's data was edited, so the account was revoked; for another one set the annotation dsv.dev/rotate-at",
+        ),
+        Some(Early::TargetReleased) => (
+            Reason::TargetReleased,
+            "our label was taken off the Secret, so the account was revoked and the Secret left alone",
+        ),
         Some(Early::Rotated | Early::OwnerDeleted) => (Reason::Revoking, "the credential was taken back"),
     }
 }

@@ -33,7 +33,10 @@ struct Waiting {
 
 impl Default for Revocations {
     fn default() -> Self {
-        Self { queues: Mutex::default(), running: Mutex::default() }
+        Self {
+            queues: Mutex::default(),
+            running: Mutex::default(),
+        }
     }
 }
 
@@ -49,7 +52,12 @@ impl Revocations {
     ) -> Result<AccountState, Hold> {
         let key = (pool_uid.to_owned(), record.to_owned());
         let (answer, mut answered) = oneshot::channel();
-        self.queues.lock().unwrap_or_else(PoisonError::into_inner).entry(key.clone()).or_default().push(Waiting { revocation, answer });
+        self.queues
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .entry(key.clone())
+            .or_default()
+            .push(Waiting { revocation, answer });
         tokio::time::sleep(COLLECT).await;
         let permits = self.permits(record);
         // Whoever comes first takes everybody's along; the others find their answer waiting.
@@ -71,12 +79,17 @@ impl Revocations {
 
     fn permits(&self, record: &str) -> std::sync::Arc<Semaphore> {
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
-        running.entry(record.to_owned()).or_insert_with(|| std::sync::Arc::new(Semaphore::new(AT_ONCE))).clone()
+        running
+            .entry(record.to_owned())
+            .or_insert_with(|| std::sync::Arc::new(Semaphore::new(AT_ONCE)))
+            .clone()
     }
 
     fn take(&self, key: &(String, String)) -> Vec<Waiting> {
         let mut queues = self.queues.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(queue) = queues.get_mut(key) else { return Vec::new() };
+        let Some(queue) = queues.get_mut(key) else {
+            return Vec::new();
+        };
         let most = queue.len().min(MAX_REVOKE_BATCH);
         queue.drain(..most).collect()
     }
@@ -92,7 +105,8 @@ async fn run(ctx: &Context, pool_uid: &str, record: &str, batch: Vec<Waiting>) {
         Ok(states) => {
             for waiting in batch {
                 let state = states.get(&waiting.revocation.lease_uid).cloned();
-                let answer = state.ok_or_else(|| Hold::new(Reason::OutcomeUnknown, "the engine left this account out of its answer"));
+                let answer = state
+                    .ok_or_else(|| Hold::new(Reason::OutcomeUnknown, "the engine left this account out of its answer"));
                 // The asker may be gone with its leadership; then nobody needs the answer.
                 let _ = waiting.answer.send(answer);
             }
@@ -116,11 +130,16 @@ async fn ask_engine(
         .await
         .map_err(|error| Hold::new(Reason::ClusterError, format!("could not {error}")))?
         .ok_or_else(|| Hold::new(Reason::BaseSecretMissing, format!("server record {home}/{record} is gone; restore it, or create a base secret with the same host, port, database and username beside the pool")))?;
-    let task = Task::Revoke { server, signers: servers::signers(ctx), accounts };
+    let task = Task::Revoke {
+        server,
+        signers: servers::signers(ctx),
+        accounts,
+    };
     match ask(ctx, pool_uid, record, task, PATIENCE).await {
-        Answer::Done(_, Done::Revoked { accounts }) => {
-            Ok(accounts.into_iter().map(|account| (account.lease_uid, account.state)).collect())
-        }
+        Answer::Done(_, Done::Revoked { accounts }) => Ok(accounts
+            .into_iter()
+            .map(|account| (account.lease_uid, account.state))
+            .collect()),
         other => Err(other.hold()),
     }
 }

@@ -53,13 +53,17 @@ pub async fn read_base(ctx: &Context, namespace: &str, name: &str) -> Result<Bas
 
 /// Where a base secret leads; reads it only where its version changed since the last time. None where it cannot be told.
 pub async fn identity(ctx: &Context, namespace: &str, name: &str) -> Result<Option<BaseIdentity>, Error> {
-    let Some(meta) = ctx.stores.bases.get(&ObjectRef::new(name).within(namespace)) else { return Ok(None) };
+    let Some(meta) = ctx.stores.bases.get(&ObjectRef::new(name).within(namespace)) else {
+        return Ok(None);
+    };
     let version = meta.metadata.resource_version.clone().unwrap_or_default();
     if let Some(known) = ctx.bases.of(namespace, name, &version) {
         return Ok(Some(known));
     }
     match read_base(ctx, namespace, name).await {
-        Ok(base) => Ok(ctx.bases.of(namespace, name, &base.secret.resource_version().unwrap_or_default())),
+        Ok(base) => Ok(ctx
+            .bases
+            .of(namespace, name, &base.secret.resource_version().unwrap_or_default())),
         Err(Halt::Hold(_)) => Ok(None),
         Err(Halt::Error(error)) => Err(error),
     }
@@ -69,7 +73,9 @@ pub async fn identity(ctx: &Context, namespace: &str, name: &str) -> Result<Opti
 pub async fn checked(ctx: &Context, pool_uid: &str, base: &Base) -> Result<(), Halt> {
     let version = base.secret.resource_version().unwrap_or_default();
     let facts = ctx.servers.of(&base.login.record);
-    let known = facts.probe.filter(|(at, report)| *at == version && report.missing.is_empty());
+    let known = facts
+        .probe
+        .filter(|(at, report)| *at == version && report.missing.is_empty());
     if known.is_some() && facts.offset.is_some() {
         return Ok(());
     }
@@ -84,7 +90,9 @@ pub async fn checked(ctx: &Context, pool_uid: &str, base: &Base) -> Result<(), H
 
 /// Has an engine look at the server.
 pub async fn probe(ctx: &Context, pool_uid: &str, base: &Base) -> Result<ProbeReport, Halt> {
-    let task = Task::Probe { server: base.login.clone() };
+    let task = Task::Probe {
+        server: base.login.clone(),
+    };
     match ask(ctx, pool_uid, &base.login.record, task, PATIENCE).await {
         Answer::Done(_, Done::Probe(report)) => {
             let version = base.secret.resource_version().unwrap_or_default();
@@ -101,7 +109,10 @@ pub fn ready(report: &ProbeReport, base: &str) -> Result<(), Hold> {
         return Ok(());
     }
     let sql = report.missing.join("; ");
-    Err(Hold::new(Reason::MissingPrivilege, format!("the login in base secret {base} lacks privileges; run: {sql}")))
+    Err(Hold::new(
+        Reason::MissingPrivilege,
+        format!("the login in base secret {base} lacks privileges; run: {sql}"),
+    ))
 }
 
 /// A group as engines understand it, with its signed comment. The same in every call: signatures are deterministic.
@@ -114,8 +125,15 @@ pub fn group(ctx: &Context, owner_uid: &str, claimed: &ClaimedGroup) -> Result<G
         claimed_at: claimed.since.0,
         expires_at: None,
     };
-    let grants = claimed.grants.iter().map(|pair| GrantText { what: pair.what.clone(), target: pair.target.clone() });
-    Ok(Group { name: claimed.name.clone(), comment: comment.sign(&ctx.installation.signing)?, grants: grants.collect() })
+    let grants = claimed.grants.iter().map(|pair| GrantText {
+        what: pair.what.clone(),
+        target: pair.target.clone(),
+    });
+    Ok(Group {
+        name: claimed.name.clone(),
+        comment: comment.sign(&ctx.installation.signing)?,
+        grants: grants.collect(),
+    })
 }
 
 /// The group of a claim.
@@ -131,7 +149,10 @@ pub async fn ensure_group(ctx: &Context, pool_uid: &str, login: &ServerLogin, gr
     if checked.is_some_and(|at| now.duration_since(at) < GROUP_CHECKED) {
         return Ok(());
     }
-    let task = Task::EnsureGroup { server: login.clone(), group };
+    let task = Task::EnsureGroup {
+        server: login.clone(),
+        group,
+    };
     match ask(ctx, pool_uid, &login.record, task, PATIENCE).await {
         Answer::Done(_, Done::GroupReady) => {
             ctx.servers.group_seen(&login.record, &name, now);

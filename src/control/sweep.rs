@@ -29,8 +29,12 @@ pub async fn sweep(ctx: &Context) -> Result<usize, Error> {
 
 /// Whether the caches cannot account for the Secret. Costs no request.
 fn suspicious(ctx: &Context, secret: &PartialObjectMeta<Secret>) -> bool {
-    let Some(uid) = secret.labels().get(LEASE_LABEL) else { return false };
-    if secret.labels().get(MANAGED_BY).map(String::as_str) != Some(OPERATOR) || secret.metadata.deletion_timestamp.is_some() {
+    let Some(uid) = secret.labels().get(LEASE_LABEL) else {
+        return false;
+    };
+    if secret.labels().get(MANAGED_BY).map(String::as_str) != Some(OPERATOR)
+        || secret.metadata.deletion_timestamp.is_some()
+    {
         return false;
     }
     let lease = cached_lease(ctx, secret);
@@ -39,13 +43,17 @@ fn suspicious(ctx: &Context, secret: &PartialObjectMeta<Secret>) -> bool {
 
 fn cached_lease(ctx: &Context, secret: &PartialObjectMeta<Secret>) -> Option<Arc<CredentialLease>> {
     let name = secret.annotations().get(credential::LEASE)?;
-    ctx.stores.leases.get(&ObjectRef::new(name).within(&secret.namespace().unwrap_or_default()))
+    ctx.stores
+        .leases
+        .get(&ObjectRef::new(name).within(&secret.namespace().unwrap_or_default()))
 }
 
 async fn delete_if_closed(ctx: &Context, secret: &PartialObjectMeta<Secret>) -> Result<bool, Error> {
     let (namespace, name) = (secret.namespace().unwrap_or_default(), secret.name_any());
     // Live: Secret first, then lease. A Secret that was replaced meanwhile fails the precondition below.
-    let Some(live) = credential_secret::look(&ctx.client, &namespace, &name).await? else { return Ok(false) };
+    let Some(live) = credential_secret::look(&ctx.client, &namespace, &name).await? else {
+        return Ok(false);
+    };
     let uid = live.labels().get(LEASE_LABEL).cloned();
     let lease_name = live.annotations().get(credential::LEASE).cloned().unwrap_or_default();
     if uid.is_none() || lease_name.is_empty() {
@@ -60,7 +68,11 @@ async fn delete_if_closed(ctx: &Context, secret: &PartialObjectMeta<Secret>) -> 
         Err(error) if error.is_conflict() || error.is_refused() => Ok(false),
         Err(error) => Err(error.into()),
         Ok(()) => {
-            tracing::warn!(secret = format!("{namespace}/{name}"), lease = lease_name, "deleted a Secret whose lease is gone");
+            tracing::warn!(
+                secret = format!("{namespace}/{name}"),
+                lease = lease_name,
+                "deleted a Secret whose lease is gone"
+            );
             Ok(true)
         }
     }

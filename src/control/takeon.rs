@@ -45,11 +45,18 @@ pub async fn take_on(ctx: &Context, lease: &CredentialLease) -> Result<Action, E
 async fn try_take_on(ctx: &Context, lease: &CredentialLease) -> Result<(), Halt> {
     let owner = owner(ctx, lease).await?;
     if owner.spec.mode() != Mode::OnDemand {
-        let message = format!("DynamicSecret {} is not in mode OnDemand; set spec.issuance.mode or ask another one", owner.name_any());
+        let message = format!(
+            "DynamicSecret {} is not in mode OnDemand; set spec.issuance.mode or ask another one",
+            owner.name_any()
+        );
         return Err(Hold::new(Reason::NotOnDemand, message).into());
     }
     if owner.spec.suspend == Some(true) {
-        return Err(Hold::new(Reason::Suspended, "the DynamicSecret is suspended; it goes on when spec.suspend is taken off").into());
+        return Err(Hold::new(
+            Reason::Suspended,
+            "the DynamicSecret is suspended; it goes on when spec.suspend is taken off",
+        )
+        .into());
     }
     let ttl = lease.spec.ttl.as_ref().and_then(Span::length);
     let prepared = making::prepare(ctx, &owner, ttl).await?;
@@ -71,13 +78,21 @@ async fn owner(ctx: &Context, lease: &CredentialLease) -> Result<DynamicSecret, 
     let namespace = lease.namespace().unwrap_or_default();
     let found: Option<DynamicSecret> = objects::read(&ctx.client, &namespace, &lease.spec.dynamic_secret).await?;
     found.ok_or_else(|| {
-        let message = format!("DynamicSecret {namespace}/{} does not exist; create it or correct spec.dynamicSecret", lease.spec.dynamic_secret);
+        let message = format!(
+            "DynamicSecret {namespace}/{} does not exist; create it or correct spec.dynamicSecret",
+            lease.spec.dynamic_secret
+        );
         Hold::new(Reason::DynamicSecretMissing, message).into()
     })
 }
 
 /// Finalizer, labels and owner, on exactly the version that was seen.
-async fn hold_on(ctx: &Context, lease: &CredentialLease, owner: &DynamicSecret, claim: &Claim) -> Result<CredentialLease, Error> {
+async fn hold_on(
+    ctx: &Context,
+    lease: &CredentialLease,
+    owner: &DynamicSecret,
+    claim: &Claim,
+) -> Result<CredentialLease, Error> {
     let mut held = lease.clone();
     if !held.finalizers().iter().any(|f| f == LEASE_FINALIZER) {
         held.finalizers_mut().push(LEASE_FINALIZER.to_owned());
@@ -93,7 +108,9 @@ async fn hold_on(ctx: &Context, lease: &CredentialLease, owner: &DynamicSecret, 
 
 async fn write_claim(ctx: &Context, held: &CredentialLease, claim: Claim) -> Result<(), Error> {
     let password = claim.target.is_some().then(Password::generate);
-    let verifier = password.as_ref().map(|password| Verifier::of(password).as_str().to_owned());
+    let verifier = password
+        .as_ref()
+        .map(|password| Verifier::of(password).as_str().to_owned());
     if let (Some(password), Some(verifier)) = (password, &verifier) {
         ctx.passwords.keep(verifier, password);
     }

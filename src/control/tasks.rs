@@ -29,7 +29,10 @@ impl Answer {
             Self::NotAsked(hold) => hold,
             Self::Done(engine, _) => Hold::new(
                 Reason::DatabaseError,
-                format!("engine {} answered another question than it was asked; update it", engine.name),
+                format!(
+                    "engine {} answered another question than it was asked; update it",
+                    engine.name
+                ),
             ),
         }
     }
@@ -41,21 +44,33 @@ pub async fn ask(ctx: &Context, pool_uid: &str, record: &str, task: Task, patien
     let result = ctx.hub.call(pool_uid, task, patience).await;
     let now = ctx.now();
     match result {
-        CallResult::Answered { engine, outcome: Outcome::Done { done, clock } } => {
+        CallResult::Answered {
+            engine,
+            outcome: Outcome::Done { done, clock },
+        } => {
             if let Some(clock) = clock {
                 ctx.servers.heard(record, clock, now);
             }
             Answer::Done(engine, done)
         }
-        CallResult::Answered { engine, outcome: Outcome::Failed(failure) } => {
+        CallResult::Answered {
+            engine,
+            outcome: Outcome::Failed(failure),
+        } => {
             tracing::info!(task = kind, engine = engine.name, class = ?failure.class, message = failure.message, "task failed");
             Answer::Failed(failure)
         }
-        CallResult::Answered { engine, outcome: Outcome::Unknown { message } } => {
+        CallResult::Answered {
+            engine,
+            outcome: Outcome::Unknown { message },
+        } => {
             tracing::info!(task = kind, engine = engine.name, message, "outcome unknown");
             Answer::Unknown(message)
         }
-        CallResult::Answered { engine, outcome: Outcome::Unsupported } => Answer::NotAsked(Hold::new(
+        CallResult::Answered {
+            engine,
+            outcome: Outcome::Unsupported,
+        } => Answer::NotAsked(Hold::new(
             Reason::WaitingForEngine,
             format!("engine {} does not know the task {kind}; update it", engine.name),
         )),

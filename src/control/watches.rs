@@ -16,7 +16,10 @@ use std::hash::Hash;
 use std::sync::Arc;
 
 /// A cache and the stream that fills it; each object that appears, changes or goes comes out of the stream.
-pub fn watch<K>(api: Api<K>, config: watcher::Config) -> (Store<K>, impl Stream<Item = Result<K, watcher::Error>> + Send)
+pub fn watch<K>(
+    api: Api<K>,
+    config: watcher::Config,
+) -> (Store<K>, impl Stream<Item = Result<K, watcher::Error>> + Send)
 where
     K: Resource + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
     K::DynamicType: Default + Eq + Hash + Clone + Send + Sync,
@@ -46,12 +49,26 @@ pub struct Watches {
 pub fn prepare(client: &Client) -> (Stores, Watches) {
     let labelled = |label: &str| watcher::Config::default().labels(label);
     let (leases, lease_stream) = watch(Api::<CredentialLease>::all(client.clone()), watcher::Config::default());
-    let (dynamic_secrets, dynamic_stream) = watch(Api::<DynamicSecret>::all(client.clone()), watcher::Config::default());
+    let (dynamic_secrets, dynamic_stream) =
+        watch(Api::<DynamicSecret>::all(client.clone()), watcher::Config::default());
     let (pools, pool_stream) = watch(Api::<EnginePool>::all(client.clone()), watcher::Config::default());
     let (engines, engine_stream) = watch(Api::<Engine>::all(client.clone()), watcher::Config::default());
-    let (credentials, credential_stream) = watch(Api::<PartialObjectMeta<Secret>>::all(client.clone()), labelled(LEASE_LABEL));
-    let (bases, base_stream) = watch(Api::<PartialObjectMeta<Secret>>::all(client.clone()), labelled(TYPE_LABEL));
-    let stores = Stores { leases, dynamic_secrets, pools, engines, credentials, bases };
+    let (credentials, credential_stream) = watch(
+        Api::<PartialObjectMeta<Secret>>::all(client.clone()),
+        labelled(LEASE_LABEL),
+    );
+    let (bases, base_stream) = watch(
+        Api::<PartialObjectMeta<Secret>>::all(client.clone()),
+        labelled(TYPE_LABEL),
+    );
+    let stores = Stores {
+        leases,
+        dynamic_secrets,
+        pools,
+        engines,
+        credentials,
+        bases,
+    };
     let watches = Watches {
         leases: lease_stream.boxed(),
         dynamic_secrets: dynamic_stream.boxed(),
@@ -83,10 +100,15 @@ pub fn dynamic_secret_changed(ctx: &Context, changed: &DynamicSecret) {
 pub fn pool_changed(ctx: &Context, pool: &EnginePool) {
     let (namespace, name) = (pool.namespace().unwrap_or_default(), pool.name_any());
     let uses = |d: &DynamicSecret| {
-        d.spec.pool.name == name && d.spec.pool.namespace.clone().or_else(|| d.namespace()).as_deref() == Some(&namespace)
+        d.spec.pool.name == name
+            && d.spec.pool.namespace.clone().or_else(|| d.namespace()).as_deref() == Some(&namespace)
     };
     nudge_all(ctx, ctx.stores.dynamic_secrets.state_filter(uses));
-    for engine in ctx.stores.engines.state_filter(|e| e.namespace().as_deref() == Some(&namespace) && e.spec.pool == name) {
+    for engine in ctx
+        .stores
+        .engines
+        .state_filter(|e| e.namespace().as_deref() == Some(&namespace) && e.spec.pool == name)
+    {
         let _ = ctx.wakes.engines.send(ObjectRef::from_obj(engine.as_ref()));
     }
 }
@@ -103,7 +125,11 @@ fn wake_pool(ctx: &Context, namespace: &str, name: &str) {
 
 fn nudge_all(ctx: &Context, all: Vec<Arc<DynamicSecret>>) {
     for one in all {
-        let ready = one.status.as_ref().and_then(|s| crate::api::conditions::find(&s.conditions, "Ready")).is_some_and(|c| c.status == "True");
+        let ready = one
+            .status
+            .as_ref()
+            .and_then(|s| crate::api::conditions::find(&s.conditions, "Ready"))
+            .is_some_and(|c| c.status == "True");
         if !ready {
             ctx.nudges.nudge(&one.uid().unwrap_or_default());
         }
@@ -112,10 +138,15 @@ fn nudge_all(ctx: &Context, all: Vec<Arc<DynamicSecret>>) {
 }
 
 /// Follows credential Secrets: their lease and dynamic secret look again.
-pub async fn follow_credentials(ctx: Arc<Context>, stream: futures::stream::BoxStream<'static, Result<PartialObjectMeta<Secret>, watcher::Error>>) {
+pub async fn follow_credentials(
+    ctx: Arc<Context>,
+    stream: futures::stream::BoxStream<'static, Result<PartialObjectMeta<Secret>, watcher::Error>>,
+) {
     follow("credential secrets", stream, |secret: &PartialObjectMeta<Secret>| {
         let namespace = secret.namespace().unwrap_or_default();
-        let Some(lease) = secret.annotations().get(credential::LEASE) else { return };
+        let Some(lease) = secret.annotations().get(credential::LEASE) else {
+            return;
+        };
         ctx.wake_lease(&namespace, lease);
         if let Some(lease) = ctx.stores.leases.get(&ObjectRef::new(lease).within(&namespace)) {
             ctx.wake_owner(&lease);
@@ -125,10 +156,17 @@ pub async fn follow_credentials(ctx: Arc<Context>, stream: futures::stream::BoxS
 }
 
 /// Follows base secrets: pools beside them and dynamic secrets that link them look again.
-pub async fn follow_bases(ctx: Arc<Context>, stream: futures::stream::BoxStream<'static, Result<PartialObjectMeta<Secret>, watcher::Error>>) {
+pub async fn follow_bases(
+    ctx: Arc<Context>,
+    stream: futures::stream::BoxStream<'static, Result<PartialObjectMeta<Secret>, watcher::Error>>,
+) {
     follow("base secrets", stream, |base: &PartialObjectMeta<Secret>| {
         let (namespace, name) = (base.namespace().unwrap_or_default(), base.name_any());
-        for pool in ctx.stores.pools.state_filter(|p| p.namespace().as_deref() == Some(&namespace)) {
+        for pool in ctx
+            .stores
+            .pools
+            .state_filter(|p| p.namespace().as_deref() == Some(&namespace))
+        {
             ctx.nudges.nudge(&pool.uid().unwrap_or_default());
             wake_pool(&ctx, &namespace, &pool.name_any());
         }
@@ -141,14 +179,22 @@ pub async fn follow_bases(ctx: Arc<Context>, stream: futures::stream::BoxStream<
     .await;
 }
 
-async fn follow<K>(kind: &str, stream: impl Stream<Item = Result<K, watcher::Error>> + Send, mut touched: impl FnMut(&K)) {
+async fn follow<K>(
+    kind: &str,
+    stream: impl Stream<Item = Result<K, watcher::Error>> + Send,
+    mut touched: impl FnMut(&K),
+) {
     let mut stream = std::pin::pin!(stream);
     loop {
         match stream.try_next().await {
             Ok(Some(object)) => touched(&object),
             Ok(None) => return,
             // The watch backs off and starts anew by itself.
-            Err(error) => tracing::warn!(kind, error = &error as &dyn std::error::Error, "the watch was interrupted"),
+            Err(error) => tracing::warn!(
+                kind,
+                error = &error as &dyn std::error::Error,
+                "the watch was interrupted"
+            ),
         }
     }
 }
@@ -173,8 +219,15 @@ fn hub_event(ctx: &Context, event: &HubEvent) {
     let (HubEvent::Connected { engine, pool_uid }
     | HubEvent::Disconnected { engine, pool_uid }
     | HubEvent::DuplicateSession { engine, pool_uid }) = event;
-    let _ = ctx.wakes.engines.send(ObjectRef::new(&engine.name).within(&engine.namespace));
-    for pool in ctx.stores.pools.state_filter(|pool| pool.uid().as_ref() == Some(pool_uid)) {
+    let _ = ctx
+        .wakes
+        .engines
+        .send(ObjectRef::new(&engine.name).within(&engine.namespace));
+    for pool in ctx
+        .stores
+        .pools
+        .state_filter(|pool| pool.uid().as_ref() == Some(pool_uid))
+    {
         ctx.nudges.nudge(pool_uid);
         let _ = ctx.wakes.pools.send(ObjectRef::from_obj(pool.as_ref()));
     }
@@ -195,7 +248,10 @@ fn engine_connected(ctx: &Context, pool_uid: &str) {
         ctx.attempts.reset(&lease.uid().unwrap_or_default());
         ctx.wake_lease(&lease.namespace().unwrap_or_default(), &lease.name_any());
     }
-    let pools = ctx.stores.pools.state_filter(|pool| pool.uid().as_deref() == Some(pool_uid));
+    let pools = ctx
+        .stores
+        .pools
+        .state_filter(|pool| pool.uid().as_deref() == Some(pool_uid));
     for pool in pools {
         let (namespace, name) = (pool.namespace(), pool.name_any());
         let uses = |d: &DynamicSecret| {

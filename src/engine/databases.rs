@@ -1,41 +1,33 @@
-//! The database side that the program `dsv-engine` is built with.
+//! The database side of the engine: tasks on PostgreSQL servers.
 
 use super::accounts::Accounts;
-use crate::channel::frames::{
-    Account, DatabaseClock, Failure, FailureClass, Group, Outcome, ProbeReport, Revocation, ServerLogin,
-};
+use crate::channel::frames::{Account, DatabaseClock, Failure, Group, Outcome, ProbeReport, Revocation, ServerLogin};
 use crate::keys::SigningPublicKey;
+use crate::postgres::{Servers, Signers};
 use std::time::Duration;
 
-/// No database side yet: every task on a database is refused, nothing is touched.
-#[derive(Debug, Clone, Copy)]
-pub struct NoDatabases;
-
-fn refused() -> Failure {
-    let message = "this build of the engine has no database side; install another build".to_owned();
-    Failure {
-        class: FailureClass::BadTask,
-        sqlstate: None,
-        message,
-    }
-}
-
-impl Accounts for NoDatabases {
-    async fn probe(&self, _: &ServerLogin) -> Result<(ProbeReport, DatabaseClock), Failure> {
-        Err(refused())
+impl Accounts for Servers {
+    async fn probe(&self, login: &ServerLogin) -> Result<(ProbeReport, DatabaseClock), Failure> {
+        Servers::probe(self, login).await
     }
 
-    async fn issue(&self, _: &ServerLogin, _: &Group, _: &Account, _: Duration) -> Outcome {
-        Outcome::Failed(refused())
+    async fn ensure_group(&self, login: &ServerLogin, group: &Group, patience: Duration) -> Result<(), Failure> {
+        Servers::ensure_group(self, login, group, patience).await
     }
 
-    async fn revoke(&self, _: &ServerLogin, _: &[SigningPublicKey], _: &[Revocation]) -> Outcome {
-        Outcome::Failed(refused())
+    async fn issue(&self, login: &ServerLogin, group: &Group, account: &Account, patience: Duration) -> Outcome {
+        Servers::issue(self, login, group, account, patience).await
     }
 
-    async fn drop_group(&self, _: &ServerLogin, _: &[SigningPublicKey], _: &Group) -> Outcome {
-        Outcome::Failed(refused())
+    async fn revoke(&self, login: &ServerLogin, signers: &[SigningPublicKey], accounts: &[Revocation]) -> Outcome {
+        Servers::revoke(self, login, &Signers::new(signers), accounts).await
     }
 
-    fn forget_idle(&self, _: Duration) {}
+    async fn drop_group(&self, login: &ServerLogin, signers: &[SigningPublicKey], group: &Group) -> Outcome {
+        Servers::drop_group(self, login, &Signers::new(signers), group).await
+    }
+
+    fn forget_idle(&self, older_than: Duration) {
+        Servers::forget_idle(self, older_than);
+    }
 }

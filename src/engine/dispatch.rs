@@ -39,6 +39,13 @@ impl<A: Accounts> Dispatcher<A> {
                 },
                 Err(failure) => Outcome::Failed(failure),
             },
+            Task::EnsureGroup { server, group } => match self.accounts.ensure_group(server, group, patience).await {
+                Ok(()) => Outcome::Done {
+                    done: Done::GroupReady,
+                    clock: None,
+                },
+                Err(failure) => Outcome::Failed(failure),
+            },
             Task::Issue { server, group, account } => self.accounts.issue(server, group, account, patience).await,
             Task::Revoke {
                 server,

@@ -15,7 +15,6 @@ mod run;
 
 pub use accounts::Accounts;
 pub use config::{ConfigError, LogFormat, RunArgs, Settings};
-pub use databases::NoDatabases;
 pub use dispatch::Dispatcher;
 pub use health::router as health_router;
 pub use keygen::{KeygenArgs, KeygenError, keygen};

@@ -277,7 +277,11 @@ mod tests {
             ..Observed::default()
         };
         assert_eq!(end(&seen, &claim, now(1)), Some(End::NotDelivered));
-        assert_eq!(next(&seen, now(1)), Step::Delete, "the mark lets the next serial go ahead");
+        assert_eq!(
+            next(&seen, now(1)),
+            Step::Delete,
+            "the mark lets the next serial go ahead"
+        );
         assert_eq!(next(&Observed { deleting: true, ..seen }, now(1)), Step::Revoke);
     }
 

@@ -16,6 +16,11 @@ pub trait Proof: Send + Sync {
 pub struct Signers(Vec<SigningPublicKey>);
 
 impl Signers {
+    /// The keys of a task, already read.
+    pub fn new(keys: &[SigningPublicKey]) -> Self {
+        Self(keys.to_vec())
+    }
+
     /// Reads the keys as a task carries them (base64url). One that cannot be read is an error: with a key missing, an
     /// account of ours would be taken for a stranger's.
     pub fn parse(keys: &[String]) -> Result<Self, KeyTextError> {
