@@ -13,3 +13,4 @@ pub mod process;
 pub mod programs;
 pub mod run_dir;
 pub mod say;
+pub mod service;

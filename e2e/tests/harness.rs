@@ -1,5 +1,7 @@
 //! What the scenarios may rely on: the servers are real, closed to strangers, and nothing of a run outlives it.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
 use std::time::Instant;
 
 use e2e::control_plane::ControlPlane;
