@@ -4,8 +4,14 @@
 //! project, on free loopback ports. Nothing in this crate stands in for an API server or a database.
 
 pub mod certificates;
+pub mod cluster;
 pub mod control_plane;
+pub mod engine;
+pub mod engine_runner;
+pub mod health;
+pub mod install;
 pub mod kubeconfig;
+pub mod operator;
 pub mod places;
 pub mod ports;
 pub mod postgres;
