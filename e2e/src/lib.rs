@@ -6,6 +6,7 @@
 pub mod certificates;
 pub mod cluster;
 pub mod control_plane;
+pub mod diagnosis;
 pub mod engine;
 pub mod engine_runner;
 pub mod health;
@@ -18,5 +19,7 @@ pub mod postgres;
 pub mod process;
 pub mod programs;
 pub mod run_dir;
+pub mod sample;
 pub mod say;
 pub mod service;
+pub mod stack;

@@ -226,6 +226,10 @@ impl Server {
         self.service.pid()
     }
 
+    pub fn tls(&self) -> Tls {
+        self.tls
+    }
+
     /// PEM to put into `ca.crt` of a base secret.
     pub fn authority(&self) -> &str {
         &self.authority
