@@ -81,6 +81,11 @@ impl Cluster {
         }
     }
 
+    /// Address of the API server.
+    pub fn url(&self) -> &str {
+        &self.endpoint.url
+    }
+
     pub fn kubectl_program(&self) -> &Path {
         &self.kubectl
     }

@@ -5,6 +5,7 @@
 //! it dies or when either changes, and ends it when the Deployment goes or is scaled to zero.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -46,7 +47,7 @@ struct Running {
 pub struct Row {
     pub name: String,
     pub pid: Option<i32>,
-    pub health: String,
+    pub health: SocketAddr,
     pub log: String,
 }
 
@@ -62,7 +63,7 @@ impl EngineRunner {
         let row = |(name, running): (&String, &Running)| Row {
             name: name.clone(),
             pid: running.engine.pid(),
-            health: running.engine.health().to_string(),
+            health: running.engine.health(),
             log: running.engine.log_path().display().to_string(),
         };
         lock(&self.engines).iter().map(row).collect()

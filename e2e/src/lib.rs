@@ -6,6 +6,8 @@
 pub mod certificates;
 pub mod cluster;
 pub mod control_plane;
+pub mod demo;
+pub mod dev;
 pub mod diagnosis;
 pub mod engine;
 pub mod engine_runner;

@@ -236,6 +236,15 @@ impl Stack {
         }
     }
 
+    /// Ends all of it in good order: leadership is given back, PostgreSQL writes its last checkpoint.
+    pub fn shut_down(self) {
+        drop(self.runner);
+        for operator in &self.operators {
+            operator.stop();
+        }
+        self.postgres.stop();
+    }
+
     /// Objects, events and logs as text, for a failure.
     pub fn report(&self, title: &str) -> String {
         let mut logs: Vec<(String, String)> = self
