@@ -4,6 +4,8 @@ SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
+# The order of prerequisites is the order of the steps.
+.NOTPARALLEL:
 
 BIN := $(or $(CARGO_TARGET_DIR),target)/debug
 SAY := @printf '\n== %s\n'
@@ -16,12 +18,7 @@ help: ## Show what can be made
 demo: build ## Show one credential from issue to revocation, in a cluster of its own
 	@$(BIN)/dsv-dev demo
 
-test: prerequisites ## Check everything that can be checked: programs, format, lints, generated files, all tests
-	@$(MAKE) build
-	@$(MAKE) programs
-	@$(MAKE) fmt-check
-	@$(MAKE) lint
-	@$(MAKE) verify-generated
+test: build programs fmt-check lint verify-generated ## Check everything that can be checked, with all tests on real parts
 	$(SAY) 'running all tests on a real Kubernetes and real PostgreSQL servers'
 	@cargo test --locked --workspace --no-fail-fast 2>&1 | tee target/test.log || failed=1; \
 	awk '/^test result:/ { passed += $$4; failed += $$6; skipped += $$8 } \
@@ -48,11 +45,11 @@ programs: build ## Build Kubernetes and fetch PostgreSQL for the tests, once per
 fmt: ## Format the code
 	@cargo fmt --all
 
-fmt-check: prerequisites ## Check the format of the code
+fmt-check: ## Check the format of the code
 	$(SAY) 'checking the format'
 	@cargo fmt --all --check
 
-lint: prerequisites ## Check the code with clippy
+lint: ## Check the code with clippy
 	$(SAY) 'checking the code with clippy'
 	@cargo clippy --locked --workspace --all-targets -- -D warnings
 
