@@ -39,8 +39,11 @@ struct Row {
     log: String,
 }
 
-/// Folder of the running cluster.
+/// Folder of the running cluster: `DSV_DEV_DIR`, else `target/dev`.
 fn folder() -> Result<PathBuf> {
+    if let Some(folder) = std::env::var_os("DSV_DEV_DIR") {
+        return Ok(PathBuf::from(folder));
+    }
     Ok(places::target_dir()?.join("dev"))
 }
 

@@ -130,21 +130,21 @@ fn keep(stack: &Stack, folder: &Path) -> Result<()> {
 
 fn write_status(stack: &Stack, folder: &Path) -> Result<()> {
     let mut rows = Vec::new();
-    for process in stack
+    for service in stack
         .cluster()
         .control_plane()
         .iter()
-        .flat_map(|plane| plane.processes())
+        .flat_map(|plane| plane.services())
     {
-        let address = if process.name() == "kube-apiserver" {
+        let address = if service.name() == "kube-apiserver" {
             stack.cluster().url()
         } else {
             "-"
         };
-        let log = process.log_path().display().to_string();
+        let log = service.log_path().display().to_string();
         rows.push(Row {
-            name: process.name().to_owned(),
-            pid: Some(process.pid()),
+            name: service.name().to_owned(),
+            pid: service.pid(),
             address: address.to_owned(),
             log,
         });
