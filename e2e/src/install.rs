@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use serde_json::{Value, json};
 
 use crate::cluster::Cluster;
 use crate::places;
@@ -29,7 +30,7 @@ pub async fn install(cluster: &Cluster) -> Result<()> {
         cluster.kubectl(&["apply", "-f", path])?;
     }
     cluster.kubectl(&["wait", "--for=condition=Established", "crd", "--all", "--timeout=60s"])?;
-    for probe in PROBES {
+    for probe in probes() {
         wait_refused(cluster, &probe).await?;
     }
     Ok(())
@@ -39,33 +40,40 @@ pub async fn install(cluster: &Cluster) -> Result<()> {
 struct Probe {
     policy: &'static str,
     /// On whose behalf; the administrator himself if none.
-    user: Option<&'static str>,
-    manifest: &'static str,
+    user: Option<String>,
+    manifest: Value,
 }
 
-const PROBES: [Probe; 2] = [
-    Probe {
-        policy: "dsv-operator-secrets",
-        user: Some("system:serviceaccount:dsv-system:dsv-operator"),
-        manifest: "{apiVersion: v1, kind: Secret, metadata: {name: dsv-e2e-probe, namespace: dsv-system}}",
-    },
-    Probe {
-        policy: "dsv-operator-leases",
-        user: None,
-        manifest: "{apiVersion: dsv.dev/v1alpha1, kind: CredentialLease, \
-            metadata: {name: dsv-e2e-probe, namespace: dsv-system, finalizers: [dsv.dev/revoke]}, \
-            spec: {dynamicSecret: dsv-e2e-probe, target: {name: dsv-e2e-probe}}}",
-    },
-];
+fn probes() -> [Probe; 2] {
+    let name = "dsv-e2e-probe";
+    [
+        Probe {
+            policy: "dsv-operator-secrets",
+            user: Some(format!("system:serviceaccount:{NAMESPACE}:{SERVICE_ACCOUNT}")),
+            manifest: json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name, "namespace": NAMESPACE}}),
+        },
+        Probe {
+            policy: "dsv-operator-leases",
+            user: None,
+            manifest: json!({
+                "apiVersion": "dsv.dev/v1alpha1",
+                "kind": "CredentialLease",
+                "metadata": {"name": name, "namespace": NAMESPACE, "finalizers": ["dsv.dev/revoke"]},
+                "spec": {"dynamicSecret": name, "target": {"name": name}},
+            }),
+        },
+    ]
+}
 
 /// A new policy takes a few seconds to be in force; until then what it forbids would be allowed.
 async fn wait_refused(cluster: &Cluster, probe: &Probe) -> Result<()> {
     let start = Instant::now();
     let mut args = vec!["create", "--dry-run=server", "-f", "-"];
-    let user = probe.user.map(|user| format!("--as={user}"));
+    let user = probe.user.as_ref().map(|user| format!("--as={user}"));
     args.extend(user.as_deref());
+    let manifest = probe.manifest.to_string();
     loop {
-        let answer = cluster.kubectl_with(&args, probe.manifest);
+        let answer = cluster.kubectl_with(&args, &manifest);
         let refused = answer.as_ref().err().map(|error| format!("{error:#}"));
         if refused.as_deref().is_some_and(|text| text.contains(probe.policy)) {
             return Ok(());

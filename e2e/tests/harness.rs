@@ -10,6 +10,7 @@ use e2e::install;
 use e2e::postgres::{Login, Major, Options, Server, Tls};
 use e2e::run_dir::RunDir;
 use e2e::say::say;
+use serde_json::{Value, json};
 use tokio_postgres::NoTls;
 use tokio_postgres::error::SqlState;
 
@@ -55,17 +56,17 @@ async fn an_installation_fences_the_operator_in_from_its_first_moment() {
         install::NAMESPACE,
         install::SERVICE_ACCOUNT
     );
-    let make = |labels: &str| {
-        let name = "{name: s, namespace: default, labels: {".to_owned() + labels + "}}";
-        let manifest = format!("{{apiVersion: v1, kind: Secret, metadata: {name}}}");
+    let make = |labels: Value| {
+        let metadata = json!({"name": "s", "namespace": "default", "labels": labels});
+        let manifest = json!({"apiVersion": "v1", "kind": "Secret", "metadata": metadata}).to_string();
         cluster.kubectl_with(&["create", &operator, "--dry-run=server", "-f", "-"], &manifest)
     };
-    let refused = make("").unwrap_err();
+    let refused = make(json!({})).unwrap_err();
     assert!(
         format!("{refused:#}").contains("ValidatingAdmissionPolicy"),
         "{refused:#}"
     );
-    make("app.kubernetes.io/managed-by: dsv-operator").unwrap();
+    make(json!({"app.kubernetes.io/managed-by": "dsv-operator"})).unwrap();
     let refused = cluster.kubectl(&["get", "nodes", &operator]).unwrap_err();
     assert!(format!("{refused:#}").contains("Forbidden"), "{refused:#}");
 }
