@@ -22,9 +22,10 @@ use rcgen::KeyPair;
 use crate::certificates::{Authority, Signed, write_private};
 use crate::kubeconfig::Endpoint;
 use crate::ports;
-use crate::process::{Process, Spec};
+use crate::process::Spec;
 use crate::programs::{self, Cluster};
 use crate::run_dir::RunDir;
+use crate::service::Service;
 
 const READY_LIMIT: Duration = Duration::from_secs(90);
 const POLL: Duration = Duration::from_millis(50);
@@ -33,7 +34,6 @@ const SERVICE_ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 1);
 
 /// Writes of people and programs, without bodies; the cluster's own components are left out.
 const AUDIT_POLICY: &str = r#"{"apiVersion":"audit.k8s.io/v1","kind":"Policy","omitStages":["RequestReceived"],"rules":[
-  {"level":"None","userGroups":["system:masters"],"users":["system:apiserver"]},
   {"level":"None","users":["system:apiserver","system:kube-controller-manager"]},
   {"level":"None","userGroups":["system:serviceaccounts:kube-system"]},
   {"level":"Metadata","verbs":["create","update","patch","delete","deletecollection"]},
@@ -42,9 +42,9 @@ const AUDIT_POLICY: &str = r#"{"apiVersion":"audit.k8s.io/v1","kind":"Policy","o
 /// The running control plane. Dropping it ends its processes.
 pub struct ControlPlane {
     // In the order in which they end: first who writes, last who stores.
-    controller_manager: Process,
-    apiserver: Process,
-    etcd: Process,
+    controller_manager: Service,
+    apiserver: Service,
+    etcd: Service,
     dir: PathBuf,
     programs: Cluster,
     endpoint: Endpoint,
@@ -62,18 +62,18 @@ impl ControlPlane {
         let dir = run.subfolder("control-plane")?;
         let files = Files::write(&dir)?;
         let etcd_port = ports::free()?;
-        let etcd = Process::start(&etcd(&programs, &dir, etcd_port)?)?;
-        let apiserver = Process::start(&apiserver(&programs, &dir, etcd_port, files.port))?;
-        let controller_manager = Process::start(&controller_manager(&programs, &dir))?;
         let plane = Self {
-            controller_manager,
-            apiserver,
-            etcd,
+            etcd: Service::new(etcd(&programs, &dir, etcd_port)?),
+            apiserver: Service::new(apiserver(&programs, &dir, etcd_port, files.port)),
+            controller_manager: Service::new(controller_manager(&programs, &dir)),
             dir,
             programs,
             endpoint: files.endpoint,
             _run: run,
         };
+        for service in plane.services() {
+            service.launch()?;
+        }
         plane.wait_ready().await?;
         Ok(plane)
     }
@@ -106,29 +106,27 @@ impl ControlPlane {
         fs::read_to_string(self.dir.join("audit.log")).unwrap_or_default()
     }
 
-    pub fn processes(&self) -> [&Process; 3] {
+    /// Each can be signalled, killed and launched again; a frozen API server (SIGSTOP) is a cluster under a network fault.
+    pub fn services(&self) -> [&Service; 3] {
         [&self.etcd, &self.apiserver, &self.controller_manager]
     }
 
-    /// Stops answering without going away, as a cluster under a network fault does; `SIGCONT` ends it.
-    pub fn signal_apiserver(&self, signal: Signal) -> Result<()> {
-        self.apiserver.signal(signal)
+    pub fn apiserver(&self) -> &Service {
+        &self.apiserver
     }
 
-    /// Ends the API server and starts it again on the same port with the same data.
-    pub async fn restart_apiserver(&mut self) -> Result<()> {
+    /// Ends the API server, if it runs, and starts it again on the same port with the same data.
+    pub async fn restart_apiserver(&self) -> Result<()> {
         self.apiserver.end(Signal::SIGTERM, Duration::from_secs(5));
-        let ports = fs::read_to_string(self.dir.join("ports"))?;
-        let (etcd, own) = ports.split_once(' ').context("the file with the ports is damaged")?;
-        self.apiserver = Process::start(&apiserver(&self.programs, &self.dir, etcd.parse()?, own.parse()?))?;
+        self.apiserver.launch()?;
         self.wait_ready().await
     }
 
     async fn wait_ready(&self) -> Result<()> {
         let start = Instant::now();
         loop {
-            for process in self.processes() {
-                process.check()?;
+            for service in self.services() {
+                service.check()?;
             }
             match self.ready().await {
                 Ok(()) => return Ok(()),
@@ -286,7 +284,6 @@ fn etcd(programs: &Cluster, dir: &Path, port: u16) -> Result<Spec> {
 }
 
 fn apiserver(programs: &Cluster, dir: &Path, etcd_port: u16, port: u16) -> Spec {
-    let _ = fs::write(dir.join("ports"), format!("{etcd_port} {port}"));
     let etcd = format!("--etcd-servers=https://127.0.0.1:{etcd_port}");
     let port = format!("--secure-port={port}");
     let args: [&str; 23] = [

@@ -4,10 +4,10 @@ use std::fmt::Write as _;
 use std::fs;
 use std::os::unix::fs::chown;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, bail};
 use nix::sys::signal::Signal;
 use postgres_protocol::escape::{escape_identifier, escape_literal};
 use tokio_postgres::config::SslMode;
@@ -20,6 +20,7 @@ use crate::ports;
 use crate::process::{Process, Spec};
 use crate::programs::{self, PostgresPrograms};
 use crate::run_dir::RunDir;
+use crate::service::Service;
 
 pub use crate::programs::Major;
 
@@ -64,7 +65,7 @@ impl std::fmt::Debug for Login {
 
 /// A running server. Dropping it ends it.
 pub struct Server {
-    process: Mutex<Option<Process>>,
+    service: Service,
     programs: PostgresPrograms,
     account: Account,
     dir: PathBuf,
@@ -84,7 +85,7 @@ impl Server {
 
     pub async fn start_in(run: Arc<RunDir>, major: Major, options: Options) -> Result<Self> {
         let server = tokio::task::spawn_blocking(move || Self::prepare(run, major, &options)).await??;
-        server.launch()?;
+        server.service.launch()?;
         server.wait_ready().await?;
         Ok(server)
     }
@@ -98,8 +99,12 @@ impl Server {
             password: random_password(),
         };
         let authority = Authority::new("dsv-e2e-postgres")?;
+        let program = programs.bin.join("postgres");
+        let spec = Spec::new("postgres", program, &dir)
+            .args(["-D", "data"])
+            .account(account);
         let server = Self {
-            process: Mutex::new(None),
+            service: Service::new(spec),
             programs,
             account,
             dir,
@@ -172,22 +177,13 @@ impl Server {
         Ok(fs::write(self.data().join("pg_hba.conf"), rules)?)
     }
 
-    fn launch(&self) -> Result<()> {
-        let spec = Spec::new("postgres", self.programs.bin.join("postgres"), &self.dir)
-            .args(["-D", "data"])
-            .account(self.account);
-        let process = Process::start(&spec)?;
-        *self.process.lock().unwrap_or_else(PoisonError::into_inner) = Some(process);
-        Ok(())
-    }
-
     async fn wait_ready(&self) -> Result<()> {
         let start = Instant::now();
         loop {
             match self.connect("postgres").await {
                 Ok(_) => return Ok(()),
                 Err(error) => {
-                    self.check()?;
+                    self.service.check()?;
                     if start.elapsed() > READY_LIMIT {
                         bail!(
                             "PostgreSQL {} does not answer after {READY_LIMIT:?}: {error:#}\n{}",
@@ -199,19 +195,6 @@ impl Server {
             }
             tokio::time::sleep(POLL).await;
         }
-    }
-
-    fn check(&self) -> Result<()> {
-        self.with_process(Process::check)
-            .unwrap_or_else(|| bail!("PostgreSQL {} is stopped", self.major()))
-    }
-
-    fn with_process<T>(&self, act: impl FnOnce(&Process) -> T) -> Option<T> {
-        self.process
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .as_ref()
-            .map(act)
     }
 
     fn hand_over(&self, path: &Path) -> Result<()> {
@@ -240,7 +223,11 @@ impl Server {
     }
 
     pub fn pid(&self) -> Option<i32> {
-        self.with_process(Process::pid)
+        self.service.pid()
+    }
+
+    pub fn tls(&self) -> Tls {
+        self.tls
     }
 
     /// PEM to put into `ca.crt` of a base secret.
@@ -331,31 +318,25 @@ impl Server {
 
     /// Everything the server has logged since it was made: each statement, connection and error.
     pub fn log_text(&self) -> String {
-        fs::read(self.log_path())
-            .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
-            .unwrap_or_default()
+        self.service.log_text()
     }
 
     pub fn log_tail(&self, lines: usize) -> String {
-        crate::process::tail(&self.log_text(), lines)
+        self.service.log_tail(lines)
     }
 
-    pub fn log_path(&self) -> PathBuf {
-        self.dir.join("postgres.log")
+    pub fn log_path(&self) -> &Path {
+        self.service.log_path()
     }
 
     /// Ends all sessions and the server, in good order.
     pub fn stop(&self) {
-        if let Some(process) = self.process.lock().unwrap_or_else(PoisonError::into_inner).take() {
-            process.end(Signal::SIGINT, STOP_LIMIT);
-        }
+        self.service.end(Signal::SIGINT, STOP_LIMIT);
     }
 
     /// `kill -9` of the main process, as the kernel does when memory runs out. Its sessions end by themselves.
     pub fn kill9(&self) {
-        if let Some(process) = self.process.lock().unwrap_or_else(PoisonError::into_inner).take() {
-            process.kill9();
-        }
+        self.service.kill9();
     }
 
     /// Starts a stopped or killed server again: same data, port and logins.
@@ -363,11 +344,11 @@ impl Server {
         self.stop();
         let start = Instant::now();
         loop {
-            self.launch()?;
+            self.service.launch()?;
             match self.wait_ready().await {
                 Ok(()) => return Ok(()),
                 // After kill -9 the new server refuses to start until the last session of the old one is gone.
-                Err(_) if start.elapsed() < READY_LIMIT && !self.with_process(Process::is_running).unwrap_or(false) => {
+                Err(_) if start.elapsed() < READY_LIMIT && !self.service.is_running() => {
                     tokio::time::sleep(POLL).await;
                 }
                 Err(error) => return Err(error),
@@ -377,8 +358,7 @@ impl Server {
 
     /// SIGSTOP freezes the main process (new connections hang), SIGCONT ends that, SIGHUP reads the settings again.
     pub fn signal(&self, signal: Signal) -> Result<()> {
-        self.with_process(|process| process.signal(signal))
-            .ok_or_else(|| anyhow!("PostgreSQL is stopped"))?
+        self.service.signal(signal)
     }
 }
 

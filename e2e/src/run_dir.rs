@@ -157,9 +157,11 @@ fn sweeper(folder: &Path, stdin: Stdio) -> Result<Child> {
     } else {
         ""
     };
+    // Without its comments the script is short enough to be recognised in a list of processes.
+    let script: Vec<&str> = SWEEP.lines().filter(|line| !line.starts_with('#')).collect();
     Command::new("sh")
         .arg("-c")
-        .arg(SWEEP)
+        .arg(script.join("\n"))
         .arg("dsv-sweep")
         .arg(folder)
         .arg(keep)

@@ -1,10 +1,16 @@
 //! What the scenarios may rely on: the servers are real, closed to strangers, and nothing of a run outlives it.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
 use std::time::Instant;
 
-use e2e::control_plane::ControlPlane;
+use e2e::cluster::Cluster;
+use e2e::control_plane::{ControlPlane, run_kubectl};
+use e2e::install;
 use e2e::postgres::{Login, Major, Options, Server, Tls};
+use e2e::run_dir::RunDir;
 use e2e::say::say;
+use serde_json::{Value, json};
 use tokio_postgres::NoTls;
 use tokio_postgres::error::SqlState;
 
@@ -18,9 +24,51 @@ async fn a_control_plane_starts_with_rbac() {
     let token = plane.token("default", "default").await.unwrap();
     let path = plane.kubeconfig().with_file_name("default.kubeconfig");
     plane.endpoint().with_token(&path, &token).unwrap();
-    let denied = e2e::control_plane::run_kubectl(&plane.kubectl(), &path, &["get", "secrets", "-A"], None).unwrap_err();
+    let denied = run_kubectl(&plane.kubectl(), &path, &["get", "secrets", "-A"], None).unwrap_err();
     assert!(format!("{denied:#}").contains("Forbidden"), "{denied:#}");
-    e2e::control_plane::run_kubectl(&plane.kubectl(), &plane.kubeconfig(), &["get", "secrets", "-A"], None).unwrap();
+    run_kubectl(&plane.kubectl(), &plane.kubeconfig(), &["get", "secrets", "-A"], None).unwrap();
+}
+
+#[tokio::test]
+async fn a_killed_api_server_comes_back_with_its_objects() {
+    let plane = ControlPlane::start().await.unwrap();
+    let kubectl = |args: &[&str]| run_kubectl(&plane.kubectl(), &plane.kubeconfig(), args, None);
+    kubectl(&["create", "namespace", "kept"]).unwrap();
+    plane.apiserver().kill9();
+    assert!(kubectl(&["get", "namespace", "kept"]).is_err());
+    plane.restart_apiserver().await.unwrap();
+    kubectl(&["get", "namespace", "kept"]).unwrap();
+    let writes = plane.audit_log();
+    assert!(
+        writes
+            .lines()
+            .any(|line| line.contains("\"verb\":\"create\"") && line.contains("dsv-admin"))
+    );
+    assert!(!writes.contains("\"username\":\"system:apiserver\""));
+}
+
+#[tokio::test]
+async fn an_installation_fences_the_operator_in_from_its_first_moment() {
+    let cluster = Cluster::start(RunDir::of_this_process().unwrap()).await.unwrap();
+    install::install(&cluster).await.unwrap();
+    let operator = format!(
+        "--as=system:serviceaccount:{}:{}",
+        install::NAMESPACE,
+        install::SERVICE_ACCOUNT
+    );
+    let make = |labels: Value| {
+        let metadata = json!({"name": "s", "namespace": "default", "labels": labels});
+        let manifest = json!({"apiVersion": "v1", "kind": "Secret", "metadata": metadata}).to_string();
+        cluster.kubectl_with(&["create", &operator, "--dry-run=server", "-f", "-"], &manifest)
+    };
+    let refused = make(json!({})).unwrap_err();
+    assert!(
+        format!("{refused:#}").contains("ValidatingAdmissionPolicy"),
+        "{refused:#}"
+    );
+    make(json!({"app.kubernetes.io/managed-by": "dsv-operator"})).unwrap();
+    let refused = cluster.kubectl(&["get", "nodes", &operator]).unwrap_err();
+    assert!(format!("{refused:#}").contains("Forbidden"), "{refused:#}");
 }
 
 #[tokio::test]

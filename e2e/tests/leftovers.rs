@@ -1,5 +1,7 @@
 //! Nothing of a run outlives it, however it ends.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -54,7 +56,8 @@ fn victim() -> (Child, Vec<PathBuf>) {
         }
         folders.extend(line.strip_prefix("folder ").map(PathBuf::from));
     }
-    panic!("the victim ended before it was ready");
+    let status = child.wait().unwrap();
+    panic!("the victim ended ({status}) before it was ready");
 }
 
 /// How many processes have their working directory in one of the folders.
@@ -70,12 +73,10 @@ fn working_in(folders: &[PathBuf]) -> usize {
 
 /// The System V memory segment of the PostgreSQL in one of the folders, as its `postmaster.pid` names it.
 fn segment_in(folders: &[PathBuf]) -> String {
-    let children = folders
+    let mut children = folders
         .iter()
         .flat_map(|folder| fs::read_dir(folder).unwrap().flatten());
-    let text = children
-        .filter_map(|child| fs::read_to_string(child.path().join("data/postmaster.pid")).ok())
-        .next();
+    let text = children.find_map(|child| fs::read_to_string(child.path().join("data/postmaster.pid")).ok());
     let text = text.expect("a running PostgreSQL has a postmaster.pid");
     text.lines()
         .nth(6)

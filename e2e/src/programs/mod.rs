@@ -15,7 +15,19 @@ use sha2::{Digest, Sha256};
 pub use cluster::{Cluster, cluster};
 pub use postgres::{Major, PostgresPrograms, postgres};
 
+use crate::places::Account;
 use crate::say::say;
+
+/// Makes sure that everything the tests start is there: Kubernetes and every promised release of PostgreSQL.
+pub fn all() -> Result<()> {
+    let cluster = cluster()?;
+    say(format!("Kubernetes is in {}", cluster.dir.display()));
+    for major in Major::ALL {
+        let programs = postgres(major, Account::for_postgres())?;
+        say(format!("PostgreSQL {major} is in {}", programs.bin.display()));
+    }
+    Ok(())
+}
 
 /// The folder `base/name`, made by `make` unless it is there with all `files`.
 fn entry(base: &Path, name: &str, files: &[&str], make: impl FnOnce(&Path) -> Result<()>) -> Result<PathBuf> {

@@ -1,0 +1,69 @@
+# What people and CI run. `make` alone lists it.
+
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+MAKEFLAGS += --no-print-directory
+.DEFAULT_GOAL := help
+# The order of prerequisites is the order of the steps.
+.NOTPARALLEL:
+
+BIN := $(or $(CARGO_TARGET_DIR),target)/debug
+SAY := @printf '\n== %s\n'
+
+.PHONY: help demo test up down status build programs fmt fmt-check lint crds verify-generated prerequisites
+
+help: ## Show what can be made
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: build ## Show one credential from issue to revocation, in a cluster of its own
+	@$(BIN)/dsv-dev demo
+
+test: build programs fmt-check lint verify-generated ## Check everything that can be checked, with all tests on real parts
+	$(SAY) 'running all tests on a real Kubernetes and real PostgreSQL servers'
+	@cargo test --locked --workspace --no-fail-fast 2>&1 | tee target/test.log || failed=1; \
+	awk '/^test result:/ { passed += $$4; failed += $$6; skipped += $$8 } \
+		END { printf "\n%d passed, %d failed, %d skipped\n", passed, failed, skipped }' target/test.log; \
+	exit $${failed:-0}
+
+up: build ## Start a local Kubernetes with the operator and PostgreSQL, and leave it running (POSTGRES=18 for another release)
+	@$(BIN)/dsv-dev up $(if $(POSTGRES),--postgres $(POSTGRES))
+
+status: ## Show what `make up` runs
+	@$(BIN)/dsv-dev status
+
+down: ## End what `make up` started
+	@$(BIN)/dsv-dev down
+
+build: prerequisites ## Build the programs of this project
+	$(SAY) 'building the programs of this project'
+	@cargo build --locked --workspace --bins
+
+programs: build ## Build Kubernetes and fetch PostgreSQL for the tests, once per machine
+	$(SAY) 'making sure that Kubernetes and PostgreSQL 15 to 18 are there'
+	@$(BIN)/dsv-dev programs
+
+fmt: ## Format the code
+	@cargo fmt --all
+
+fmt-check: ## Check the format of the code
+	$(SAY) 'checking the format'
+	@cargo fmt --all --check
+
+lint: ## Check the code with clippy
+	$(SAY) 'checking the code with clippy'
+	@cargo clippy --locked --workspace --all-targets -- -D warnings
+
+crds: build ## Write the definitions and rights below crds/ and config/rbac/ anew
+	@$(BIN)/dsv-operator crd --dir crds
+	@$(BIN)/dsv-operator rbac --dir config/rbac
+
+verify-generated: build ## Check that crds/ and config/rbac/ are what the code says
+	$(SAY) 'comparing crds/ and config/rbac/ with what the code generates'
+	@rm -rf target/generated
+	@$(BIN)/dsv-operator crd --dir target/generated/crds
+	@$(BIN)/dsv-operator rbac --dir target/generated/rbac
+	@diff -ru crds target/generated/crds && diff -ru config/rbac target/generated/rbac \
+		|| { echo 'generated files differ from the code: run `make crds` and commit the result' >&2; exit 1; }
+
+prerequisites:
+	@command -v cargo >/dev/null || { echo 'Rust is needed: there is no `cargo` on the PATH' >&2; exit 1; }

@@ -1,0 +1,139 @@
+//! Processes of `dsv-operator`.
+
+use std::fs;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::ops::Deref;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Result;
+use nix::sys::signal::Signal;
+
+use crate::cluster::Cluster;
+use crate::health;
+use crate::install::{NAMESPACE, SERVICE_ACCOUNT};
+use crate::places;
+use crate::ports;
+use crate::process::Spec;
+use crate::run_dir::RunDir;
+use crate::service::Service;
+
+/// Name of the installation under test.
+pub const RELEASE: &str = "dsv";
+const READY_LIMIT: Duration = Duration::from_mins(1);
+const END_LIMIT: Duration = Duration::from_secs(15);
+
+/// One replica. Dropping it kills it. Signals, log and process number come from [`Service`].
+pub struct Operator {
+    service: Service,
+    health: SocketAddr,
+    channel: SocketAddr,
+    _run: Arc<RunDir>,
+}
+
+impl Deref for Operator {
+    type Target = Service;
+
+    fn deref(&self) -> &Service {
+        &self.service
+    }
+}
+
+impl Operator {
+    /// Starts `replicas` of them for one installation; all are ready, one of them leads. `more` are further arguments.
+    pub async fn start_all(run: &Arc<RunDir>, cluster: &Cluster, replicas: usize, more: &[&str]) -> Result<Vec<Self>> {
+        let mut channels = Vec::new();
+        for _ in 0..replicas {
+            channels.push(loopback(ports::free()?));
+        }
+        let endpoint = channels.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
+        let mut operators = Vec::new();
+        for (number, channel) in channels.into_iter().enumerate() {
+            let identity = format!("op-{}", number + 1);
+            let dir = run.subfolder(&identity)?;
+            let kubeconfig = dir.join("kubeconfig");
+            cluster
+                .service_account_kubeconfig(NAMESPACE, SERVICE_ACCOUNT, &kubeconfig)
+                .await?;
+            let health = loopback(ports::free()?);
+            let spec = spec(&dir, &identity, channel, health, &endpoint)?.args(more);
+            let operator = Self {
+                service: Service::new(spec),
+                health,
+                channel,
+                _run: Arc::clone(run),
+            };
+            operator.launch()?;
+            operators.push(operator);
+        }
+        for operator in &operators {
+            operator.wait_ready().await?;
+        }
+        Ok(operators)
+    }
+
+    pub async fn wait_ready(&self) -> Result<()> {
+        health::wait_ready(&self.service, self.health, READY_LIMIT).await
+    }
+
+    /// Ends it in good order: it gives leadership back.
+    pub fn stop(&self) -> bool {
+        self.end(Signal::SIGTERM, END_LIMIT)
+    }
+
+    /// Starts it again under the same identity and addresses, after `stop` or `kill9`.
+    pub async fn restart(&self) -> Result<()> {
+        self.launch()?;
+        self.wait_ready().await
+    }
+
+    /// Where engines connect.
+    pub fn channel(&self) -> SocketAddr {
+        self.channel
+    }
+
+    /// Where `/readyz`, `/livez` and `/metrics` are.
+    pub fn health(&self) -> SocketAddr {
+        self.health
+    }
+
+    /// The text of `/metrics`.
+    pub async fn metrics(&self) -> Result<String> {
+        Ok(health::get(self.health, "/metrics").await?.1)
+    }
+}
+
+fn spec(dir: &Path, identity: &str, channel: SocketAddr, health: SocketAddr, endpoint: &str) -> Result<Spec> {
+    let filter = std::env::var("RUST_LOG").unwrap_or_else(|_| "info,dsv=debug".to_owned());
+    // No home folder of ours: only the kubeconfig given here may count.
+    fs::create_dir(dir.join("home"))?;
+    let home = dir.join("home").to_string_lossy().into_owned();
+    Ok(Spec::new(identity, places::own_program("dsv-operator")?, dir)
+        .args([
+            "run",
+            "--namespace",
+            NAMESPACE,
+            "--release",
+            RELEASE,
+            "--identity",
+            identity,
+            "--log-format",
+            "text",
+        ])
+        .args([
+            "--channel-addr",
+            &channel.to_string(),
+            "--health-addr",
+            &health.to_string(),
+            "--engine-endpoint",
+            endpoint,
+        ])
+        .env("KUBECONFIG", dir.join("kubeconfig").to_string_lossy())
+        .env("HOME", home)
+        .env("RUST_LOG", filter))
+}
+
+pub(crate) fn loopback(port: u16) -> SocketAddr {
+    SocketAddr::from((Ipv4Addr::LOCALHOST, port))
+}

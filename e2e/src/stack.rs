@@ -1,0 +1,290 @@
+//! Everything together: a cluster with the product installed, PostgreSQL, operators, and engines where asked for.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::path::PathBuf;
+use std::sync::{Arc, LazyLock};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, anyhow};
+use k8s_openapi::api::core::v1::Secret;
+use kube::Client;
+use kube::api::Api;
+use serde_json::{Value, json};
+use tokio::runtime::Runtime;
+use tokio::sync::OnceCell;
+
+use crate::cluster::{Cluster, EXTERNAL};
+use crate::diagnosis;
+use crate::engine::Engine;
+use crate::engine_runner::EngineRunner;
+use crate::install;
+use crate::operator::Operator;
+use crate::postgres::{Login, Major, Options, Server, Tls};
+use crate::run_dir::RunDir;
+use crate::sample;
+use crate::say::say;
+
+const POLL: Duration = Duration::from_millis(100);
+const REGISTRATION_LIMIT: Duration = Duration::from_secs(30);
+/// Marks the namespaces that scenarios made.
+const LABEL: &str = "dsv.dev/e2e";
+
+/// What a stack consists of.
+#[derive(Clone, Debug)]
+pub struct Shape {
+    pub operators: usize,
+    /// Further arguments of every operator.
+    pub operator_args: Vec<String>,
+    pub postgres: Major,
+    pub options: Options,
+    /// Whether engine Deployments are run as processes.
+    pub node: bool,
+}
+
+impl Default for Shape {
+    fn default() -> Self {
+        Self {
+            operators: 1,
+            operator_args: Vec::new(),
+            postgres: Major::of_this_machine(),
+            options: Options {
+                tls: Tls::Offered,
+                ..Options::default()
+            },
+            node: false,
+        }
+    }
+}
+
+/// A running stack with the sample database `orders` in it.
+pub struct Stack {
+    // In the order in which they end.
+    runner: Option<EngineRunner>,
+    operators: Vec<Operator>,
+    postgres: Server,
+    issuer: Login,
+    cluster: Cluster,
+    run: Arc<RunDir>,
+}
+
+/// The runtime of the shared stack. A test's own runtime ends with the test and would take the watches along.
+static BACKGROUND: LazyLock<std::io::Result<Runtime>> = LazyLock::new(Runtime::new);
+static SHARED: OnceCell<Stack> = OnceCell::const_new();
+
+impl Stack {
+    /// One stack for all tests of a test program: one operator, a node, the machine's PostgreSQL.
+    pub async fn shared() -> Result<&'static Self> {
+        SHARED
+            .get_or_try_init(|| async {
+                let runtime = BACKGROUND.as_ref().map_err(|error| anyhow!("no runtime: {error}"))?;
+                runtime
+                    .spawn(Self::start(Shape {
+                        node: true,
+                        ..Shape::default()
+                    }))
+                    .await?
+            })
+            .await
+    }
+
+    /// A stack of its own, in the run folder of this process.
+    pub async fn start(shape: Shape) -> Result<Self> {
+        Self::start_in(RunDir::of_this_process()?, shape).await
+    }
+
+    pub async fn start_in(run: Arc<RunDir>, shape: Shape) -> Result<Self> {
+        say(format!("starting Kubernetes and PostgreSQL {}", shape.postgres));
+        let (cluster, postgres) = tokio::try_join!(
+            Cluster::start(Arc::clone(&run)),
+            Server::start_in(Arc::clone(&run), shape.postgres, shape.options.clone()),
+        )?;
+        let issuer = sample::fill(&postgres).await?;
+        say("installing definitions, rights and admission policies");
+        install::install(&cluster).await?;
+        remove_leftovers(&cluster)?;
+        let runner = if shape.node {
+            Some(EngineRunner::start(Arc::clone(&run), cluster.client().await?))
+        } else {
+            None
+        };
+        say(format!("starting {} operator(s)", shape.operators));
+        let args: Vec<&str> = shape.operator_args.iter().map(String::as_str).collect();
+        let operators = Operator::start_all(&run, &cluster, shape.operators, &args).await?;
+        Ok(Self {
+            runner,
+            operators,
+            postgres,
+            issuer,
+            cluster,
+            run,
+        })
+    }
+
+    pub fn cluster(&self) -> &Cluster {
+        &self.cluster
+    }
+
+    pub fn postgres(&self) -> &Server {
+        &self.postgres
+    }
+
+    /// The login in the sample's base secret.
+    pub fn issuer(&self) -> &Login {
+        &self.issuer
+    }
+
+    pub fn operators(&self) -> &[Operator] {
+        &self.operators
+    }
+
+    /// The stand-in for the node, if this stack has one.
+    pub fn runner(&self) -> Option<&EngineRunner> {
+        self.runner.as_ref()
+    }
+
+    pub fn run(&self) -> &Arc<RunDir> {
+        &self.run
+    }
+
+    pub fn kubeconfig(&self) -> PathBuf {
+        self.cluster.kubeconfig()
+    }
+
+    /// An administrator's client for the calling test; it must not be kept longer than the test's runtime.
+    pub async fn client(&self) -> Result<Client> {
+        self.cluster.client().await
+    }
+
+    pub fn kubectl(&self, args: &[&str]) -> Result<String> {
+        self.cluster.kubectl(args)
+    }
+
+    pub fn apply(&self, manifest: &Value) -> Result<String> {
+        self.cluster.apply(&manifest.to_string())
+    }
+
+    /// A new namespace `<prefix>-<random>` with further labels, which goes when the answer is dropped.
+    pub fn namespace(&self, prefix: &str, labels: &[(&str, &str)]) -> Result<Namespace<'_>> {
+        let name = format!("{prefix}-{:08x}", rand::random::<u32>());
+        let all = labels.iter().copied().chain([(LABEL, "true")]).collect();
+        self.apply(&sample::namespace(&name, &all))?;
+        Ok(Namespace { name, stack: self })
+    }
+
+    /// Puts the sample's base secret and pool into `namespace`; with `replicas` the operator makes engines for it.
+    pub fn sample(&self, namespace: &str, replicas: Option<u32>) -> Result<()> {
+        let secret = sample::base_secret(
+            namespace,
+            sample::BASE_SECRET,
+            &self.postgres,
+            &self.issuer,
+            sample::ORDERS,
+        );
+        self.cluster
+            .apply(&sample::list(&[secret, sample::pool(namespace, replicas)]))?;
+        Ok(())
+    }
+
+    /// Writes an `Engine`, waits for its registration Secret and starts the program with it, as a user does elsewhere.
+    pub async fn engine(&self, namespace: &str, pool: &str, name: &str) -> Result<Engine> {
+        self.apply(&json!({
+            "apiVersion": "dsv.dev/v1alpha1",
+            "kind": "Engine",
+            "metadata": {"name": name, "namespace": namespace},
+            "spec": {"pool": pool},
+        }))?;
+        let registration = self.registration(namespace, name).await?;
+        let engine = Engine::start(&self.run, &format!("{namespace}-{name}"), &registration)?;
+        engine.wait_ready().await?;
+        Ok(engine)
+    }
+
+    /// The environment in the registration Secret of an Engine, once the operator has made it.
+    pub async fn registration(&self, namespace: &str, engine: &str) -> Result<BTreeMap<String, String>> {
+        let secrets = Api::<Secret>::namespaced(self.client().await?, namespace);
+        let name = format!("{engine}-registration");
+        let what = format!("the operator makes the Secret {name}");
+        let data = self
+            .eventually(&what, REGISTRATION_LIMIT, || async {
+                Ok(secrets.get_opt(&name).await?.and_then(|secret| secret.data))
+            })
+            .await?;
+        let text = |(key, value): (String, k8s_openapi::ByteString)| Ok((key, String::from_utf8(value.0)?));
+        data.into_iter().map(text).collect()
+    }
+
+    /// Asks again and again until `check` has an answer. `None` and errors both mean "not yet"; after `limit` the error
+    /// tells the last of them and shows the objects, the events and the ends of all logs.
+    pub async fn eventually<T, F>(&self, what: &str, limit: Duration, mut check: impl FnMut() -> F) -> Result<T>
+    where
+        F: Future<Output = Result<Option<T>>>,
+    {
+        let start = Instant::now();
+        loop {
+            let why = match tokio::time::timeout(limit, check()).await {
+                Ok(Ok(Some(answer))) => return Ok(answer),
+                Ok(Ok(None)) => "it is not so yet".to_owned(),
+                Ok(Err(error)) => format!("{error:#}"),
+                Err(_) => "the question itself was not answered".to_owned(),
+            };
+            if start.elapsed() >= limit {
+                return Err(anyhow!("{}", self.report(what)))
+                    .with_context(|| format!("waited {limit:?} for this: {what}; at last: {why}"));
+            }
+            tokio::time::sleep(POLL).await;
+        }
+    }
+
+    /// Ends all of it in good order: leadership is given back, PostgreSQL writes its last checkpoint.
+    pub fn shut_down(self) {
+        drop(self.runner);
+        for operator in &self.operators {
+            operator.stop();
+        }
+        self.postgres.stop();
+    }
+
+    /// Objects, events and logs as text, for a failure.
+    pub fn report(&self, title: &str) -> String {
+        let mut logs: Vec<(String, String)> = self
+            .operators
+            .iter()
+            .map(|operator| (operator.name().to_owned(), operator.log_text()))
+            .collect();
+        logs.extend(self.runner.iter().flat_map(|runner| runner.log_tails(200)));
+        logs.push(("postgres".to_owned(), self.postgres.log_text()));
+        diagnosis::report(&self.cluster, title, &logs)
+    }
+}
+
+/// A namespace of one test. Dropping it deletes it, without waiting.
+pub struct Namespace<'a> {
+    name: String,
+    stack: &'a Stack,
+}
+
+impl std::ops::Deref for Namespace<'_> {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        &self.name
+    }
+}
+
+impl Drop for Namespace<'_> {
+    fn drop(&mut self) {
+        // After a failure the objects stay as they are, for the report of another test or for looking at.
+        if !std::thread::panicking() {
+            let _ = self.stack.kubectl(&["delete", "namespace", &self.name, "--wait=false"]);
+        }
+    }
+}
+
+/// On a cluster that lives on, the namespaces of killed runs are still there.
+fn remove_leftovers(cluster: &Cluster) -> Result<()> {
+    if std::env::var_os(EXTERNAL).is_some() {
+        cluster.kubectl(&["delete", "namespace", "-l", LABEL, "--ignore-not-found", "--wait=false"])?;
+    }
+    Ok(())
+}
