@@ -8,3 +8,4 @@ pub mod channel;
 pub mod cluster;
 pub mod keys;
 pub mod plan;
+pub mod telemetry;
