@@ -11,3 +11,4 @@ pub mod engine;
 pub mod keys;
 pub mod plan;
 pub mod postgres;
+pub mod telemetry;

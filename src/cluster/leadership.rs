@@ -11,6 +11,7 @@ mod tenure;
 
 use crate::api::lease::Maker;
 use crate::api::names::OPERATOR;
+use crate::telemetry::logs::chain;
 use judge::{Sight, Verdict, judge};
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
@@ -297,11 +298,11 @@ impl Candidate {
     /// Says once that the record cannot be read or written, not every second.
     fn report(&mut self, error: &Error) {
         let again = self.failing && self.held.is_none();
-        let error: &dyn std::error::Error = error;
+        let error = chain(error);
         if again {
-            tracing::debug!(error, "still no leadership");
+            tracing::debug!(%error, "still no leadership");
         } else {
-            tracing::warn!(error, "leadership is in question");
+            tracing::warn!(%error, "leadership is in question");
         }
         self.failing = true;
     }

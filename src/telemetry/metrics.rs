@@ -1,0 +1,411 @@
+//! What the operator counts. Names and labels are an interface: dashboards and alerts read them.
+
+use crate::api::lease::Phase;
+use crate::channel::frames::{Outcome, Task};
+use prometheus_client::encoding::text::encode;
+use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::metrics::info::Info;
+use prometheus_client::registry::Registry;
+use std::time::Duration;
+
+/// Of the text that [`text`] makes.
+pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+/// From an account that is made at once to one that waits for an engine, in seconds.
+const ISSUE_SECONDS: [f64; 11] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 20.0, 60.0];
+/// From an account that goes at once to one that somebody has to free, in seconds.
+const REVOKE_SECONDS: [f64; 11] = [0.01, 0.025, 0.05, 0.1, 0.5, 1.0, 5.0, 30.0, 300.0, 3600.0, 86400.0];
+
+/// An enum whose values are words of a label.
+macro_rules! label {
+    ($(#[doc = $doc:literal])+ $name:ident { $($(#[doc = $about:literal])+ $value:ident = $word:literal,)+ }) => {
+        $(#[doc = $doc])+
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        pub enum $name { $($(#[doc = $about])+ $value,)+ }
+
+        impl $name {
+            /// Every value.
+            pub const EVERY: &[Self] = &[$(Self::$value,)+];
+
+            /// The word.
+            pub fn as_str(self) -> &'static str {
+                match self { $(Self::$value => $word,)+ }
+            }
+        }
+
+        impl EncodeLabelValue for $name {
+            fn encode(&self, encoder: &mut LabelValueEncoder) -> Result<(), std::fmt::Error> {
+                EncodeLabelValue::encode(&self.as_str(), encoder)
+            }
+        }
+    };
+}
+
+label! {
+    /// Kind of a task.
+    TaskKind {
+        /// Answer.
+        Echo = "echo",
+        /// Look at a server.
+        Probe = "probe",
+        /// Make accounts.
+        Issue = "issue",
+        /// Make accounts gone.
+        Revoke = "revoke",
+        /// Remove a group.
+        DropGroup = "drop_group",
+        /// Of a later release.
+        Other = "other",
+    }
+}
+
+label! {
+    /// What became of a task.
+    TaskOutcome {
+        /// Done.
+        Done = "done",
+        /// Not done.
+        Failed = "failed",
+        /// The answer was lost.
+        Unknown = "unknown",
+        /// The engine does not know the kind.
+        Unsupported = "unsupported",
+        /// No engine was there to be asked.
+        NotSent = "not_sent",
+    }
+}
+
+label! {
+    /// Where a lease stands.
+    LeasePhase {
+        /// Nothing is in the database yet.
+        Pending = "pending",
+        /// Valid.
+        Issued = "issued",
+        /// Being taken back.
+        Revoking = "revoking",
+        /// It resists.
+        Blocked = "blocked",
+        /// Nothing was made.
+        Refused = "refused",
+    }
+}
+
+label! {
+    /// Kind of an object in the cluster.
+    ObjectKind {
+        /// `DynamicSecret`.
+        DynamicSecret = "dynamic_secret",
+        /// `CredentialLease`.
+        CredentialLease = "credential_lease",
+        /// `EnginePool`.
+        EnginePool = "engine_pool",
+        /// `Engine`.
+        Engine = "engine",
+        /// A Secret with a credential.
+        CredentialSecret = "credential_secret",
+        /// A Secret of the operator's own: keys, registrations, server records.
+        OwnSecret = "own_secret",
+        /// Deployment of a managed engine.
+        Deployment = "deployment",
+        /// The operator's own pod.
+        Pod = "pod",
+        /// Event.
+        Event = "event",
+    }
+}
+
+label! {
+    /// Kind of a write.
+    Verb {
+        /// POST.
+        Create = "create",
+        /// PUT.
+        Update = "update",
+        /// PATCH.
+        Patch = "patch",
+        /// PUT or PATCH of the status.
+        Status = "status",
+        /// DELETE.
+        Delete = "delete",
+    }
+}
+
+label! {
+    /// Which controller.
+    Controller {
+        /// Of dynamic secrets.
+        DynamicSecret = "dynamic_secret",
+        /// Of leases.
+        CredentialLease = "credential_lease",
+        /// Of pools.
+        EnginePool = "engine_pool",
+        /// Of engines.
+        Engine = "engine",
+        /// The audit of what lies in the databases.
+        Inventory = "inventory",
+        /// The search for Secrets whose lease is gone.
+        Sweep = "sweep",
+    }
+}
+
+label! {
+    /// How a reconcile ended.
+    ReconcileOutcome {
+        /// Nothing is left to do for now.
+        Settled = "settled",
+        /// It waits for somebody or something.
+        Waiting = "waiting",
+        /// It failed and is tried again.
+        Failed = "failed",
+        /// It took too long and was cut off.
+        TimedOut = "timed_out",
+    }
+}
+
+impl From<&Task> for TaskKind {
+    fn from(task: &Task) -> Self {
+        match task {
+            Task::Echo => Self::Echo,
+            Task::Probe { .. } => Self::Probe,
+            Task::Issue { .. } => Self::Issue,
+            Task::Revoke { .. } => Self::Revoke,
+            Task::DropGroup { .. } => Self::DropGroup,
+            Task::Unknown => Self::Other,
+        }
+    }
+}
+
+impl From<&Outcome> for TaskOutcome {
+    fn from(outcome: &Outcome) -> Self {
+        match outcome {
+            Outcome::Done { .. } => Self::Done,
+            Outcome::Failed(_) => Self::Failed,
+            Outcome::Unknown { .. } => Self::Unknown,
+            Outcome::Unsupported => Self::Unsupported,
+        }
+    }
+}
+
+impl From<Phase> for LeasePhase {
+    fn from(phase: Phase) -> Self {
+        match phase {
+            Phase::Pending => Self::Pending,
+            Phase::Issued => Self::Issued,
+            Phase::Revoking => Self::Revoking,
+            Phase::Blocked => Self::Blocked,
+            Phase::Refused => Self::Refused,
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Tasks {
+    kind: TaskKind,
+    outcome: TaskOutcome,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Leases {
+    phase: LeasePhase,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Writes {
+    kind: ObjectKind,
+    verb: Verb,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Reconciles {
+    controller: Controller,
+    outcome: ReconcileOutcome,
+}
+
+/// The operator's metrics; clones share their values.
+#[derive(Debug, Clone)]
+pub struct Metrics {
+    tasks: Family<Tasks, Counter>,
+    leases: Family<Leases, Gauge>,
+    blocked: Gauge,
+    issue: Histogram,
+    revoke: Histogram,
+    engines: Gauge,
+    writes: Family<Writes, Counter>,
+    reconciles: Family<Reconciles, Counter>,
+    leader: Gauge,
+}
+
+/// An empty registry; every part of the program registers its metrics in it before it is served.
+pub fn registry() -> Registry {
+    let mut registry = Registry::default();
+    let build = [
+        ("version", env!("CARGO_PKG_VERSION")),
+        ("commit", super::logs::commit()),
+    ];
+    registry.register("dsv_build", "Which build runs", Info::new(build));
+    registry
+}
+
+/// Everything in the text format that Prometheus reads.
+pub fn text(registry: &Registry) -> Result<String, std::fmt::Error> {
+    let mut text = String::new();
+    encode(&mut text, registry)?;
+    Ok(text)
+}
+
+impl Metrics {
+    /// Registers the operator's metrics under `dsv_...`.
+    pub fn new(registry: &mut Registry) -> Self {
+        let new = Self {
+            tasks: Family::default(),
+            leases: Family::default(),
+            blocked: Gauge::default(),
+            issue: Histogram::new(ISSUE_SECONDS),
+            revoke: Histogram::new(REVOKE_SECONDS),
+            engines: Gauge::default(),
+            writes: Family::default(),
+            reconciles: Family::default(),
+            leader: Gauge::default(),
+        };
+        new.register(registry.sub_registry_with_prefix("dsv"));
+        // A gauge that is absent looks like one that was forgotten; so every phase is there from the start.
+        new.leases(std::iter::empty());
+        new
+    }
+
+    fn register(&self, registry: &mut Registry) {
+        registry.register("tasks", "Tasks for engines by kind and outcome", self.tasks.clone());
+        registry.register("leases", "Leases on the books by phase", self.leases.clone());
+        registry.register(
+            "blocked_leases",
+            "Accounts that cannot be dropped until somebody acts; their login is cut",
+            self.blocked.clone(),
+        );
+        registry.register(
+            "issue_seconds",
+            "Time from a lease's claim to its delivery",
+            self.issue.clone(),
+        );
+        registry.register(
+            "revoke_seconds",
+            "Time from a lease's end to the proof that its account is gone",
+            self.revoke.clone(),
+        );
+        registry.register(
+            "engines_connected",
+            "Engines with a session at this replica",
+            self.engines.clone(),
+        );
+        registry.register(
+            "api_writes",
+            "Writes to the API server by kind and verb",
+            self.writes.clone(),
+        );
+        registry.register(
+            "reconciles",
+            "Reconciles by controller and outcome",
+            self.reconciles.clone(),
+        );
+        registry.register("leader", "1 while this replica leads", self.leader.clone());
+    }
+
+    /// A task ended.
+    pub fn task(&self, kind: TaskKind, outcome: TaskOutcome) {
+        self.tasks.get_or_create(&Tasks { kind, outcome }).inc();
+    }
+
+    /// The phases of all leases on the books. What is not among them counts zero.
+    pub fn leases(&self, phases: impl IntoIterator<Item = Phase>) {
+        let phases: Vec<LeasePhase> = phases.into_iter().map(LeasePhase::from).collect();
+        for &phase in LeasePhase::EVERY {
+            let count = phases.iter().filter(|seen| **seen == phase).count();
+            let count = i64::try_from(count).unwrap_or(i64::MAX);
+            self.leases.get_or_create(&Leases { phase }).set(count);
+            if phase == LeasePhase::Blocked {
+                self.blocked.set(count);
+            }
+        }
+    }
+
+    /// A lease was delivered; the time since its claim.
+    pub fn issued(&self, took: Duration) {
+        self.issue.observe(took.as_secs_f64());
+    }
+
+    /// An account is proven gone; the time since its lease ended.
+    pub fn revoked(&self, took: Duration) {
+        self.revoke.observe(took.as_secs_f64());
+    }
+
+    /// How many engines have a session here.
+    pub fn engines_connected(&self, count: usize) {
+        self.engines.set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+
+    /// A write to the API server was sent.
+    pub fn api_write(&self, kind: ObjectKind, verb: Verb) {
+        self.writes.get_or_create(&Writes { kind, verb }).inc();
+    }
+
+    /// A reconcile ended.
+    pub fn reconciled(&self, controller: Controller, outcome: ReconcileOutcome) {
+        self.reconciles.get_or_create(&Reconciles { controller, outcome }).inc();
+    }
+
+    /// Whether this replica leads.
+    pub fn leading(&self, leads: bool) {
+        self.leader.set(leads.into());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_metric_has_the_name_that_dashboards_read() {
+        let mut registry = registry();
+        let metrics = Metrics::new(&mut registry);
+        metrics.task(TaskKind::DropGroup, TaskOutcome::Unknown);
+        metrics.leases([Phase::Issued, Phase::Issued, Phase::Blocked]);
+        metrics.issued(Duration::from_millis(20));
+        metrics.revoked(Duration::from_secs(4000));
+        metrics.engines_connected(3);
+        metrics.api_write(ObjectKind::CredentialSecret, Verb::Create);
+        metrics.reconciled(Controller::CredentialLease, ReconcileOutcome::TimedOut);
+        metrics.leading(true);
+        let text = text(&registry).unwrap();
+        for line in [
+            "dsv_tasks_total{kind=\"drop_group\",outcome=\"unknown\"} 1",
+            "dsv_leases{phase=\"issued\"} 2",
+            "dsv_leases{phase=\"blocked\"} 1",
+            "dsv_leases{phase=\"pending\"} 0",
+            "dsv_blocked_leases 1",
+            "dsv_issue_seconds_bucket{le=\"0.01\"} 0",
+            "dsv_issue_seconds_bucket{le=\"0.025\"} 1",
+            "dsv_revoke_seconds_sum 4000.0",
+            "dsv_engines_connected 3",
+            "dsv_api_writes_total{kind=\"credential_secret\",verb=\"create\"} 1",
+            "dsv_reconciles_total{controller=\"credential_lease\",outcome=\"timed_out\"} 1",
+            "dsv_leader 1",
+        ] {
+            assert!(text.lines().any(|l| l == line), "{line} is not in\n{text}");
+        }
+        assert!(text.contains("dsv_build_info{version="), "{text}");
+    }
+
+    #[test]
+    fn a_phase_that_nobody_is_in_any_more_counts_zero() {
+        let mut registry = registry();
+        let metrics = Metrics::new(&mut registry);
+        metrics.leases([Phase::Blocked]);
+        metrics.leases([Phase::Revoking]);
+        let text = text(&registry).unwrap();
+        assert!(text.contains("dsv_blocked_leases 0"), "{text}");
+        assert!(text.contains("dsv_leases{phase=\"blocked\"} 0"), "{text}");
+    }
+}
