@@ -2,9 +2,12 @@
 
 use crate::on_each_release;
 use crate::world::{PATIENCE, World, failure};
-use dsv::channel::frames::{FailureClass, Outcome, SslMode};
+use dsv::channel::frames::{FailureClass, Outcome, ServerLogin, SslMode};
 use dsv::keys::SecretText;
+use e2e::certificates::{Authority, Signed};
 use e2e::postgres::{Major, Options, Server, Tls};
+use nix::sys::signal::Signal;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,7 +19,7 @@ on_each_release! {
 async fn transport_security_is_what_sslmode_says(major: Major) {
     let world = World::new(major).await;
     let authority = Some(world.server.authority().to_owned());
-    let stranger = Some(e2e::certificates::Authority::new("stranger").unwrap().pem().to_owned());
+    let stranger = Some(Authority::new("stranger").unwrap().pem().to_owned());
     let garbage = Some("no PEM".to_owned());
     for (sslmode, host, ca, expected) in [
         (SslMode::Disable, "127.0.0.1", None, Ok(false)),
@@ -54,30 +57,142 @@ async fn transport_security_is_what_sslmode_says(major: Major) {
     }
 }
 
-#[tokio::test]
-async fn a_certificate_for_another_name_passes_verify_ca_but_not_verify_full() {
-    let world = World::new(Major::V15).await;
-    let data = data_folder(&world.server).await;
-    let authority = e2e::certificates::Authority::new("ca").unwrap();
-    let _ = (data, authority);
+/// A server of its own with TLS, its data folder, and a world on it.
+async fn tls_world(settings: &[(&str, &str)]) -> (World, PathBuf) {
+    let settings = settings
+        .iter()
+        .map(|(name, value)| ((*name).into(), (*value).into()))
+        .collect();
+    let server = Server::start(
+        Major::V15,
+        Options {
+            tls: Tls::Offered,
+            settings,
+        },
+    )
+    .await
+    .unwrap();
+    let root = server.connect("postgres").await.unwrap();
+    let data: String = root.query_one("SHOW data_directory", &[]).await.unwrap().get(0);
+    (World::on(Arc::new(server)).await, data.into())
 }
 
-async fn data_folder(server: &Server) -> String {
-    server
-        .connect("postgres")
+async fn probe_with(world: &World, change: impl FnOnce(&mut ServerLogin)) -> Result<(), FailureClass> {
+    let mut login = world.login();
+    change(&mut login);
+    world
+        .servers
+        .probe(&login)
         .await
-        .unwrap()
-        .query_one("SHOW data_directory", &[])
+        .map(drop)
+        .map_err(|failure| failure.class)
+}
+
+#[tokio::test]
+async fn a_certificate_for_another_name_passes_verify_ca_but_not_verify_full() {
+    let (world, _) = tls_world(&[("listen_addresses", "127.0.0.1,127.0.0.2")]).await;
+    let at = async |sslmode: SslMode, host: &str| {
+        let ca = Some(world.server.authority().to_owned());
+        probe_with(&world, |login| {
+            (login.sslmode, login.host, login.ca) = (sslmode, host.into(), ca)
+        })
         .await
+    };
+    assert_eq!(at(SslMode::VerifyFull, "127.0.0.1").await, Ok(()));
+    assert_eq!(at(SslMode::VerifyCa, "127.0.0.2").await, Ok(()));
+    assert_eq!(
+        at(SslMode::VerifyFull, "127.0.0.2").await,
+        Err(FailureClass::TlsRefused)
+    );
+}
+
+#[tokio::test]
+async fn a_self_signed_certificate_can_be_its_own_ca() {
+    let (world, data) = tls_world(&[]).await;
+    let authority = Authority::new("self-signed").unwrap();
+    // No server's certificate at all, by its extensions; without a name, and not signed by what is given as CA.
+    let odd = authority.client("postgres", None).unwrap();
+    std::fs::write(data.join("server.crt"), &odd.certificate).unwrap();
+    std::fs::write(data.join("server.key"), &odd.key).unwrap();
+    world.server.signal(Signal::SIGHUP).unwrap();
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let with = async |sslmode: SslMode, ca: &str| {
+        probe_with(&world, |login| {
+            (login.sslmode, login.ca) = (sslmode, Some(ca.to_owned()))
+        })
+        .await
+    };
+    assert_eq!(with(SslMode::VerifyCa, &odd.certificate).await, Ok(()));
+    assert_eq!(with(SslMode::Require, &odd.certificate).await, Ok(()));
+    assert_eq!(
+        with(SslMode::VerifyFull, &odd.certificate).await,
+        Err(FailureClass::TlsRefused),
+        "it names no host"
+    );
+    assert_eq!(
+        with(SslMode::VerifyCa, authority.pem()).await,
+        Err(FailureClass::TlsRefused),
+        "it is for clients only"
+    );
+    let other = authority.client("postgres", None).unwrap();
+    assert_eq!(
+        with(SslMode::VerifyCa, &other.certificate).await,
+        Err(FailureClass::TlsRefused)
+    );
+}
+
+#[tokio::test]
+async fn a_client_certificate_is_shown_where_it_is_asked_for() {
+    let (world, data) = tls_world(&[]).await;
+    let authority = Authority::new("clients").unwrap();
+    std::fs::write(data.join("clients.crt"), authority.pem()).unwrap();
+    let hba = std::fs::read_to_string(data.join("pg_hba.conf")).unwrap();
+    let rule = format!(
+        "hostssl all {} 127.0.0.1/32 scram-sha-256 clientcert=verify-full\n{hba}",
+        world.issuer.user
+    );
+    std::fs::write(data.join("pg_hba.conf"), rule).unwrap();
+    world
+        .root()
+        .await
+        .batch_execute("ALTER SYSTEM SET ssl_ca_file = 'clients.crt'")
+        .await
+        .unwrap();
+    world.server.signal(Signal::SIGHUP).unwrap();
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let with = async |shown: Option<&Signed>| {
+        probe_with(&world, |login| {
+            login.sslmode = SslMode::Require;
+            login.client_certificate = shown.map(|signed| signed.certificate.clone());
+            login.client_key = shown.map(|signed| SecretText::new(signed.key.clone()));
+        })
+        .await
+    };
+    assert_eq!(
+        with(Some(&authority.client(&world.issuer.user, None).unwrap())).await,
+        Ok(())
+    );
+    assert_eq!(with(None).await, Err(FailureClass::LoginRefused));
+    assert_eq!(
+        with(Some(&authority.client("another", None).unwrap())).await,
+        Err(FailureClass::LoginRefused)
+    );
+    let stranger = Authority::new("stranger")
         .unwrap()
-        .get(0)
+        .client(&world.issuer.user, None)
+        .unwrap();
+    assert_eq!(with(Some(&stranger)).await, Err(FailureClass::TlsRefused));
+    let half = |login: &mut ServerLogin| {
+        (login.sslmode, login.client_certificate) = (SslMode::Require, Some(stranger.certificate.clone()));
+    };
+    assert_eq!(probe_with(&world, half).await, Err(FailureClass::TlsRefused));
 }
 
 #[tokio::test]
 async fn failures_to_get_in_are_told_apart() {
     let world = World::new(Major::V15).await;
     let (group, account) = (world.readers(), world.account().0);
-    let class = async |change: &dyn Fn(&mut dsv::channel::frames::ServerLogin)| {
+    let class = async |change: &dyn Fn(&mut ServerLogin)| {
         let mut login = world.login();
         change(&mut login);
         let failed = failure(world.servers.issue(&login, &group, &account, PATIENCE).await);
@@ -115,7 +230,7 @@ async fn failures_to_get_in_are_told_apart() {
     .await
     .unwrap();
     let port = plain.port();
-    let no_tls = |login: &mut dsv::channel::frames::ServerLogin| {
+    let no_tls = |login: &mut ServerLogin| {
         (login.port, login.sslmode) = (port, SslMode::Require);
     };
     assert_eq!(class(&no_tls).await, FailureClass::TlsRefused);

@@ -4,9 +4,12 @@ use crate::on_each_release;
 use crate::world::{PATIENCE, World, in_seconds, revocation};
 use dsv::channel::frames::{AccountState, Outcome};
 use dsv::postgres::Servers;
-use e2e::postgres::Major;
-use std::sync::atomic::{AtomicBool, Ordering};
+use e2e::postgres::{Major, Options, Server};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 
 on_each_release! {
     a_revoked_account_is_gone_with_its_sessions
@@ -322,7 +325,7 @@ async fn no_session_survives_a_login_storm(major: Major) {
     for round in 0..30 {
         let (account, password) = world.account();
         let oid = world.issued(&group, &account).await;
-        let stop = AtomicBool::new(false);
+        let (stop, inside) = (AtomicBool::new(false), AtomicUsize::new(0));
         let login = e2e::postgres::Login {
             user: account.role.clone(),
             password: password.reveal().into(),
@@ -332,13 +335,16 @@ async fn no_session_survives_a_login_storm(major: Major) {
             while !stop.load(Ordering::SeqCst) {
                 if let Ok(session) = world.server.connect_as(&login, &world.database).await {
                     sessions.push(session);
+                    inside.fetch_add(1, Ordering::SeqCst);
                 }
             }
             sessions
         });
         let knows = (round % 3 != 0).then_some(oid);
         let revoking = async {
-            tokio::time::sleep(Duration::from_millis(30)).await;
+            while inside.load(Ordering::SeqCst) < 3 {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
             let state = world.revoke_one(&account, knows).await;
             let left = world.sessions_of(oid).await;
             tokio::time::sleep(Duration::from_millis(20)).await;
@@ -355,7 +361,6 @@ async fn no_session_survives_a_login_storm(major: Major) {
             }
         );
         assert_eq!((left, later), (0, 0), "round {round}");
-        assert!(sessions.iter().flatten().count() > 0, "the storm never got in");
         for session in sessions.iter().flatten() {
             assert!(session.batch_execute("SELECT 1").await.is_err());
         }
@@ -431,4 +436,57 @@ async fn a_forged_oid_ends_no_foreign_session(major: Major) {
     assert!(!world.exists(&account.role).await);
     session.batch_execute("SELECT 1").await.unwrap();
     assert!(world.exists(&victim.role).await);
+}
+
+on_each_release! {
+    a_stalled_login_is_reported_and_newer_ones_do_not_prolong_it
+}
+
+/// Begins to log in, answers nothing more, and so stays where a backend is neither listed nor gone.
+async fn stalled_login(world: &World, user: &str) -> TcpStream {
+    let mut stream = TcpStream::connect((world.server.host(), world.server.port()))
+        .await
+        .unwrap();
+    let mut body = 196_608_u32.to_be_bytes().to_vec();
+    for text in ["user", user, "database", &world.database] {
+        body.extend_from_slice(text.as_bytes());
+        body.push(0);
+    }
+    body.push(0);
+    stream.write_u32(u32::try_from(body.len()).unwrap() + 4).await.unwrap();
+    stream.write_all(&body).await.unwrap();
+    assert_eq!(stream.read_u8().await.unwrap(), b'R', "the server asks for a password");
+    stream
+}
+
+async fn a_stalled_login_is_reported_and_newer_ones_do_not_prolong_it(major: Major) {
+    // A server of its own: other tests would wait for the stalled login as well.
+    let server = Server::start(major, Options::default()).await.unwrap();
+    let world = World::on(Arc::new(server)).await;
+    let (account, _) = world.account();
+    let oid = world.issued(&world.readers(), &account).await;
+    let first = stalled_login(&world, &account.role).await;
+    let AccountState::Blocked { locked, by, .. } = world.revoke_one(&account, Some(oid)).await else {
+        panic!("nothing waits for the stalled login");
+    };
+    assert!(locked);
+    assert!(by.contains("not finished logging in"), "{by}");
+    assert!(!world.exists(&account.role).await, "nobody can log in any more");
+    // A stranger keeps stalling connections; those began too late to be this account.
+    let second = stalled_login(&world, "stranger").await;
+    let still = world.revoke_one(&account, Some(oid)).await;
+    assert!(
+        matches!(still, AccountState::Blocked { .. }),
+        "the first one is still there: {still:?}"
+    );
+    drop(first);
+    let state = world.revoke_one(&account, Some(oid)).await;
+    assert_eq!(
+        state,
+        AccountState::Gone {
+            proven: false,
+            dropped: false
+        }
+    );
+    drop(second);
 }
