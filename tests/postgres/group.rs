@@ -3,6 +3,7 @@
 use crate::on_each_release;
 use crate::world::{PATIENCE, World, failure, revocation};
 use dsv::channel::frames::{AccountState, Done, Failure, FailureClass, GrantText, Group, Outcome};
+use dsv::postgres::Servers;
 use e2e::postgres::Major;
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
@@ -15,6 +16,7 @@ on_each_release! {
     wildcards_and_databases_reach_what_they_say
     writers_may_use_the_sequences_of_their_tables
     any_name_stays_a_name
+    a_star_covers_tables_made_later_by_the_same_owner
     a_dropped_group_leaves_nothing
     a_group_with_members_or_objects_is_kept
 }
@@ -380,4 +382,50 @@ async fn a_group_with_members_or_objects_is_kept(major: Major) {
         .await
         .unwrap();
     assert!(matches!(world.drop_group(&group).await, Outcome::Done { .. }));
+}
+
+async fn a_star_covers_tables_made_later_by_the_same_owner(major: Major) {
+    let world = World::new(major).await;
+    let owner = world.as_issuer().await;
+    let group = world.group(&[("SELECT, INSERT", "*.*")]);
+    let (account, password) = world.account();
+    let oid = world.issued(&group, &account).await;
+    owner
+        .batch_execute(
+            "CREATE TABLE shop.later (id serial, what text); CREATE SCHEMA newer; CREATE TABLE newer.later (id serial, what text)",
+        )
+        .await
+        .unwrap();
+    let session = world.try_as(&account, &password).await.unwrap();
+    for table in ["shop.later", "newer.later"] {
+        session
+            .batch_execute(&format!(
+                "INSERT INTO {table} (what) VALUES ('x'); SELECT * FROM {table}"
+            ))
+            .await
+            .unwrap();
+        assert!(session.batch_execute(&format!("DELETE FROM {table}")).await.is_err());
+    }
+    let root = world.root().await;
+    let count = async || -> i64 {
+        root.query_one("SELECT count(*) FROM pg_default_acl", &[])
+            .await
+            .unwrap()
+            .get(0)
+    };
+    assert!(count().await > 0);
+    let before = world.statements().len();
+    Servers::new()
+        .ensure_group(&world.login(), &group, PATIENCE)
+        .await
+        .unwrap();
+    let sent = world.statements();
+    let writes = sent[before..]
+        .iter()
+        .filter(|line| line.contains("statement: BEGIN"))
+        .count();
+    assert_eq!(writes, 0, "looking again changes something");
+    world.revoke_one(&account, Some(oid)).await;
+    assert!(matches!(world.drop_group(&group).await, Outcome::Done { .. }));
+    assert_eq!(count().await, 0);
 }

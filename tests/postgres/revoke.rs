@@ -175,6 +175,12 @@ async fn a_blocked_account_is_locked_and_says_what_blocks_it(major: Major) {
         "a locked account logs in"
     );
     assert_eq!(world.verifier_of(&account.role).await, None);
+    let groups = "SELECT count(*) FROM pg_auth_members WHERE member = $1";
+    assert_eq!(
+        root.query_one(groups, &[&oid]).await.unwrap().get::<_, i64>(0),
+        0,
+        "it kept its group's rights"
+    );
     let AccountState::Blocked { sql: Some(sql), .. } = world.revoke_one(&account, Some(oid)).await else {
         panic!()
     };
