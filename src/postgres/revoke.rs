@@ -146,6 +146,7 @@ impl Work<'_> {
                 }
                 Settled::Changed => {}
                 Settled::Resists(failure) | Settled::Failed(failure) => {
+                    drop::leave_groups(&self.session, &case).await?;
                     let state = blockers::blocked(self.server, &self.session, &case.roles, &failure).await?;
                     self.set(case.at, state);
                 }

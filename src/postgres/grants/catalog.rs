@@ -25,7 +25,8 @@ pub(super) struct Object {
     pub(super) extension: bool,
 }
 
-const NOT_SYSTEM: &str = "n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'";
+/// Of a schema `n`.
+pub(super) const NOT_SYSTEM: &str = "n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'";
 
 pub(super) async fn database(session: &Session) -> Result<Object, Trouble> {
     let sql = "SELECT oid, 0::oid, NULL::text, datname::text, NULL::text, pg_get_userbyid(datdba)::text, false \

@@ -6,6 +6,7 @@
 
 mod catalog;
 mod compare;
+mod future;
 mod wanted;
 
 use super::connect::Session;
@@ -69,11 +70,12 @@ pub(super) async fn write(
 ) -> Result<(), Trouble> {
     let (mut standing, missing) = look(session, role, grants).await?;
     report.missing.extend(missing);
-    if standing.iter().any(|standing| standing.to_grant) {
+    let ahead = !future::statements(session, role, grants).await?.is_empty();
+    if ahead || standing.iter().any(|standing| standing.to_grant) {
         session.text("lock the grants of the database", LOCK).await?;
         // Once more under the lock: another engine may have granted, or dropped, in between.
         let (seen, _) = look(session, role, grants).await?;
-        let sql = statements(role, &seen);
+        let sql = statements(role, &seen) + &future::statements(session, role, grants).await?;
         session.text("grant to the group role", &sql).await?;
         standing = look(session, role, grants).await?.0;
         session.text("commit the grants", "COMMIT").await?;

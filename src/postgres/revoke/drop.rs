@@ -9,6 +9,7 @@ use crate::postgres::sql::{Ident, Literal, NotSql, text_array};
 use std::fmt::Write as _;
 use std::time::Duration;
 use tokio_postgres::error::SqlState;
+use tokio_postgres::types::Type;
 
 /// Longest wait for a lock and for one statement, inside the server.
 const LIMITS: &str = "SET LOCAL lock_timeout = '2s'; SET LOCAL statement_timeout = '10s'";
@@ -225,6 +226,42 @@ fn read(rows: &TextRows, way: Way) -> Option<Seen> {
         remaining,
         way,
     })
+}
+
+/// Takes a blocked account out of its groups, as far as we may: what it left behind, such as a function that runs as its
+/// owner, then has none of the granted rights any more.
+pub(super) async fn leave_groups(session: &Session, case: &Case) -> Result<(), Trouble> {
+    let oids: Vec<u32> = case.roles.iter().map(|role| role.oid).collect();
+    let rows = session
+        .query(
+            "list the account's groups",
+            "SELECT g.rolname::text, u.rolname::text FROM pg_auth_members m JOIN pg_roles g ON g.oid = m.roleid \
+             JOIN pg_roles u ON u.oid = m.member WHERE m.member = ANY ($1)",
+            &[(&oids, Type::OID_ARRAY)],
+        )
+        .await?;
+    for row in &rows {
+        let (Ok(group), Ok(role)) = (row.try_get::<_, String>(0), row.try_get::<_, String>(1)) else {
+            continue;
+        };
+        let (Ok(group), Ok(role)) = (Ident::new(&group), Ident::new(&role)) else {
+            continue;
+        };
+        match session
+            .text(
+                "take the account out of a group",
+                &format!("REVOKE {group} FROM {role}"),
+            )
+            .await
+        {
+            Ok(_) => {}
+            Err(Trouble::Refused(failure)) => {
+                tracing::info!(error = failure.message, "a blocked account keeps a group")
+            }
+            Err(lost) => return Err(lost),
+        }
+    }
+    Ok(())
 }
 
 fn with_remedy(session: &Session, case: &Case, mut failure: Failure) -> Failure {

@@ -1,0 +1,431 @@
+//! Group roles and what they carry.
+
+use crate::on_each_release;
+use crate::world::{PATIENCE, World, failure, revocation};
+use dsv::channel::frames::{AccountState, Done, Failure, FailureClass, GrantText, Group, Outcome};
+use dsv::postgres::Servers;
+use e2e::postgres::Major;
+use proptest::prelude::*;
+use proptest::strategy::ValueTree;
+use proptest::test_runner::TestRunner;
+
+on_each_release! {
+    privileges_that_the_login_may_not_grant_are_named
+    an_object_that_does_not_exist_is_named
+    a_group_that_is_not_ours_is_refused
+    wildcards_and_databases_reach_what_they_say
+    writers_may_use_the_sequences_of_their_tables
+    any_name_stays_a_name
+    a_star_covers_tables_made_later_by_the_same_owner
+    a_dropped_group_leaves_nothing
+    a_group_with_members_or_objects_is_kept
+}
+
+impl World {
+    async fn ensure(&self, group: &Group) -> Result<(), Failure> {
+        self.servers.ensure_group(&self.login(), group, PATIENCE).await
+    }
+
+    async fn has(&self, group: &Group, function: &str, object: &str, privilege: &str) -> bool {
+        let sql = format!("SELECT has_{function}_privilege($1, $2::text, $3)");
+        self.root()
+            .await
+            .query_one(&sql, &[&group.name, &object, &privilege])
+            .await
+            .unwrap()
+            .get(0)
+    }
+
+    async fn drop_group(&self, group: &Group) -> Outcome {
+        self.servers.drop_group(&self.login(), &self.signers(), group).await
+    }
+}
+
+async fn privileges_that_the_login_may_not_grant_are_named(major: Major) {
+    let world = World::new(major).await;
+    let root = world.root().await;
+    root.batch_execute(
+        "CREATE SCHEMA closed; CREATE TABLE closed.plain (id int); CREATE TABLE closed.lent (id int); \
+         CREATE TABLE shop.theirs (id int)",
+    )
+    .await
+    .unwrap();
+    // Without the grant option GRANT would only warn.
+    root.batch_execute(&format!(
+        "GRANT SELECT ON closed.lent, shop.theirs TO {}",
+        world.issuer.user
+    ))
+    .await
+    .unwrap();
+    let group = world.group(&[
+        ("SELECT", "closed.*"),
+        ("SELECT", "shop.theirs"),
+        ("SELECT", "shop.orders"),
+    ]);
+    let (account, password) = world.account();
+    let failed = failure(world.issue(&group, &account).await);
+    assert_eq!(failed.class, FailureClass::GrantIncomplete, "{}", failed.message);
+    for named in [
+        r#""closed"."plain""#,
+        r#""closed"."lent""#,
+        r#""shop"."theirs""#,
+        r#"USAGE ON SCHEMA "closed""#,
+    ] {
+        assert!(failed.message.contains(named), "{named}: {}", failed.message);
+    }
+    assert!(!failed.message.contains("\"orders\""), "{}", failed.message);
+    assert!(!world.exists(&account.role).await);
+    let (_, sql) = failed.message.split_once("run: ").unwrap();
+    root.batch_execute(sql).await.unwrap();
+    world.issued(&group, &account).await;
+    let session = world.try_as(&account, &password).await.unwrap();
+    session
+        .batch_execute("SELECT * FROM closed.plain, closed.lent, shop.theirs, shop.orders")
+        .await
+        .unwrap();
+}
+
+async fn an_object_that_does_not_exist_is_named(major: Major) {
+    let world = World::new(major).await;
+    for (grant, expected) in [
+        (("SELECT", "shop.nothing"), "shop.nothing"),
+        (("SELECT", "nowhere.*"), "nowhere"),
+        (("SELECT", "nosuchdatabase.shop.orders"), "nosuchdatabase"),
+        (("EXECUTE", "shop.orders"), "EXECUTE"),
+    ] {
+        let failed = failure(world.issue(&world.group(&[grant]), &world.account().0).await);
+        assert_eq!(failed.class, FailureClass::ObjectMissing, "{}", failed.message);
+        assert!(failed.message.contains(expected), "{}", failed.message);
+    }
+    for grant in [
+        ("SELECT", "pg_catalog.pg_authid"),
+        ("SELECT", "information_schema.*"),
+        ("CREATE", "shop.orders"),
+    ] {
+        let failed = failure(world.issue(&world.group(&[grant]), &world.account().0).await);
+        assert_eq!(failed.class, FailureClass::BadTask, "{}", failed.message);
+    }
+}
+
+async fn a_group_that_is_not_ours_is_refused(major: Major) {
+    let world = World::new(major).await;
+    let root = world.root().await;
+    for (grants, sql) in [
+        ("SELECT", "CREATE ROLE $group NOLOGIN"),
+        (
+            "INSERT",
+            "CREATE ROLE $group NOLOGIN; COMMENT ON ROLE $group IS 'readers'",
+        ),
+        (
+            "UPDATE",
+            "CREATE ROLE $group LOGIN; COMMENT ON ROLE $group IS '$comment'",
+        ),
+    ] {
+        let group = world.group(&[(grants, "shop.orders")]);
+        let sql = sql.replace("$group", &group.name).replace("$comment", &group.comment);
+        root.batch_execute(&sql).await.unwrap();
+        let failed = failure(world.issue(&group, &world.account().0).await);
+        assert_eq!(failed.class, FailureClass::Foreign, "{}", failed.message);
+        assert!(!world.has(&group, "table", "shop.orders", grants).await);
+    }
+}
+
+async fn wildcards_and_databases_reach_what_they_say(major: Major) {
+    let world = World::new(major).await;
+    let owner = world.as_issuer().await;
+    owner
+        .batch_execute(
+            "CREATE VIEW shop.seen AS SELECT 1 AS id; CREATE FUNCTION shop.act(int) RETURNS int LANGUAGE sql AS 'SELECT $1'; \
+             CREATE FUNCTION shop.act(text) RETURNS int LANGUAGE sql AS 'SELECT 1'; \
+             REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA shop FROM PUBLIC",
+        )
+        .await
+        .unwrap();
+    let other = format!("more_{}", world.database);
+    let root = world.root().await;
+    root.batch_execute(&format!("CREATE DATABASE {other} OWNER {}", world.issuer.user))
+        .await
+        .unwrap();
+    let there = world.server.connect_as(&world.issuer, &other).await.unwrap();
+    there
+        .batch_execute("CREATE SCHEMA far; CREATE TABLE far.away (id int)")
+        .await
+        .unwrap();
+    root.batch_execute(&format!(
+        "REVOKE ALL ON DATABASE {other}, {} FROM PUBLIC",
+        world.database
+    ))
+    .await
+    .unwrap();
+    let far = format!("{other}.*.*");
+    let group = world.group(&[
+        ("SELECT", "shop.*"),
+        ("EXECUTE", "shop.act"),
+        ("INSERT", far.as_str()),
+        ("TEMP", far.as_str()),
+    ]);
+    world.ensure(&group).await.unwrap();
+    assert!(world.has(&group, "table", "shop.orders", "SELECT").await);
+    assert!(world.has(&group, "table", "shop.seen", "SELECT").await);
+    assert!(!world.has(&group, "table", "shop.orders", "INSERT").await);
+    assert!(!world.has(&group, "table", "vault.secrets", "SELECT").await);
+    assert!(!world.has(&group, "schema", "vault", "USAGE").await);
+    assert!(world.has(&group, "function", "shop.act(int)", "EXECUTE").await);
+    assert!(world.has(&group, "function", "shop.act(text)", "EXECUTE").await);
+    assert!(world.has(&group, "database", &world.database, "CONNECT").await);
+    assert!(!world.has(&group, "database", &world.database, "TEMPORARY").await);
+    assert!(world.has(&group, "database", &other, "CONNECT").await);
+    assert!(world.has(&group, "database", &other, "TEMPORARY").await);
+    let sql = "SELECT has_table_privilege($1, 'far.away', 'INSERT')";
+    assert!(
+        world
+            .server
+            .connect(&other)
+            .await
+            .unwrap()
+            .query_one(sql, &[&group.name])
+            .await
+            .unwrap()
+            .get::<_, bool>(0)
+    );
+    let system = "SELECT has_table_privilege($1, 'pg_authid', 'SELECT')";
+    assert!(!root.query_one(system, &[&group.name]).await.unwrap().get::<_, bool>(0));
+}
+
+async fn writers_may_use_the_sequences_of_their_tables(major: Major) {
+    let world = World::new(major).await;
+    let owner = world.as_issuer().await;
+    owner
+        .batch_execute(
+            "CREATE SEQUENCE shop.numbers; CREATE TABLE shop.numbered (id bigint DEFAULT nextval('shop.numbers'), what text); \
+             CREATE TABLE shop.identified (id int GENERATED ALWAYS AS IDENTITY, what text); CREATE SEQUENCE shop.other",
+        )
+        .await
+        .unwrap();
+    let group = world.group(&[
+        ("INSERT", "shop.orders"),
+        ("INSERT", "shop.numbered"),
+        ("INSERT", "shop.identified"),
+    ]);
+    let (account, password) = world.account();
+    world.issued(&group, &account).await;
+    let session = world.try_as(&account, &password).await.unwrap();
+    for table in ["orders", "numbered", "identified"] {
+        session
+            .batch_execute(&format!("INSERT INTO shop.{table} (what) VALUES ('x')"))
+            .await
+            .unwrap();
+    }
+    assert!(session.batch_execute("SELECT nextval('shop.other')").await.is_err());
+}
+
+/// Characters that mean something to SQL, or have more than one byte.
+fn nasty(longest: usize) -> impl Strategy<Value = String> {
+    proptest::collection::vec(
+        prop_oneof![
+            Just("\"".to_owned()),
+            Just("'".to_owned()),
+            Just(";".to_owned()),
+            Just("--".to_owned()),
+            Just("/*".to_owned()),
+            Just("$$".to_owned()),
+            Just("\\".to_owned()),
+            Just("%s".to_owned()),
+            Just("$1".to_owned()),
+            Just(".".to_owned()),
+            Just("*".to_owned()),
+            Just(" ".to_owned()),
+            Just("\n".to_owned()),
+            Just("ä€🦀".to_owned()),
+            Just("A".to_owned()),
+            "[a-zA-Z]{1,4}",
+        ],
+        1..8,
+    )
+    .prop_map(|parts| parts.concat())
+    .prop_filter("it fits a name", move |name| {
+        name.len() <= longest && !name.starts_with("pg_")
+    })
+}
+
+fn quoted(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+async fn any_name_stays_a_name(major: Major) {
+    let world = World::new(major).await;
+    let (owner, root) = (world.as_issuer().await, world.root().await);
+    root.batch_execute("CREATE TABLE public.canary (id int)").await.unwrap();
+    let mut runner = TestRunner::deterministic();
+    let mut draw = |longest| nasty(longest).new_tree(&mut runner).unwrap().current();
+    for round in 0..25 {
+        let (schema, table, role, group) = (draw(60), draw(60), draw(30), draw(40));
+        let schema = format!("{schema}{round}");
+        let named = format!("{}.{}", quoted(&schema), quoted(&table));
+        owner
+            .batch_execute(&format!(
+                "CREATE SCHEMA {}; CREATE TABLE {named} (id int)",
+                quoted(&schema)
+            ))
+            .await
+            .unwrap();
+        let mut nasty_group = world.group(&[]);
+        nasty_group.grants = vec![GrantText {
+            what: "SELECT".into(),
+            target: format!("{}.{named}", quoted(&world.database)),
+        }];
+        let (mut account, password) = world.account();
+        nasty_group.name = format!("{group}{round}{}", &account.role[account.role.len() - 6..]);
+        let uid = &account.role[account.role.len() - 27..];
+        account.role = format!("{role}{uid}");
+        let outcome = world.issue(&nasty_group, &account).await;
+        // Literals never hold these; a name that does is refused, not sent.
+        let refused = account.role.contains(['\\', '\n']) || nasty_group.name.contains(['\\', '\n']);
+        if refused {
+            assert_eq!(failure(outcome).class, FailureClass::BadTask);
+            continue;
+        }
+        let Outcome::Done {
+            done: Done::Issued { role_oid, .. },
+            ..
+        } = outcome
+        else {
+            panic!("{schema:?} {table:?} {role:?} {group:?}: {outcome:?}");
+        };
+        let session = world.try_as(&account, &password).await.unwrap();
+        session.batch_execute(&format!("SELECT * FROM {named}")).await.unwrap();
+        assert!(session.batch_execute("SELECT * FROM shop.orders").await.is_err());
+        let states = world.revoke(&[revocation(&account, Some(role_oid))]).await;
+        assert_eq!(
+            states,
+            [AccountState::Gone {
+                proven: false,
+                dropped: true
+            }],
+            "{:?}",
+            account.role
+        );
+        let done = Outcome::Done {
+            done: Done::GroupDropped,
+            clock: None,
+        };
+        assert_eq!(world.drop_group(&nasty_group).await, done, "{:?}", nasty_group.name);
+    }
+    root.batch_execute("SELECT * FROM public.canary").await.unwrap();
+}
+
+async fn a_dropped_group_leaves_nothing(major: Major) {
+    let world = World::new(major).await;
+    let other = format!("more_{}", world.database);
+    let root = world.root().await;
+    root.batch_execute(&format!("CREATE DATABASE {other} OWNER {}", world.issuer.user))
+        .await
+        .unwrap();
+    let there = world.server.connect_as(&world.issuer, &other).await.unwrap();
+    there
+        .batch_execute("CREATE SCHEMA far; CREATE TABLE far.away (id int)")
+        .await
+        .unwrap();
+    let far = format!("{other}.far.*");
+    let group = world.group(&[("SELECT", "shop.*"), ("SELECT, INSERT", far.as_str())]);
+    let (account, _) = world.account();
+    let oid = world.issued(&group, &account).await;
+    assert_eq!(
+        failure(world.drop_group(&group).await).class,
+        FailureClass::Busy,
+        "it has a member"
+    );
+    world.revoke_one(&account, Some(oid)).await;
+    let done = Outcome::Done {
+        done: Done::GroupDropped,
+        clock: None,
+    };
+    assert_eq!(world.drop_group(&group).await, done);
+    assert_eq!(world.drop_group(&group).await, done, "absent is success");
+    assert!(!world.exists(&group.name).await);
+    let left = "SELECT count(*) FROM pg_shdepend s WHERE s.refclassid = 'pg_authid'::regclass \
+                AND NOT EXISTS (SELECT FROM pg_roles r WHERE r.oid = s.refobjid)";
+    assert_eq!(root.query_one(left, &[]).await.unwrap().get::<_, i64>(0), 0);
+    let acl: String = there
+        .query_one(
+            "SELECT coalesce(relacl::text, '') FROM pg_class WHERE oid = 'far.away'::regclass",
+            &[],
+        )
+        .await
+        .unwrap()
+        .get(0);
+    assert!(!acl.contains("dsvg_") && acl.matches('=').count() <= 1, "{acl}");
+    world.issued(&group, &world.account().0).await;
+}
+
+async fn a_group_with_members_or_objects_is_kept(major: Major) {
+    let world = World::new(major).await;
+    let root = world.root().await;
+    let group = world.readers();
+    world.ensure(&group).await.unwrap();
+    root.batch_execute(&format!(
+        "CREATE TABLE shop.left_behind (id int); ALTER TABLE shop.left_behind OWNER TO {}",
+        group.name
+    ))
+    .await
+    .unwrap();
+    let failed = failure(world.drop_group(&group).await);
+    assert!(failed.message.contains("left_behind"), "{}", failed.message);
+    root.batch_execute("SELECT * FROM shop.left_behind").await.unwrap();
+    root.batch_execute("DROP TABLE shop.left_behind").await.unwrap();
+    root.batch_execute(&format!("COMMENT ON ROLE {} IS NULL", group.name))
+        .await
+        .unwrap();
+    assert_eq!(failure(world.drop_group(&group).await).class, FailureClass::Foreign);
+    assert!(world.exists(&group.name).await);
+    root.batch_execute(&format!("COMMENT ON ROLE {} IS '{}'", group.name, group.comment))
+        .await
+        .unwrap();
+    assert!(matches!(world.drop_group(&group).await, Outcome::Done { .. }));
+}
+
+async fn a_star_covers_tables_made_later_by_the_same_owner(major: Major) {
+    let world = World::new(major).await;
+    let owner = world.as_issuer().await;
+    let group = world.group(&[("SELECT, INSERT", "*.*")]);
+    let (account, password) = world.account();
+    let oid = world.issued(&group, &account).await;
+    owner
+        .batch_execute(
+            "CREATE TABLE shop.later (id serial, what text); CREATE SCHEMA newer; CREATE TABLE newer.later (id serial, what text)",
+        )
+        .await
+        .unwrap();
+    let session = world.try_as(&account, &password).await.unwrap();
+    for table in ["shop.later", "newer.later"] {
+        session
+            .batch_execute(&format!(
+                "INSERT INTO {table} (what) VALUES ('x'); SELECT * FROM {table}"
+            ))
+            .await
+            .unwrap();
+        assert!(session.batch_execute(&format!("DELETE FROM {table}")).await.is_err());
+    }
+    let root = world.root().await;
+    let count = async || -> i64 {
+        root.query_one("SELECT count(*) FROM pg_default_acl", &[])
+            .await
+            .unwrap()
+            .get(0)
+    };
+    assert!(count().await > 0);
+    let before = world.statements().len();
+    Servers::new()
+        .ensure_group(&world.login(), &group, PATIENCE)
+        .await
+        .unwrap();
+    let sent = world.statements();
+    let writes = sent[before..]
+        .iter()
+        .filter(|line| line.contains("statement: BEGIN"))
+        .count();
+    assert_eq!(writes, 0, "looking again changes something");
+    world.revoke_one(&account, Some(oid)).await;
+    assert!(matches!(world.drop_group(&group).await, Outcome::Done { .. }));
+    assert_eq!(count().await, 0);
+}
