@@ -1,10 +1,18 @@
 //! The control plane program: reads its command line, then hands over to the library.
 
 use anyhow::Context;
-use clap::{Parser, Subcommand};
+use clap::{Args, Parser, Subcommand};
+use dsv::channel::listener;
 use dsv::cluster::rights::{self, Installation};
+use dsv::control::context::Settings;
+use dsv::control::operator::Operator;
+use dsv::control::run::Channel;
+use dsv::telemetry::logs;
 use std::io::Write;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
 
 #[derive(Parser)]
 #[command(
@@ -18,6 +26,8 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Run the operator.
+    Run(RunArguments),
     /// Print the custom resource definitions.
     Crd {
         /// Write one file per kind into this folder instead of printing.
@@ -38,8 +48,53 @@ enum Command {
     },
 }
 
+#[derive(Args)]
+struct RunArguments {
+    /// The operator's namespace.
+    #[arg(long, env = "POD_NAMESPACE", default_value = "dsv-system")]
+    namespace: String,
+    /// Name of this installation in its namespace.
+    #[arg(long, env = "DSV_RELEASE", default_value = "dsv")]
+    release: String,
+    /// Name of this replica.
+    #[arg(long, env = "POD_NAME")]
+    identity: Option<String>,
+    /// Address on which engines are listened for.
+    #[arg(long, env = "DSV_CHANNEL_ADDR", default_value = "0.0.0.0:8443")]
+    channel_addr: String,
+    /// Address of /livez, /readyz and /metrics.
+    #[arg(long, env = "DSV_HEALTH_ADDR", default_value = "0.0.0.0:8080")]
+    health_addr: SocketAddr,
+    /// Where engines dial: host or host:port; several for several replicas, separated by commas.
+    #[arg(long, env = "DSV_ENGINE_ENDPOINT", value_delimiter = ',', required = true)]
+    engine_endpoint: Vec<String>,
+    /// Image of managed engines.
+    #[arg(long, env = "DSV_ENGINE_IMAGE", default_value = concat!("dsv-engine:", env!("CARGO_PKG_VERSION")))]
+    engine_image: String,
+    /// Most managed engines that one pool may ask for.
+    #[arg(long, env = "DSV_MAX_ENGINES_PER_POOL", default_value_t = 10)]
+    max_engines_per_pool: i32,
+    /// PEM certificate chain for engines' TLS. Without one a certificate is made at each start; engines authenticate the
+    /// operator inside the connection in any case.
+    #[arg(long, env = "DSV_TLS_CERT", requires = "tls_key")]
+    tls_cert: Option<PathBuf>,
+    /// PEM key for engines' TLS.
+    #[arg(long, env = "DSV_TLS_KEY", requires = "tls_cert")]
+    tls_key: Option<PathBuf>,
+    /// How log lines are written.
+    #[arg(long, env = "DSV_LOG_FORMAT", value_enum, default_value_t = logs::Format::Text)]
+    log_format: logs::Format,
+}
+
 fn main() -> anyhow::Result<()> {
     match Arguments::parse().command {
+        Command::Run(arguments) => {
+            logs::init(arguments.log_format)?;
+            tokio::runtime::Builder::new_multi_thread()
+                .enable_all()
+                .build()?
+                .block_on(run(arguments))
+        }
         Command::Crd { dir } => {
             let mut files = Vec::new();
             for definition in dsv::api::definitions() {
@@ -63,6 +118,64 @@ fn main() -> anyhow::Result<()> {
             write_all(dir.as_deref(), &files)
         }
     }
+}
+
+async fn run(arguments: RunArguments) -> anyhow::Result<()> {
+    logs::announce("dsv-operator");
+    rustls::crypto::ring::default_provider().install_default().ok();
+    let identity = arguments
+        .identity
+        .unwrap_or_else(|| format!("dsv-operator-{}", std::process::id()));
+    let tls = match (&arguments.tls_cert, &arguments.tls_key) {
+        (Some(certificate), Some(key)) => listener::from_files(certificate, key)?,
+        _ => listener::self_signed(&host_names(&arguments.engine_endpoint))?,
+    };
+    let settings = Settings {
+        home: arguments.namespace,
+        release: arguments.release,
+        engine_endpoints: arguments.engine_endpoint,
+        engine_image: arguments.engine_image,
+        max_engines_per_pool: arguments.max_engines_per_pool,
+    };
+    let operator = Operator {
+        identity,
+        settings,
+        channel: Channel {
+            address: arguments.channel_addr,
+            tls,
+        },
+        health: arguments.health_addr,
+    };
+    let token = CancellationToken::new();
+    tokio::spawn(cancel_on_signal(token.clone()));
+    Ok(operator.run(token).await?)
+}
+
+fn host_names(endpoints: &[String]) -> Vec<String> {
+    let host = |endpoint: &String| {
+        endpoint
+            .rsplit_once(':')
+            .map_or(endpoint.as_str(), |(host, _)| host)
+            .to_owned()
+    };
+    endpoints.iter().map(host).collect()
+}
+
+async fn cancel_on_signal(token: CancellationToken) {
+    let terminated = async {
+        match signal(SignalKind::terminate()) {
+            Ok(mut stream) => {
+                stream.recv().await;
+            }
+            Err(_) => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        () = terminated => {}
+        _ = tokio::signal::ctrl_c() => {}
+    }
+    tracing::info!("asked to stop; leadership is handed over");
+    token.cancel();
 }
 
 fn write_all(dir: Option<&Path>, files: &[(String, String)]) -> anyhow::Result<()> {

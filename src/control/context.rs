@@ -9,6 +9,7 @@ use crate::api::{CredentialLease, DynamicSecret, Engine, EnginePool};
 use crate::channel::hub::Hub;
 use crate::cluster::installation::Installation;
 use crate::cluster::leadership::{Leader, NotLeading};
+use crate::telemetry::metrics::Metrics;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ObjectReference, Secret};
 use kube::api::PartialObjectMeta;
@@ -96,6 +97,8 @@ pub struct Context {
     pub bases: BaseIdentities,
     /// Collects revocations into batches.
     pub revocations: Revocations,
+    /// Counts.
+    pub metrics: Metrics,
     /// Writes Events.
     pub recorder: Recorder,
     /// Events that were written for a state that still lasts: one each, not one a pass.

@@ -12,6 +12,7 @@ pub mod hold;
 pub mod lease;
 pub mod making;
 pub mod memory;
+pub mod operator;
 pub mod pool;
 pub mod report;
 pub mod revocations;

@@ -14,6 +14,8 @@ use crate::channel::listener::{TlsError, TlsListener};
 use crate::cluster::installation::{self, Installation, InstallationError};
 use crate::cluster::leadership::{Leader, Standing, Term};
 use crate::keys::{CERTIFICATE_LIFE, ChannelKey, KeyError};
+use crate::telemetry::liveness::{Beat, Beats};
+use crate::telemetry::metrics::{Controller as Controlled, Metrics, ReconcileOutcome};
 use futures::stream::BoxStream;
 use futures::{Stream, StreamExt, TryStreamExt};
 use kube::api::ListParams;
@@ -40,6 +42,10 @@ const CONCURRENCY: u16 = 16;
 const PASS: Duration = Duration::from_secs(60);
 /// Between two renewals of the channel certificate, which lives four times as long.
 const RENEW_CERTIFICATE: Duration = Duration::from_secs(7 * 24 * 3600);
+/// A pass that runs longer than this is stuck: beyond [`PASS`] something blocks the thread itself.
+const STALLED: Duration = Duration::from_secs(120);
+/// Between two counts of what is on the books.
+const COUNT: Duration = Duration::from_secs(5);
 /// Pause after a surprise.
 const AFTER_ERROR: Duration = Duration::from_secs(2);
 
@@ -76,16 +82,35 @@ pub struct Plant {
     client: Client,
     settings: Settings,
     leading: watch::Sender<bool>,
+    metrics: Metrics,
+    beats: Vec<(Controlled, Beat)>,
 }
 
 impl Plant {
     /// Nothing runs yet.
-    pub fn new(client: Client, settings: Settings) -> Self {
+    pub fn new(client: Client, settings: Settings, metrics: Metrics, beats: &Beats) -> Self {
+        let controllers = [
+            Controlled::CredentialLease,
+            Controlled::DynamicSecret,
+            Controlled::EnginePool,
+            Controlled::Engine,
+        ];
         Self {
             client,
             settings,
             leading: watch::Sender::new(false),
+            metrics,
+            beats: controllers
+                .map(|which| (which, beats.register(which.as_str(), STALLED)))
+                .into(),
         }
+    }
+
+    fn beat(&self, which: Controlled) -> Option<Beat> {
+        self.beats
+            .iter()
+            .find(|(of, _)| *of == which)
+            .map(|(_, beat)| beat.clone())
     }
 
     /// Runs while this process is alive: works in each term that it leads, and waits in between.
@@ -166,6 +191,7 @@ impl Plant {
             servers: super::memory::ServerFacts::default(),
             bases: super::memory::BaseIdentities::default(),
             revocations: super::revocations::Revocations::default(),
+            metrics: self.metrics.clone(),
             recorder: Recorder::new(
                 client,
                 Reporter {
@@ -185,7 +211,9 @@ impl Plant {
             "leading"
         );
         let stop = token.child_token();
-        let mut parts = start(&context, watches, woken, &stop);
+        let mut parts = self.start(&context, watches, woken, &stop);
+        self.metrics.leading(true);
+        parts.spawn(until(stop.clone(), "counts", count_for_ever(context.clone())));
         // Engines are let in when the caches can tell who they are.
         parts.spawn(open_when_ready(
             context.clone(),
@@ -200,6 +228,7 @@ impl Plant {
             part = parts.join_next() => part,
         };
         self.leading.send_replace(false);
+        self.metrics.leading(false);
         door.close();
         stop.cancel();
         hub.close_all(CloseCode::NotLeading);
@@ -214,6 +243,93 @@ impl Plant {
             Some(Err(_)) => Err(RunError::Ended("a controller")),
             _ => Ok(()),
         }
+    }
+
+    fn part(&self, which: Controlled) -> Part {
+        Part {
+            which,
+            beat: self.beat(which),
+        }
+    }
+
+    fn start(
+        &self,
+        ctx: &Arc<Context>,
+        watches: Watches,
+        woken: Woken,
+        stop: &CancellationToken,
+    ) -> JoinSet<&'static str> {
+        let mut parts = JoinSet::new();
+        let stores = ctx.stores.clone();
+        let (c, s) = (ctx.clone(), stop.clone());
+        let leases = watches
+            .leases
+            .inspect_ok(move |lease| watches::lease_changed(&c, lease))
+            .boxed();
+        parts.spawn(control(
+            self.part(Controlled::CredentialLease),
+            leases,
+            stores.leases,
+            woken.leases,
+            lease::reconcile,
+            ctx.clone(),
+            s,
+        ));
+        let (c, s) = (ctx.clone(), stop.clone());
+        let dynamic = watches
+            .dynamic_secrets
+            .inspect_ok(move |one| watches::dynamic_secret_changed(&c, one))
+            .boxed();
+        parts.spawn(control(
+            self.part(Controlled::DynamicSecret),
+            dynamic,
+            stores.dynamic_secrets,
+            woken.dynamic_secrets,
+            dynamic_secret::reconcile,
+            ctx.clone(),
+            s,
+        ));
+        let (c, s) = (ctx.clone(), stop.clone());
+        let pools = watches
+            .pools
+            .inspect_ok(move |pool| watches::pool_changed(&c, pool))
+            .boxed();
+        parts.spawn(control(
+            self.part(Controlled::EnginePool),
+            pools,
+            stores.pools,
+            woken.pools,
+            pool::reconcile,
+            ctx.clone(),
+            s,
+        ));
+        let (c, s) = (ctx.clone(), stop.clone());
+        let engines = watches
+            .engines
+            .inspect_ok(move |engine| watches::engine_changed(&c, engine))
+            .boxed();
+        parts.spawn(control(
+            self.part(Controlled::Engine),
+            engines,
+            stores.engines,
+            woken.engines,
+            engine::reconcile,
+            ctx.clone(),
+            s,
+        ));
+        parts.spawn(until(
+            stop.clone(),
+            "credential secrets",
+            watches::follow_credentials(ctx.clone(), watches.credentials),
+        ));
+        parts.spawn(until(
+            stop.clone(),
+            "base secrets",
+            watches::follow_bases(ctx.clone(), watches.bases),
+        ));
+        parts.spawn(until(stop.clone(), "hub events", watches::follow_hub(ctx.clone())));
+        parts.spawn(until(stop.clone(), "sweep", sweep_for_ever(ctx.clone())));
+        parts
     }
 }
 
@@ -306,80 +422,6 @@ fn wakes() -> (Wakes, Woken) {
     )
 }
 
-fn start(ctx: &Arc<Context>, watches: Watches, woken: Woken, stop: &CancellationToken) -> JoinSet<&'static str> {
-    let mut parts = JoinSet::new();
-    let stores = ctx.stores.clone();
-    let (c, s) = (ctx.clone(), stop.clone());
-    let leases = watches
-        .leases
-        .inspect_ok(move |lease| watches::lease_changed(&c, lease))
-        .boxed();
-    parts.spawn(control(
-        "lease",
-        leases,
-        stores.leases,
-        woken.leases,
-        lease::reconcile,
-        ctx.clone(),
-        s,
-    ));
-    let (c, s) = (ctx.clone(), stop.clone());
-    let dynamic = watches
-        .dynamic_secrets
-        .inspect_ok(move |one| watches::dynamic_secret_changed(&c, one))
-        .boxed();
-    parts.spawn(control(
-        "dynamic secret",
-        dynamic,
-        stores.dynamic_secrets,
-        woken.dynamic_secrets,
-        dynamic_secret::reconcile,
-        ctx.clone(),
-        s,
-    ));
-    let (c, s) = (ctx.clone(), stop.clone());
-    let pools = watches
-        .pools
-        .inspect_ok(move |pool| watches::pool_changed(&c, pool))
-        .boxed();
-    parts.spawn(control(
-        "pool",
-        pools,
-        stores.pools,
-        woken.pools,
-        pool::reconcile,
-        ctx.clone(),
-        s,
-    ));
-    let (c, s) = (ctx.clone(), stop.clone());
-    let engines = watches
-        .engines
-        .inspect_ok(move |engine| watches::engine_changed(&c, engine))
-        .boxed();
-    parts.spawn(control(
-        "engine",
-        engines,
-        stores.engines,
-        woken.engines,
-        engine::reconcile,
-        ctx.clone(),
-        s,
-    ));
-    parts.spawn(until(
-        stop.clone(),
-        "credential secrets",
-        watches::follow_credentials(ctx.clone(), watches.credentials),
-    ));
-    parts.spawn(until(
-        stop.clone(),
-        "base secrets",
-        watches::follow_bases(ctx.clone(), watches.bases),
-    ));
-    parts.spawn(until(stop.clone(), "hub events", watches::follow_hub(ctx.clone())));
-    parts.spawn(until(stop.clone(), "sweep", sweep_for_ever(ctx.clone())));
-    parts
-}
-
 async fn until(stop: CancellationToken, name: &'static str, part: impl Future<Output = ()>) -> &'static str {
     tokio::select! {
         () = stop.cancelled() => {}
@@ -424,9 +466,40 @@ async fn open_when_ready(
     "door"
 }
 
+/// One controller: what it is counted as, and its sign of life.
+struct Part {
+    which: Controlled,
+    beat: Option<Beat>,
+}
+
+fn judged(result: &Result<Result<Action, Error>, tokio::time::error::Elapsed>) -> ReconcileOutcome {
+    match result {
+        Ok(Ok(action)) if *action == Action::await_change() => ReconcileOutcome::Settled,
+        Ok(Ok(_)) => ReconcileOutcome::Waiting,
+        Ok(Err(_)) => ReconcileOutcome::Failed,
+        Err(_) => ReconcileOutcome::TimedOut,
+    }
+}
+
+async fn count_for_ever(ctx: Arc<Context>) {
+    loop {
+        let leases = ctx.stores.leases.state();
+        ctx.metrics
+            .leases(leases.iter().filter_map(|lease| lease.status.as_ref()?.phase));
+        let pools = ctx.stores.pools.state();
+        let connected = pools.iter().map(|pool| {
+            ctx.hub
+                .connected(pool.metadata.uid.as_deref().unwrap_or_default())
+                .len()
+        });
+        ctx.metrics.engines_connected(connected.sum());
+        tokio::time::sleep(COUNT).await;
+    }
+}
+
 /// Runs one controller until `stop`. A pass that fails is repeated; a pass that hangs is dropped and repeated.
 async fn control<K, F>(
-    name: &'static str,
+    part: Part,
     stream: BoxStream<'static, Result<K, watcher::Error>>,
     store: Store<K>,
     woken: mpsc::UnboundedReceiver<ObjectRef<K>>,
@@ -439,13 +512,18 @@ where
     K::DynamicType: Default + Eq + Hash + Clone + Debug + Unpin,
     F: Future<Output = Result<Action, Error>> + Send + 'static,
 {
-    let pass = move |object: Arc<K>, ctx: Arc<Context>| async move {
-        match tokio::time::timeout(PASS, reconcile(object, ctx)).await {
-            Ok(result) => result,
-            Err(_) => {
+    let (which, name) = (part.which, part.which.as_str());
+    let pass = move |object: Arc<K>, ctx: Arc<Context>| {
+        let beat = part.beat.clone();
+        async move {
+            let _busy = beat.as_ref().map(Beat::busy);
+            let metrics = ctx.metrics.clone();
+            let result = tokio::time::timeout(PASS, reconcile(object, ctx)).await;
+            metrics.reconciled(which, judged(&result));
+            result.unwrap_or_else(|_| {
                 tracing::warn!(controller = name, "a pass took too long and is repeated");
                 Ok(Action::requeue(AFTER_ERROR))
-            }
+            })
         }
     };
     let policy = move |object: Arc<K>, error: &Error, _: Arc<Context>| {

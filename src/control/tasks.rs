@@ -5,6 +5,7 @@ use super::hold::Hold;
 use crate::api::conditions::Reason;
 use crate::channel::frames::{Done, Failure, Outcome, Task};
 use crate::channel::hub::{CallResult, EngineId};
+use crate::telemetry::metrics::{TaskKind, TaskOutcome};
 use std::time::Duration;
 
 /// An engine's answer.
@@ -41,8 +42,14 @@ impl Answer {
 /// Has a random engine of the pool do a task on a server.
 pub async fn ask(ctx: &Context, pool_uid: &str, record: &str, task: Task, patience: Duration) -> Answer {
     let kind = task.kind();
+    let counted = TaskKind::from(&task);
     let result = ctx.hub.call(pool_uid, task, patience).await;
     let now = ctx.now();
+    let outcome = match &result {
+        CallResult::Answered { outcome, .. } => TaskOutcome::from(outcome),
+        _ => TaskOutcome::NotSent,
+    };
+    ctx.metrics.task(counted, outcome);
     match result {
         CallResult::Answered {
             engine,

@@ -51,6 +51,8 @@ label! {
         Echo = "echo",
         /// Look at a server.
         Probe = "probe",
+        /// Make or check a group.
+        EnsureGroup = "ensure_group",
         /// Make accounts.
         Issue = "issue",
         /// Make accounts gone.
@@ -171,6 +173,7 @@ impl From<&Task> for TaskKind {
         match task {
             Task::Echo => Self::Echo,
             Task::Probe { .. } => Self::Probe,
+            Task::EnsureGroup { .. } => Self::EnsureGroup,
             Task::Issue { .. } => Self::Issue,
             Task::Revoke { .. } => Self::Revoke,
             Task::DropGroup { .. } => Self::DropGroup,

@@ -1,0 +1,111 @@
+//! The operator process: health pages, leadership, and the plant that works while leading.
+
+use super::context::Settings;
+use super::run::{Channel, Plant, RunError};
+use crate::cluster::leadership::Leadership;
+use crate::telemetry::http::{self, Health};
+use crate::telemetry::liveness::Beats;
+use crate::telemetry::metrics::{self, Metrics};
+use crate::telemetry::readiness::Readiness;
+use kube::{Client, Config};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
+
+/// How long one read from the API server may be silent. Watches send bookmarks more often than this.
+const READ_TIMEOUT: Duration = Duration::from_secs(330);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// One operator process.
+pub struct Operator {
+    /// Name of this replica.
+    pub identity: String,
+    /// What the installer decided.
+    pub settings: Settings,
+    /// Where engines are listened for.
+    pub channel: Channel,
+    /// Where health is served.
+    pub health: SocketAddr,
+}
+
+/// Why the operator could not start or go on.
+#[derive(Debug, thiserror::Error)]
+pub enum OperatorError {
+    /// Health pages.
+    #[error("could not serve the health pages")]
+    Health(#[from] http::Error),
+    /// Where the API server is.
+    #[error("could not find the API server; set KUBECONFIG or run in a cluster")]
+    Config(#[from] kube::config::InferConfigError),
+    /// The client.
+    #[error("could not set up the client for the API server")]
+    Client(#[source] Box<kube::Error>),
+    /// The work itself.
+    #[error("the operator stopped")]
+    Run(#[from] RunError),
+}
+
+impl Operator {
+    /// Runs until `token` is cancelled, then hands leadership over.
+    pub async fn run(self, token: CancellationToken) -> Result<(), OperatorError> {
+        let mut registry = metrics::registry();
+        let metrics = Metrics::new(&mut registry);
+        let (beats, readiness) = (Beats::default(), Readiness::default());
+        let api_server = readiness.register("api server");
+        let health = Health {
+            beats: beats.clone(),
+            readiness,
+            registry: Arc::new(registry),
+        };
+        let pages = http::bind(self.health).await?;
+        tokio::spawn(http::serve(pages, health, token.clone()));
+        let client = client().await?;
+        wait_for_api_server(&client, &api_server, &token).await;
+        let identity = unique(&self.identity);
+        let leadership = Leadership::start(client.clone(), &self.settings.home, &identity, token.clone());
+        let plant = Plant::new(client, self.settings, metrics, &beats);
+        plant
+            .run(leadership.watch(), leadership.handle(), self.channel, token.clone())
+            .await?;
+        token.cancel();
+        leadership.ended().await;
+        Ok(())
+    }
+}
+
+/// Two starts of one replica are two holders: only the start that made a password ever had it.
+fn unique(identity: &str) -> String {
+    let start: u32 = rand::random();
+    format!("{identity}_{start:08x}")
+}
+
+async fn client() -> Result<Client, OperatorError> {
+    let mut config = Config::infer().await?;
+    config.connect_timeout = Some(CONNECT_TIMEOUT);
+    config.read_timeout = Some(READ_TIMEOUT);
+    Client::try_from(config).map_err(|error| OperatorError::Client(Box::new(error)))
+}
+
+async fn wait_for_api_server(client: &Client, part: &crate::telemetry::readiness::Part, token: &CancellationToken) {
+    loop {
+        match client.apiserver_version().await {
+            Ok(version) => {
+                tracing::info!(version = version.git_version, "the API server answers");
+                part.ready();
+                return;
+            }
+            Err(error) => {
+                part.missing("the API server does not answer");
+                tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    "the API server does not answer; trying again"
+                );
+            }
+        }
+        tokio::select! {
+            () = token.cancelled() => return,
+            () = tokio::time::sleep(Duration::from_secs(1)) => {}
+        }
+    }
+}
