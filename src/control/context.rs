@@ -3,6 +3,7 @@
 use super::hold::Error;
 use super::memory::{Attempts, BaseIdentities, Endings, Nudges, Passwords, ServerFacts};
 use super::revocations::Revocations;
+use super::watches::Filled;
 use crate::api::conditions::Reason;
 use crate::api::lease::Maker;
 use crate::api::{CredentialLease, DynamicSecret, Engine, EnginePool};
@@ -50,6 +51,8 @@ pub struct Stores {
     pub credentials: Store<PartialObjectMeta<Secret>>,
     /// Base secrets, metadata only.
     pub bases: Store<PartialObjectMeta<Secret>>,
+    /// Whether they are complete.
+    pub filled: Filled,
 }
 
 /// Ways to wake controllers.

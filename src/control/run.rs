@@ -432,8 +432,7 @@ async fn until(stop: CancellationToken, name: &'static str, part: impl Future<Ou
 
 async fn sweep_for_ever(ctx: Arc<Context>) {
     // A Secret is judged against the leases: both caches must be complete.
-    let _ = ctx.stores.credentials.wait_until_ready().await;
-    let _ = ctx.stores.leases.wait_until_ready().await;
+    ctx.stores.filled.all().await;
     loop {
         if let Err(error) = sweep::sweep(&ctx).await {
             tracing::warn!(
@@ -451,14 +450,9 @@ async fn open_when_ready(
     leading: watch::Sender<bool>,
     stop: CancellationToken,
 ) -> &'static str {
-    let ready = async {
-        let _ = ctx.stores.engines.wait_until_ready().await;
-        let _ = ctx.stores.pools.wait_until_ready().await;
-        let _ = ctx.stores.leases.wait_until_ready().await;
-    };
     tokio::select! {
         () = stop.cancelled() => return "door",
-        () = ready => {}
+        () = ctx.stores.filled.all() => {}
     }
     door.open(ctx.hub.router());
     leading.send_replace(true);
@@ -546,7 +540,14 @@ where
         .reconcile_on(wakes)
         .graceful_shutdown_on(stop.cancelled_owned())
         .run(pass, policy, ctx)
-        .for_each(|_| std::future::ready(()))
+        .for_each(|outcome| {
+            // Failed passes are logged by the policy; what else comes here is the watch.
+            if let Err(error @ kube::runtime::controller::Error::QueueError(_)) = &outcome {
+                let error = error as &dyn std::error::Error;
+                tracing::warn!(controller = name, error, "the watch was interrupted; it starts anew");
+            }
+            std::future::ready(())
+        })
         .await;
     name
 }

@@ -15,18 +15,52 @@ use std::fmt::Debug;
 use std::hash::Hash;
 use std::sync::Arc;
 
-/// A cache and the stream that fills it; each object that appears, changes or goes comes out of the stream.
-pub fn watch<K>(
+/// A cache and the stream that fills it; each object that appears, changes or goes comes out of the stream. `filled` counts
+/// the cache when it is complete for the first time: a [`Store`] itself wakes only one of those who wait for that, and its
+/// controller is one already.
+fn watch<K>(
     api: Api<K>,
     config: watcher::Config,
-) -> (Store<K>, impl Stream<Item = Result<K, watcher::Error>> + Send)
+    filled: &Filled,
+) -> (Store<K>, impl Stream<Item = Result<K, watcher::Error>> + Send + use<K>)
 where
     K: Resource + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
     K::DynamicType: Default + Eq + Hash + Clone + Send + Sync,
 {
     let (reader, writer) = reflector::store();
-    let stream = watcher(api, config).default_backoff().reflect(writer).touched_objects();
+    let mut note = Some(filled.0.clone());
+    let stream = watcher(api, config)
+        .default_backoff()
+        .reflect(writer)
+        .inspect_ok(move |event| {
+            if matches!(event, watcher::Event::InitDone)
+                && let Some(filled) = note.take()
+            {
+                filled.send_modify(|count| *count += 1);
+            }
+        })
+        .touched_objects();
     (reader, stream)
+}
+
+/// How many caches were complete at least once.
+#[derive(Clone)]
+pub struct Filled(tokio::sync::watch::Sender<usize>);
+
+/// How many caches there are.
+const CACHES: usize = 6;
+
+impl Filled {
+    fn new() -> Self {
+        Self(tokio::sync::watch::Sender::new(0))
+    }
+
+    /// Waits until every cache was complete once.
+    pub async fn all(&self) {
+        let mut count = self.0.subscribe();
+        // The sender is in `self`, so the channel is open.
+        let _ = count.wait_for(|count| *count >= CACHES).await;
+    }
 }
 
 /// Streams of all kinds, not yet polled.
@@ -47,19 +81,33 @@ pub struct Watches {
 
 /// Prepares all watches. Secrets are watched by their metadata only: no cache holds a password.
 pub fn prepare(client: &Client) -> (Stores, Watches) {
+    let filled = Filled::new();
     let labelled = |label: &str| watcher::Config::default().labels(label);
-    let (leases, lease_stream) = watch(Api::<CredentialLease>::all(client.clone()), watcher::Config::default());
-    let (dynamic_secrets, dynamic_stream) =
-        watch(Api::<DynamicSecret>::all(client.clone()), watcher::Config::default());
-    let (pools, pool_stream) = watch(Api::<EnginePool>::all(client.clone()), watcher::Config::default());
-    let (engines, engine_stream) = watch(Api::<Engine>::all(client.clone()), watcher::Config::default());
+    let (leases, lease_stream) = watch(
+        Api::<CredentialLease>::all(client.clone()),
+        watcher::Config::default(),
+        &filled,
+    );
+    let (dynamic_secrets, dynamic_stream) = watch(
+        Api::<DynamicSecret>::all(client.clone()),
+        watcher::Config::default(),
+        &filled,
+    );
+    let (pools, pool_stream) = watch(
+        Api::<EnginePool>::all(client.clone()),
+        watcher::Config::default(),
+        &filled,
+    );
+    let (engines, engine_stream) = watch(Api::<Engine>::all(client.clone()), watcher::Config::default(), &filled);
     let (credentials, credential_stream) = watch(
         Api::<PartialObjectMeta<Secret>>::all(client.clone()),
         labelled(LEASE_LABEL),
+        &filled,
     );
     let (bases, base_stream) = watch(
         Api::<PartialObjectMeta<Secret>>::all(client.clone()),
         labelled(TYPE_LABEL),
+        &filled,
     );
     let stores = Stores {
         leases,
@@ -68,6 +116,7 @@ pub fn prepare(client: &Client) -> (Stores, Watches) {
         engines,
         credentials,
         bases,
+        filled,
     };
     let watches = Watches {
         leases: lease_stream.boxed(),
