@@ -90,12 +90,11 @@ impl Server {
         self.touch();
         let waited = tokio::time::timeout_at(until.into(), Arc::clone(&self.sessions).acquire_owned()).await;
         let permit = waited.ok().and_then(Result::ok).ok_or_else(|| self.crowded())?;
-        let session = match self.kept().await {
-            Some(session) => session,
-            None => {
-                let opened = tokio::time::timeout_at(until.into(), self.open(&self.login.database)).await;
-                opened.unwrap_or_else(|_| Err(self.slow()))?
-            }
+        let session = if let Some(session) = self.kept().await {
+            session
+        } else {
+            let opened = tokio::time::timeout_at(until.into(), self.open(&self.login.database)).await;
+            opened.unwrap_or_else(|_| Err(self.slow()))?
         };
         Ok(Checkout {
             server: self,

@@ -94,7 +94,7 @@ async fn a_certificate_for_another_name_passes_verify_ca_but_not_verify_full() {
     let at = async |sslmode: SslMode, host: &str| {
         let ca = Some(world.server.authority().to_owned());
         probe_with(&world, |login| {
-            (login.sslmode, login.host, login.ca) = (sslmode, host.into(), ca)
+            (login.sslmode, login.host, login.ca) = (sslmode, host.into(), ca);
         })
         .await
     };
@@ -118,7 +118,7 @@ async fn a_self_signed_certificate_can_be_its_own_ca() {
     tokio::time::sleep(Duration::from_millis(500)).await;
     let with = async |sslmode: SslMode, ca: &str| {
         probe_with(&world, |login| {
-            (login.sslmode, login.ca) = (sslmode, Some(ca.to_owned()))
+            (login.sslmode, login.ca) = (sslmode, Some(ca.to_owned()));
         })
         .await
     };

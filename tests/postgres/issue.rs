@@ -6,12 +6,14 @@ use crate::world::{PATIENCE, World, failure, in_seconds, revocation};
 use dsv::channel::frames::{Account, AccountSettings, AccountState, Done, FailureClass, Outcome};
 use dsv::postgres::Servers;
 use e2e::postgres::Major;
+use std::time::Duration;
 use tokio_postgres::error::SqlState;
 
 on_each_release! {
     an_account_can_do_what_was_granted_and_nothing_else
     issuing_twice_makes_one_account_and_keeps_the_first_password
     issue_past_the_deadline_makes_nothing
+    a_create_that_waited_past_its_deadline_makes_nothing
     a_foreign_role_of_the_same_name_is_refused_and_untouched
     issuing_into_a_known_group_takes_one_round_trip
 }
@@ -86,6 +88,24 @@ async fn issue_past_the_deadline_makes_nothing(major: Major) {
     account.issue_deadline = in_seconds(-1);
     let failure = failure(world.issue(&world.readers(), &account).await);
     assert_eq!(failure.class, FailureClass::TooLate);
+    assert!(!world.exists(&account.role).await);
+}
+
+async fn a_create_that_waited_past_its_deadline_makes_nothing(major: Major) {
+    let world = World::new(major).await;
+    let group = world.readers();
+    world.issued(&group, &world.account().0).await;
+    let (mut account, _) = world.account();
+    account.issue_deadline = in_seconds(1);
+    let root = world.root().await;
+    let uid = &account.lease_uid;
+    let lock = format!("BEGIN; SELECT pg_advisory_xact_lock(hashtextextended('{uid}', 0))");
+    root.batch_execute(&lock).await.unwrap();
+    let (outcome, ()) = tokio::join!(world.issue(&group, &account), async {
+        tokio::time::sleep(Duration::from_millis(1500)).await;
+        root.batch_execute("COMMIT").await.unwrap();
+    });
+    assert_eq!(failure(outcome).class, FailureClass::TooLate);
     assert!(!world.exists(&account.role).await);
 }
 
@@ -347,7 +367,7 @@ async fn settings_are_those_of_the_task() {
         .root()
         .await
         .query_one(
-            "SELECT rolvaliduntil = $1::text::timestamptz FROM pg_roles WHERE rolname = $2",
+            "SELECT $1::text::timestamptz - rolvaliduntil BETWEEN '0' AND '2us' FROM pg_roles WHERE rolname = $2",
             &[&account.valid_until.to_string(), &account.role],
         )
         .await

@@ -1,8 +1,19 @@
 //! The `postgres` module against real servers. Each test's name is the guarantee that it holds.
 
+// Clippy's leave for tests covers only functions marked as tests, not those that they share.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::unwrap_in_result
+)]
+
+mod blocked;
 mod connect;
 mod group;
 mod issue;
 mod proxy;
 mod revoke;
+mod ungroup;
 mod world;

@@ -1,15 +1,12 @@
 //! Revoking accounts.
 
 use crate::on_each_release;
-use crate::world::{PATIENCE, World, in_seconds, revocation};
+use crate::world::{DROPPED, PATIENCE, World, in_seconds, revocation};
 use dsv::channel::frames::{AccountState, Outcome};
 use dsv::postgres::Servers;
-use e2e::postgres::{Major, Options, Server};
-use std::sync::Arc;
+use e2e::postgres::Major;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 
 on_each_release! {
     a_revoked_account_is_gone_with_its_sessions
@@ -24,13 +21,7 @@ async fn a_revoked_account_is_gone_with_its_sessions(major: Major) {
         let oid = world.issued(&group, &account).await;
         let session = world.try_as(&account, &password).await.unwrap();
         let state = world.revoke_one(&account, knows_oid.then_some(oid)).await;
-        assert_eq!(
-            state,
-            AccountState::Gone {
-                proven: false,
-                dropped: true
-            }
-        );
+        assert_eq!(state, DROPPED);
         assert!(session.batch_execute("SELECT 1").await.is_err(), "the session lives on");
         assert!(!world.exists(&account.role).await);
         assert_eq!(world.sessions_of(oid).await, 0);
@@ -71,14 +62,10 @@ async fn absence_is_proof_only_after_the_issue_deadline(major: Major) {
 on_each_release! {
     a_revocation_during_a_create_in_flight_waits_and_wins
     a_role_that_loses_its_comment_meanwhile_is_not_dropped
-    a_blocked_account_is_locked_and_says_what_blocks_it
-    a_prepared_transaction_is_named
-    a_temporary_table_goes_with_its_session
     one_bad_account_does_not_keep_the_other_63
     revoking_64_accounts_takes_three_round_trips
     no_session_survives_a_login_storm
     issue_and_revoke_of_one_lease_from_many_engines_end_with_no_account
-    sessions_that_the_login_may_not_end_are_reported
     a_forged_oid_ends_no_foreign_session
 }
 
@@ -101,13 +88,7 @@ async fn a_revocation_during_a_create_in_flight_waits_and_wins(major: Major) {
         tokio::time::sleep(Duration::from_millis(700)).await;
         in_flight.batch_execute("COMMIT").await.unwrap();
     });
-    assert_eq!(
-        state,
-        AccountState::Gone {
-            proven: false,
-            dropped: true
-        }
-    );
+    assert_eq!(state, DROPPED);
     assert!(!world.exists(&account.role).await);
 }
 
@@ -141,116 +122,6 @@ async fn a_role_that_loses_its_comment_meanwhile_is_not_dropped(major: Major) {
     }
 }
 
-async fn a_blocked_account_is_locked_and_says_what_blocks_it(major: Major) {
-    let world = World::new(major).await;
-    let other = format!("other_{}", &world.database);
-    let root = world.root().await;
-    root.batch_execute(&format!("CREATE DATABASE {other}")).await.unwrap();
-    let (account, password) = world.account();
-    let oid = world.issued(&world.readers(), &account).await;
-    let session = world.try_as(&account, &password).await.unwrap();
-    session
-        .batch_execute("SELECT lo_create(0); ALTER DEFAULT PRIVILEGES GRANT SELECT ON TABLES TO PUBLIC")
-        .await
-        .unwrap();
-    let login = e2e::postgres::Login {
-        user: account.role.clone(),
-        password: password.reveal().into(),
-    };
-    let elsewhere = world.server.connect_as(&login, &other).await.unwrap();
-    elsewhere.batch_execute("SELECT lo_create(0)").await.unwrap();
-    for _ in 0..2 {
-        let AccountState::Blocked { locked, by, sql } = world.revoke_one(&account, Some(oid)).await else {
-            panic!("not blocked");
-        };
-        assert!(locked);
-        assert!(by.contains(&world.database) && by.contains(&other), "{by}");
-        assert!(by.contains("large object") && by.contains("default privileges"), "{by}");
-        assert!(sql.is_some());
-    }
-    assert!(session.batch_execute("SELECT 1").await.is_err());
-    assert!(elsewhere.batch_execute("SELECT 1").await.is_err());
-    assert!(
-        world.try_as(&account, &password).await.is_err(),
-        "a locked account logs in"
-    );
-    assert_eq!(world.verifier_of(&account.role).await, None);
-    let groups = "SELECT count(*) FROM pg_auth_members WHERE member = $1";
-    assert_eq!(
-        root.query_one(groups, &[&oid]).await.unwrap().get::<_, i64>(0),
-        0,
-        "it kept its group's rights"
-    );
-    let AccountState::Blocked { sql: Some(sql), .. } = world.revoke_one(&account, Some(oid)).await else {
-        panic!()
-    };
-    for database in [&world.database, &other] {
-        // The answer's own SQL, run by its administrator, frees it.
-        let marker = format!("-- in database {database}\n");
-        let there = world.server.connect(database).await.unwrap();
-        let part = sql
-            .split(&marker)
-            .nth(1)
-            .unwrap()
-            .split("-- in database")
-            .next()
-            .unwrap();
-        there.batch_execute(part).await.unwrap();
-    }
-    assert_eq!(
-        world.revoke_one(&account, Some(oid)).await,
-        AccountState::Gone {
-            proven: false,
-            dropped: true
-        }
-    );
-}
-
-async fn a_prepared_transaction_is_named(major: Major) {
-    let world = World::new(major).await;
-    let group = world.group(&[("CREATE, USAGE", "shop.*")]);
-    let (account, password) = world.account();
-    let oid = world.issued(&group, &account).await;
-    let session = world.try_as(&account, &password).await.unwrap();
-    let gid = format!("it's {}", world.database);
-    let prepare = format!(
-        "BEGIN; CREATE TABLE shop.mine (id int); PREPARE TRANSACTION '{}'",
-        gid.replace('\'', "''")
-    );
-    session.batch_execute(&prepare).await.unwrap();
-    let AccountState::Blocked { locked, by, sql } = world.revoke_one(&account, Some(oid)).await else {
-        panic!("not blocked");
-    };
-    assert!(locked);
-    assert!(by.contains(&gid), "{by}");
-    world.root().await.batch_execute(&sql.unwrap()).await.unwrap();
-    assert_eq!(
-        world.revoke_one(&account, Some(oid)).await,
-        AccountState::Gone {
-            proven: false,
-            dropped: true
-        }
-    );
-}
-
-async fn a_temporary_table_goes_with_its_session(major: Major) {
-    let world = World::new(major).await;
-    let (account, password) = world.account();
-    let oid = world.issued(&world.readers(), &account).await;
-    let session = world.try_as(&account, &password).await.unwrap();
-    session
-        .batch_execute("CREATE TEMPORARY TABLE mine (id int)")
-        .await
-        .unwrap();
-    assert_eq!(
-        world.revoke_one(&account, Some(oid)).await,
-        AccountState::Gone {
-            proven: false,
-            dropped: true
-        }
-    );
-}
-
 async fn one_bad_account_does_not_keep_the_other_63(major: Major) {
     let world = World::new(major).await;
     let (group, login) = (world.group(&[("CREATE, USAGE", "shop.*")]), world.login());
@@ -280,14 +151,7 @@ async fn one_bad_account_does_not_keep_the_other_63(major: Major) {
                     role: accounts[40].role.clone()
                 }
             ),
-            _ => assert_eq!(
-                *state,
-                AccountState::Gone {
-                    proven: false,
-                    dropped: true
-                },
-                "account {at}"
-            ),
+            _ => assert_eq!(*state, DROPPED, "account {at}"),
         }
     }
 }
@@ -302,14 +166,7 @@ async fn revoking_64_accounts_takes_three_round_trips(major: Major) {
     }
     let before = world.statements().len();
     let states = world.revoke(&wanted).await;
-    assert!(
-        states.iter().all(|state| *state
-            == AccountState::Gone {
-                proven: false,
-                dropped: true
-            }),
-        "{states:?}"
-    );
+    assert!(states.iter().all(|state| *state == DROPPED), "{states:?}");
     let sent = world.statements();
     let kinds: Vec<&str> = sent[before..]
         .iter()
@@ -359,13 +216,7 @@ async fn no_session_survives_a_login_storm(major: Major) {
             (state, left, later)
         };
         let (sessions, (state, left, later)) = tokio::join!(futures::future::join_all(storm), revoking);
-        assert_eq!(
-            state,
-            AccountState::Gone {
-                proven: false,
-                dropped: true
-            }
-        );
+        assert_eq!(state, DROPPED);
         assert_eq!((left, later), (0, 0), "round {round}");
         for session in sessions.iter().flatten() {
             assert!(session.batch_execute("SELECT 1").await.is_err());
@@ -404,26 +255,6 @@ async fn issue_and_revoke_of_one_lease_from_many_engines_end_with_no_account(maj
     }
 }
 
-async fn sessions_that_the_login_may_not_end_are_reported(major: Major) {
-    let world = World::new(major).await;
-    let (account, password) = world.account();
-    let oid = world.issued(&world.readers(), &account).await;
-    let root = world.root().await;
-    root.batch_execute(&format!("REVOKE pg_signal_backend FROM {}", world.issuer.user))
-        .await
-        .unwrap();
-    let session = world.try_as(&account, &password).await.unwrap();
-    let AccountState::Blocked { locked, sql, .. } = world.revoke_one(&account, Some(oid)).await else {
-        panic!("not blocked");
-    };
-    assert!(!locked, "a session is open");
-    assert!(session.batch_execute("SELECT 1").await.is_ok());
-    root.batch_execute(&sql.unwrap()).await.unwrap();
-    let state = world.revoke_one(&account, Some(oid)).await;
-    assert!(matches!(state, AccountState::Gone { .. }), "{state:?}");
-    assert!(session.batch_execute("SELECT 1").await.is_err());
-}
-
 async fn a_forged_oid_ends_no_foreign_session(major: Major) {
     let world = World::new(major).await;
     let (victim, password) = world.account();
@@ -432,67 +263,8 @@ async fn a_forged_oid_ends_no_foreign_session(major: Major) {
     let (account, _) = world.account();
     world.issued(&world.readers(), &account).await;
     let state = world.revoke_one(&account, Some(victim_oid)).await;
-    assert_eq!(
-        state,
-        AccountState::Gone {
-            proven: false,
-            dropped: true
-        }
-    );
+    assert_eq!(state, DROPPED);
     assert!(!world.exists(&account.role).await);
     session.batch_execute("SELECT 1").await.unwrap();
     assert!(world.exists(&victim.role).await);
-}
-
-on_each_release! {
-    a_stalled_login_is_reported_and_newer_ones_do_not_prolong_it
-}
-
-/// Begins to log in, answers nothing more, and so stays where a backend is neither listed nor gone.
-async fn stalled_login(world: &World, user: &str) -> TcpStream {
-    let mut stream = TcpStream::connect((world.server.host(), world.server.port()))
-        .await
-        .unwrap();
-    let mut body = 196_608_u32.to_be_bytes().to_vec();
-    for text in ["user", user, "database", &world.database] {
-        body.extend_from_slice(text.as_bytes());
-        body.push(0);
-    }
-    body.push(0);
-    stream.write_u32(u32::try_from(body.len()).unwrap() + 4).await.unwrap();
-    stream.write_all(&body).await.unwrap();
-    assert_eq!(stream.read_u8().await.unwrap(), b'R', "the server asks for a password");
-    stream
-}
-
-async fn a_stalled_login_is_reported_and_newer_ones_do_not_prolong_it(major: Major) {
-    // A server of its own: other tests would wait for the stalled login as well.
-    let server = Server::start(major, Options::default()).await.unwrap();
-    let world = World::on(Arc::new(server)).await;
-    let (account, _) = world.account();
-    let oid = world.issued(&world.readers(), &account).await;
-    let first = stalled_login(&world, &account.role).await;
-    let AccountState::Blocked { locked, by, .. } = world.revoke_one(&account, Some(oid)).await else {
-        panic!("nothing waits for the stalled login");
-    };
-    assert!(locked);
-    assert!(by.contains("not finished logging in"), "{by}");
-    assert!(!world.exists(&account.role).await, "nobody can log in any more");
-    // A stranger keeps stalling connections; those began too late to be this account.
-    let second = stalled_login(&world, "stranger").await;
-    let still = world.revoke_one(&account, Some(oid)).await;
-    assert!(
-        matches!(still, AccountState::Blocked { .. }),
-        "the first one is still there: {still:?}"
-    );
-    drop(first);
-    let state = world.revoke_one(&account, Some(oid)).await;
-    assert_eq!(
-        state,
-        AccountState::Gone {
-            proven: false,
-            dropped: false
-        }
-    );
-    drop(second);
 }

@@ -3,8 +3,8 @@
 
 use dsv::api::names;
 use dsv::channel::frames::{
-    Account, AccountSettings, AccountState, Done, GrantText, Group, Outcome, OwnedObjects, Revocation, ServerLogin,
-    SslMode,
+    Account, AccountSettings, AccountState, Done, Failure, GrantText, Group, Outcome, OwnedObjects, Revocation,
+    ServerLogin, SslMode,
 };
 use dsv::keys::{Password, RoleComment, RoleKind, SecretText, SigningKey, Verifier};
 use dsv::postgres::{Servers, Signers};
@@ -231,6 +231,25 @@ impl World {
         self.revoke(&[revocation(account, role_oid)]).await.pop().unwrap()
     }
 
+    /// One more database of the issuer's, with a table `far.away`.
+    pub async fn second_database(&self) -> (String, Client) {
+        let name = format!("more_{}", self.database);
+        let sql = format!("CREATE DATABASE {name} OWNER {}", self.issuer.user);
+        self.root().await.batch_execute(&sql).await.unwrap();
+        let client = self.server.connect_as(&self.issuer, &name).await.unwrap();
+        let sql = "CREATE SCHEMA far; CREATE TABLE far.away (id int)";
+        client.batch_execute(sql).await.unwrap();
+        (name, client)
+    }
+
+    pub async fn drop_group(&self, group: &Group) -> Outcome {
+        self.servers.drop_group(&self.login(), &self.signers(), group).await
+    }
+
+    pub async fn ensure(&self, group: &Group) -> Result<(), Failure> {
+        self.servers.ensure_group(&self.login(), group, PATIENCE).await
+    }
+
     pub async fn exists(&self, role: &str) -> bool {
         let root = self.root().await;
         root.query_opt("SELECT 1 FROM pg_roles WHERE rolname = $1", &[&role])
@@ -281,11 +300,17 @@ pub fn revocation(account: &Account, role_oid: Option<u32>) -> Revocation {
     }
 }
 
+/// Dropped by this attempt; its issue deadline is still ahead.
+pub const DROPPED: AccountState = AccountState::Gone {
+    proven: false,
+    dropped: true,
+};
+
 pub fn in_seconds(seconds: i64) -> Timestamp {
     Timestamp::now() + SignedDuration::from_secs(seconds)
 }
 
-pub fn failure(outcome: Outcome) -> dsv::channel::frames::Failure {
+pub fn failure(outcome: Outcome) -> Failure {
     match outcome {
         Outcome::Failed(failure) => failure,
         other => panic!("did not fail: {other:?}"),

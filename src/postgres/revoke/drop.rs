@@ -256,7 +256,7 @@ pub(super) async fn leave_groups(session: &Session, case: &Case) -> Result<(), T
         {
             Ok(_) => {}
             Err(Trouble::Refused(failure)) => {
-                tracing::info!(error = failure.message, "a blocked account keeps a group")
+                tracing::info!(error = failure.message, "a blocked account keeps a group");
             }
             Err(lost) => return Err(lost),
         }

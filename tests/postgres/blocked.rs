@@ -1,0 +1,183 @@
+//! Accounts that resist: what holds them is ended, or named.
+
+use crate::on_each_release;
+use crate::world::{DROPPED, World};
+use dsv::channel::frames::AccountState;
+use e2e::postgres::{Login, Major, Options, Server};
+use std::sync::Arc;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+on_each_release! {
+    a_blocked_account_is_locked_and_says_what_blocks_it
+    a_prepared_transaction_is_named
+    a_temporary_table_goes_with_its_session
+    sessions_that_the_login_may_not_end_are_reported
+    a_stalled_login_is_reported_and_newer_ones_do_not_prolong_it
+}
+
+async fn a_blocked_account_is_locked_and_says_what_blocks_it(major: Major) {
+    let world = World::new(major).await;
+    let other = format!("other_{}", &world.database);
+    let root = world.root().await;
+    root.batch_execute(&format!("CREATE DATABASE {other}")).await.unwrap();
+    let (account, password) = world.account();
+    let oid = world.issued(&world.readers(), &account).await;
+    let session = world.try_as(&account, &password).await.unwrap();
+    session
+        .batch_execute("SELECT lo_create(0); ALTER DEFAULT PRIVILEGES GRANT SELECT ON TABLES TO PUBLIC")
+        .await
+        .unwrap();
+    let login = Login {
+        user: account.role.clone(),
+        password: password.reveal().into(),
+    };
+    let elsewhere = world.server.connect_as(&login, &other).await.unwrap();
+    elsewhere.batch_execute("SELECT lo_create(0)").await.unwrap();
+    for _ in 0..2 {
+        let AccountState::Blocked { locked, by, sql } = world.revoke_one(&account, Some(oid)).await else {
+            panic!("not blocked");
+        };
+        assert!(locked);
+        assert!(by.contains(&world.database) && by.contains(&other), "{by}");
+        assert!(by.contains("large object") && by.contains("default privileges"), "{by}");
+        assert!(sql.is_some());
+    }
+    assert!(session.batch_execute("SELECT 1").await.is_err());
+    assert!(elsewhere.batch_execute("SELECT 1").await.is_err());
+    assert!(
+        world.try_as(&account, &password).await.is_err(),
+        "a locked account logs in"
+    );
+    assert_eq!(world.verifier_of(&account.role).await, None);
+    let groups = "SELECT count(*) FROM pg_auth_members WHERE member = $1";
+    assert_eq!(
+        root.query_one(groups, &[&oid]).await.unwrap().get::<_, i64>(0),
+        0,
+        "it kept its group's rights"
+    );
+    free(
+        &world,
+        world.revoke_one(&account, Some(oid)).await,
+        &[&world.database, &other],
+    )
+    .await;
+    assert_eq!(world.revoke_one(&account, Some(oid)).await, DROPPED);
+}
+
+/// Runs the answer's own SQL in these databases, as their administrator would.
+async fn free(world: &World, state: AccountState, databases: &[&str]) {
+    let AccountState::Blocked { sql: Some(sql), .. } = state else {
+        panic!("{state:?}");
+    };
+    for database in databases {
+        let there = world.server.connect(database).await.unwrap();
+        let part = sql.split(&format!("-- in database {database}\n")).nth(1).unwrap();
+        there
+            .batch_execute(part.split("-- in database").next().unwrap())
+            .await
+            .unwrap();
+    }
+}
+
+async fn a_prepared_transaction_is_named(major: Major) {
+    let world = World::new(major).await;
+    let group = world.group(&[("CREATE, USAGE", "shop.*")]);
+    let (account, password) = world.account();
+    let oid = world.issued(&group, &account).await;
+    let session = world.try_as(&account, &password).await.unwrap();
+    let gid = format!("it's {}", world.database);
+    let prepare = format!(
+        "BEGIN; CREATE TABLE shop.mine (id int); PREPARE TRANSACTION '{}'",
+        gid.replace('\'', "''")
+    );
+    session.batch_execute(&prepare).await.unwrap();
+    let AccountState::Blocked { locked, by, sql } = world.revoke_one(&account, Some(oid)).await else {
+        panic!("not blocked");
+    };
+    assert!(locked);
+    assert!(by.contains(&gid), "{by}");
+    world.root().await.batch_execute(&sql.unwrap()).await.unwrap();
+    assert_eq!(world.revoke_one(&account, Some(oid)).await, DROPPED);
+}
+
+async fn a_temporary_table_goes_with_its_session(major: Major) {
+    let world = World::new(major).await;
+    let (account, password) = world.account();
+    let oid = world.issued(&world.readers(), &account).await;
+    let session = world.try_as(&account, &password).await.unwrap();
+    session
+        .batch_execute("CREATE TEMPORARY TABLE mine (id int)")
+        .await
+        .unwrap();
+    assert_eq!(world.revoke_one(&account, Some(oid)).await, DROPPED);
+}
+
+async fn sessions_that_the_login_may_not_end_are_reported(major: Major) {
+    let world = World::new(major).await;
+    let (account, password) = world.account();
+    let oid = world.issued(&world.readers(), &account).await;
+    let root = world.root().await;
+    root.batch_execute(&format!("REVOKE pg_signal_backend FROM {}", world.issuer.user))
+        .await
+        .unwrap();
+    let session = world.try_as(&account, &password).await.unwrap();
+    let AccountState::Blocked { locked, sql, .. } = world.revoke_one(&account, Some(oid)).await else {
+        panic!("not blocked");
+    };
+    assert!(!locked, "a session is open");
+    assert!(session.batch_execute("SELECT 1").await.is_ok());
+    root.batch_execute(&sql.unwrap()).await.unwrap();
+    let state = world.revoke_one(&account, Some(oid)).await;
+    assert!(matches!(state, AccountState::Gone { .. }), "{state:?}");
+    assert!(session.batch_execute("SELECT 1").await.is_err());
+}
+
+/// Begins to log in, answers nothing more, and so stays where a backend is neither listed nor gone.
+async fn stalled_login(world: &World, user: &str) -> TcpStream {
+    let mut stream = TcpStream::connect((world.server.host(), world.server.port()))
+        .await
+        .unwrap();
+    let mut body = 196_608_u32.to_be_bytes().to_vec();
+    for text in ["user", user, "database", &world.database] {
+        body.extend_from_slice(text.as_bytes());
+        body.push(0);
+    }
+    body.push(0);
+    stream.write_u32(u32::try_from(body.len()).unwrap() + 4).await.unwrap();
+    stream.write_all(&body).await.unwrap();
+    assert_eq!(stream.read_u8().await.unwrap(), b'R', "the server asks for a password");
+    stream
+}
+
+async fn a_stalled_login_is_reported_and_newer_ones_do_not_prolong_it(major: Major) {
+    // A server of its own: other tests would wait for the stalled login as well.
+    let server = Server::start(major, Options::default()).await.unwrap();
+    let world = World::on(Arc::new(server)).await;
+    let (account, _) = world.account();
+    let oid = world.issued(&world.readers(), &account).await;
+    let first = stalled_login(&world, &account.role).await;
+    let AccountState::Blocked { locked, by, .. } = world.revoke_one(&account, Some(oid)).await else {
+        panic!("nothing waits for the stalled login");
+    };
+    assert!(locked);
+    assert!(by.contains("not finished logging in"), "{by}");
+    assert!(!world.exists(&account.role).await, "nobody can log in any more");
+    // A stranger keeps stalling connections; those began too late to be this account.
+    let second = stalled_login(&world, "stranger").await;
+    let still = world.revoke_one(&account, Some(oid)).await;
+    assert!(
+        matches!(still, AccountState::Blocked { .. }),
+        "the first one is still there: {still:?}"
+    );
+    drop(first);
+    let state = world.revoke_one(&account, Some(oid)).await;
+    assert_eq!(
+        state,
+        AccountState::Gone {
+            proven: false,
+            dropped: false
+        }
+    );
+    drop(second);
+}
