@@ -103,7 +103,8 @@ fn bad_task(message: String) -> Failure {
 mod tests {
     use super::{Accounts, Dispatcher, EngineMetrics, Failure, FailureClass, Outcome, SigningPublicKey, Task, Tasks};
     use crate::channel::frames::{
-        Account, DatabaseClock, Done, Group, OwnedObjects, ProbeReport, Revocation, ServerLogin, SslMode,
+        Account, AccountSettings, DatabaseClock, Done, Group, OwnedObjects, ProbeReport, Revocation, ServerLogin,
+        SslMode,
     };
     use crate::keys::{SecretText, SigningKey};
     use std::sync::{Arc, Mutex};
@@ -206,7 +207,7 @@ mod tests {
             comment: String::new(),
             valid_until: "2026-11-22T10:00:00Z".parse().unwrap(),
             issue_deadline: "2026-11-22T10:00:00Z".parse().unwrap(),
-            settings: Default::default(),
+            settings: AccountSettings::default(),
         };
         let issue = Task::Issue {
             server: server(),
