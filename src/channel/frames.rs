@@ -146,6 +146,13 @@ pub enum Task {
         /// The server.
         server: ServerLogin,
     },
+    /// Make a group role and give it its grants, or check that it has them.
+    EnsureGroup {
+        /// The server.
+        server: ServerLogin,
+        /// The group role.
+        group: Group,
+    },
     /// Bring an account into being, or adopt it if it is already this one.
     Issue {
         /// The server.
@@ -180,13 +187,14 @@ pub enum Task {
 
 impl Task {
     /// Every kind that this build can do, as listed in [`ToOperator::Hello`].
-    pub const KINDS: [&str; 5] = ["echo", "probe", "issue", "revoke", "dropGroup"];
+    pub const KINDS: [&str; 6] = ["echo", "probe", "ensureGroup", "issue", "revoke", "dropGroup"];
 
     /// The kind's name, as on the wire.
     pub fn kind(&self) -> &'static str {
         match self {
             Self::Echo => "echo",
             Self::Probe { .. } => "probe",
+            Self::EnsureGroup { .. } => "ensureGroup",
             Self::Issue { .. } => "issue",
             Self::Revoke { .. } => "revoke",
             Self::DropGroup { .. } => "dropGroup",
@@ -370,6 +378,8 @@ pub enum Done {
         /// In no particular order.
         accounts: Vec<RevokedAccount>,
     },
+    /// Answer to [`Task::EnsureGroup`]: it exists and has what it should carry.
+    GroupReady,
     /// Answer to [`Task::DropGroup`]: it is gone.
     GroupDropped,
 }

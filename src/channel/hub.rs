@@ -46,6 +46,11 @@ impl HubIdentity {
         }
     }
 
+    /// Public half of the channel key, to be certified.
+    pub fn public(&self) -> crate::keys::ChannelPublicKey {
+        self.key.public()
+    }
+
     /// Replaces the certificate, for sessions to come. To be done weekly; see [`crate::keys::CERTIFICATE_LIFE`].
     pub fn renew(&self, certificate: ChannelCertificate) {
         *self.certificate.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(certificate);

@@ -166,8 +166,7 @@ impl Socket {
     pub(super) async fn close(mut self, reason: &str) {
         let _ = tokio::time::timeout(Duration::from_secs(1), async {
             self.outgoing.send(Wire::Close(cut(reason))).await?;
-            // Closing a socket with unread data would destroy the close frame on its way.
-            while self.incoming.next().await.is_some_and(|message| message.is_ok()) {}
+            rest(&mut self.incoming).await;
             self.outgoing.close().await
         })
         .await;
@@ -206,6 +205,18 @@ async fn next(incoming: &mut Incoming) -> Result<Bytes, WireError> {
     }
 }
 
+/// What still comes until the other side closes too: closing a socket with unread data would destroy what was said last.
+async fn rest(incoming: &mut Incoming) {
+    loop {
+        match incoming.next().await {
+            Some(Ok(_)) => {}
+            // The library reads no further, so only time is left to let the last words arrive; the caller limits it.
+            Some(Err(WireError::TooLarge)) => std::future::pending().await,
+            Some(Err(_)) | None => return,
+        }
+    }
+}
+
 /// Reads and opens frames.
 pub(super) struct FrameReader {
     incoming: Incoming,
@@ -221,8 +232,7 @@ impl FrameReader {
 
     /// Takes what still comes, for a moment, until the other side closes too.
     pub(super) async fn drain(&mut self) {
-        let rest = async { while self.incoming.next().await.is_some_and(|message| message.is_ok()) {} };
-        let _ = tokio::time::timeout(Duration::from_secs(1), rest).await;
+        let _ = tokio::time::timeout(Duration::from_secs(1), rest(&mut self.incoming)).await;
     }
 
     /// The next frame.

@@ -9,6 +9,14 @@ pub trait Accounts: Send + Sync + 'static {
     /// Looks at a server and changes nothing.
     fn probe(&self, login: &ServerLogin) -> impl Future<Output = Result<(ProbeReport, DatabaseClock), Failure>> + Send;
 
+    /// Makes a group role with its grants, or checks that it has them.
+    fn ensure_group(
+        &self,
+        login: &ServerLogin,
+        group: &Group,
+        patience: Duration,
+    ) -> impl Future<Output = Result<(), Failure>> + Send;
+
     /// Brings an account into being, or adopts it if it is already this one.
     fn issue(
         &self,

@@ -25,6 +25,10 @@ impl Accounts for NoDatabases {
         Err(refused())
     }
 
+    async fn ensure_group(&self, _: &ServerLogin, _: &Group, _: Duration) -> Result<(), Failure> {
+        Err(refused())
+    }
+
     async fn issue(&self, _: &ServerLogin, _: &Group, _: &Account, _: Duration) -> Outcome {
         Outcome::Failed(refused())
     }

@@ -39,6 +39,13 @@ impl<A: Accounts> Dispatcher<A> {
                 },
                 Err(failure) => Outcome::Failed(failure),
             },
+            Task::EnsureGroup { server, group } => match self.accounts.ensure_group(server, group, patience).await {
+                Ok(()) => Outcome::Done {
+                    done: Done::GroupReady,
+                    clock: None,
+                },
+                Err(failure) => Outcome::Failed(failure),
+            },
             Task::Issue { server, group, account } => self.accounts.issue(server, group, account, patience).await,
             Task::Revoke {
                 server,
@@ -131,6 +138,10 @@ mod tests {
             self.note(format!("probe {}", login.host));
             Err(super::bad_task("no such server".to_owned()))
         }
+        async fn ensure_group(&self, _: &ServerLogin, group: &Group, _: Duration) -> Result<(), Failure> {
+            self.note(format!("ensure {}", group.name));
+            Ok(())
+        }
         async fn issue(&self, _: &ServerLogin, group: &Group, account: &Account, patience: Duration) -> Outcome {
             self.note(format!("issue {} in {} within {patience:?}", account.role, group.name))
         }
@@ -197,6 +208,19 @@ mod tests {
         };
         assert_eq!(dispatch(revoke(&signer, 2)).await.1, ["revoke 2 signed by 1"]);
         assert_eq!(dispatch(drop).await.1, ["drop g1 signed by 1"]);
+        let (outcome, done) = dispatch(Task::EnsureGroup {
+            server: server(),
+            group: group(),
+        })
+        .await;
+        assert_eq!(done, ["ensure g1"]);
+        assert!(matches!(
+            outcome,
+            Outcome::Done {
+                done: Done::GroupReady,
+                ..
+            }
+        ));
         let (outcome, done) = dispatch(Task::Probe { server: server() }).await;
         assert_eq!(done, ["probe db.test"]);
         assert!(matches!(outcome, Outcome::Failed(_)));
