@@ -42,7 +42,7 @@ async fn two_hundred_calls_are_shared_by_the_engines_of_a_pool_at_random() {
     for _ in 0..200 {
         match operator.hub.call(POOL, Task::Echo, PATIENCE).await {
             CallResult::Answered { engine, outcome } if outcome == done() => {
-                *shares.entry(engine.name).or_default() += 1
+                *shares.entry(engine.name).or_default() += 1;
             }
             other => panic!("{other:?}"),
         }

@@ -49,15 +49,14 @@ impl Running {
     fn log_until(&self, words: &str) -> String {
         let mut log = String::new();
         loop {
-            match self.log.recv_timeout(Duration::from_secs(20)) {
-                Ok(line) => {
-                    log.push_str(&line);
-                    log.push('\n');
-                    if line.contains(words) {
-                        return log;
-                    }
-                }
-                Err(_) => panic!("it never said {words:?}:\n{log}"),
+            let line = self.log.recv_timeout(Duration::from_secs(20));
+            let Ok(line) = line else {
+                panic!("it never said {words:?}:\n{log}")
+            };
+            log.push_str(&line);
+            log.push('\n');
+            if line.contains(words) {
+                return log;
             }
         }
     }

@@ -68,7 +68,7 @@ async fn a_replaced_session_that_does_not_finish_is_closed_at_its_limit_and_its_
     let old = Engine::start(operator.options("one", key.clone()), work.clone());
     old.connected().await;
     let hub = operator.hub.clone();
-    let call = tokio::spawn(async move { hub.call(POOL, revocation("a"), Duration::from_secs(60)).await });
+    let call = tokio::spawn(async move { hub.call(POOL, revocation("a"), Duration::from_mins(1)).await });
     work.until(1).await;
     let begun = std::time::Instant::now();
     let new = Engine::start(operator.options("one", key), Work::default());
@@ -142,7 +142,7 @@ async fn a_disabled_deleted_or_rekeyed_engine_is_cut_off_and_a_changed_pool_is_t
     let other = EngineKey::generate(operator.root.hash(), NAMESPACE).unwrap().public();
     let mut own = vec![];
     operator.directory.change("one", |found| {
-        own = std::mem::replace(&mut found.public_keys, vec![other])
+        own = std::mem::replace(&mut found.public_keys, vec![other]);
     });
     operator.hub.recheck();
     engine.fails_with("with this key is registered").await;

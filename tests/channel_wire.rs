@@ -62,6 +62,7 @@ fn every_frame_to_an_engine_reads_and_writes_as_in_version_1() {
         "close other",
         "task echo",
         "task probe",
+        "task ensureGroup",
         "task issue",
         "task revoke",
         "task dropGroup",
@@ -89,6 +90,7 @@ fn every_frame_to_the_operator_reads_and_writes_as_in_version_1() {
         "done probe",
         "done issued",
         "done revoked",
+        "done groupReady",
         "done groupDropped",
         "unknown",
         "unsupported",
@@ -184,6 +186,7 @@ fn names_of_task(task: &Task) -> Vec<&'static str> {
     let (name, server) = match task {
         Task::Echo => return vec!["task echo"],
         Task::Probe { server } => ("task probe", server),
+        Task::EnsureGroup { server, .. } => ("task ensureGroup", server),
         Task::Issue { server, .. } => ("task issue", server),
         Task::Revoke { server, accounts, .. } => {
             let owned = accounts.iter().map(|account| match account.owned_objects {
@@ -228,6 +231,9 @@ fn names_of_outcome(outcome: &Outcome) -> Vec<&'static str> {
             done: Done::Issued { .. },
             ..
         } => vec!["done issued"],
+        Outcome::Done {
+            done: Done::GroupReady, ..
+        } => vec!["done groupReady"],
         Outcome::Done {
             done: Done::GroupDropped,
             ..

@@ -10,6 +10,7 @@ use std::pin::Pin;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::error::ProtocolError;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, WebSocketConfig, frame::coding::CloseCode as WsCode};
 use tokio_tungstenite::tungstenite::{Error as WsError, Message};
 use zeroize::Zeroizing;
@@ -18,6 +19,8 @@ use zeroize::Zeroizing;
 pub(super) const MAX_MESSAGE: usize = MAX_SEALED + 4096;
 /// A peer that takes nothing for this long is as dead as one that says nothing.
 const SEND_LIMIT: Duration = Duration::from_secs(9);
+/// What cannot be said within this time when a connection ends is not worth more.
+const LINGER: Duration = Duration::from_secs(1);
 /// A websocket close frame has room for 123 bytes of text.
 const CLOSE_TEXT: usize = 123;
 /// "Policy violation": the code for every close of ours. The exact one is in the sealed Close frame.
@@ -43,6 +46,9 @@ pub enum WireError {
     /// Broken.
     #[error("the connection broke")]
     Broken(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// Bytes that are no websocket frame.
+    #[error("the other side broke the rules of websockets")]
+    Garbage(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// Nothing could be written for too long.
     #[error("the other side took nothing for {} s", SEND_LIMIT.as_secs())]
     Stalled,
@@ -73,7 +79,7 @@ type Outgoing = Pin<Box<dyn Sink<Wire, Error = WireError> + Send>>;
 
 /// A websocket, whichever library it comes from.
 pub(super) struct Socket {
-    incoming: Incoming,
+    inbox: Inbox,
     outgoing: Outgoing,
 }
 
@@ -111,7 +117,10 @@ impl Socket {
                 })
             });
         Self {
-            incoming: Box::pin(incoming),
+            inbox: Inbox {
+                incoming: Box::pin(incoming),
+                deaf: false,
+            },
             outgoing: Box::pin(outgoing),
         }
     }
@@ -147,7 +156,10 @@ impl Socket {
             })
         });
         Self {
-            incoming: Box::pin(incoming),
+            inbox: Inbox {
+                incoming: Box::pin(incoming),
+                deaf: false,
+            },
             outgoing: Box::pin(outgoing),
         }
     }
@@ -159,18 +171,15 @@ impl Socket {
 
     /// Waits for a handshake message.
     pub(super) async fn next(&mut self) -> Result<Bytes, WireError> {
-        next(&mut self.incoming).await
+        self.inbox.next().await
     }
 
-    /// Ends a connection whose handshake failed; what cannot be said within a second is not worth more.
+    /// Ends a connection whose handshake failed.
     pub(super) async fn close(mut self, reason: &str) {
-        let _ = tokio::time::timeout(Duration::from_secs(1), async {
-            self.outgoing.send(Wire::Close(cut(reason))).await?;
-            // Closing a socket with unread data would destroy the close frame on its way.
-            while self.incoming.next().await.is_some_and(|message| message.is_ok()) {}
-            self.outgoing.close().await
-        })
-        .await;
+        let closing = self.outgoing.send(Wire::Close(cut(reason)));
+        if let Ok(Ok(())) = tokio::time::timeout(LINGER, closing).await {
+            self.inbox.rest().await;
+        }
     }
 
     /// After the handshake: frames instead of messages.
@@ -181,7 +190,7 @@ impl Socket {
                 sealer,
             },
             FrameReader {
-                incoming: self.incoming,
+                inbox: self.inbox,
                 opener,
             },
         )
@@ -191,38 +200,63 @@ impl Socket {
 fn broken(error: Box<dyn std::error::Error + Send + Sync>) -> WireError {
     match error.downcast_ref::<WsError>() {
         Some(WsError::Capacity(_)) => WireError::TooLarge,
+        Some(WsError::Protocol(ProtocolError::ResetWithoutClosingHandshake)) => WireError::Broken(error),
+        Some(WsError::Protocol(_) | WsError::Utf8(_) | WsError::AttackAttempt) => WireError::Garbage(error),
         Some(WsError::ConnectionClosed | WsError::AlreadyClosed) => WireError::Closed(String::new()),
         _ => WireError::Broken(error),
     }
 }
 
-async fn next(incoming: &mut Incoming) -> Result<Bytes, WireError> {
-    match incoming.next().await {
-        Some(Ok(Wire::Data(data))) => Ok(data),
-        Some(Ok(Wire::Text)) => Err(WireError::Text),
-        Some(Ok(Wire::Close(text))) => Err(WireError::Closed(text)),
-        Some(Err(error)) => Err(error),
-        None => Err(WireError::Closed(String::new())),
+/// What comes in, and whether anything still can.
+struct Inbox {
+    incoming: Incoming,
+    /// The library gave up on what the other side sends, so the rest stays unread.
+    deaf: bool,
+}
+
+impl Inbox {
+    async fn next(&mut self) -> Result<Bytes, WireError> {
+        match self.incoming.next().await {
+            Some(Ok(Wire::Data(data))) => Ok(data),
+            Some(Ok(Wire::Text)) => Err(WireError::Text),
+            Some(Ok(Wire::Close(text))) => Err(WireError::Closed(text)),
+            Some(Err(error)) => {
+                self.deaf = matches!(error, WireError::TooLarge | WireError::Garbage(_));
+                Err(error)
+            }
+            None => Err(WireError::Closed(String::new())),
+        }
+    }
+
+    /// Takes what still comes, for a moment, until the other side closes too: closing a socket with unread data would
+    /// destroy our last words on their way. Where nothing can be read any more, only time lets them arrive.
+    async fn rest(&mut self) {
+        let rest = async {
+            while self.incoming.next().await.is_some_and(|message| message.is_ok()) {}
+            if self.deaf {
+                std::future::pending::<()>().await;
+            }
+        };
+        let _ = tokio::time::timeout(LINGER, rest).await;
     }
 }
 
 /// Reads and opens frames.
 pub(super) struct FrameReader {
-    incoming: Incoming,
+    inbox: Inbox,
     opener: Opener,
 }
 
 impl FrameReader {
     /// The next frame's text. May be dropped while waiting without losing a frame.
     pub(super) async fn next(&mut self) -> Result<Zeroizing<Vec<u8>>, WireError> {
-        let sealed = next(&mut self.incoming).await?;
+        let sealed = self.inbox.next().await?;
         Ok(self.opener.open(&sealed)?)
     }
 
-    /// Takes what still comes, for a moment, until the other side closes too.
+    /// Lets the last words arrive, for a moment; see [`Inbox::rest`].
     pub(super) async fn drain(&mut self) {
-        let rest = async { while self.incoming.next().await.is_some_and(|message| message.is_ok()) {} };
-        let _ = tokio::time::timeout(Duration::from_secs(1), rest).await;
+        self.inbox.rest().await;
     }
 
     /// The next frame.
@@ -265,12 +299,12 @@ impl FrameWriter {
             self.outgoing.send(Wire::Close(cut(reason))).await?;
             self.outgoing.close().await
         };
-        let _ = tokio::time::timeout(Duration::from_secs(1), closing).await;
+        let _ = tokio::time::timeout(LINGER, closing).await;
     }
 
     /// Sends a last frame and ends the connection.
     pub(super) async fn close<T: Serialize>(mut self, last: &T, reason: &str) {
-        let _ = tokio::time::timeout(Duration::from_secs(1), async {
+        let _ = tokio::time::timeout(LINGER, async {
             self.send(last).await?;
             self.outgoing.send(Wire::Close(cut(reason))).await?;
             self.outgoing.close().await

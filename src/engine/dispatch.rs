@@ -110,7 +110,8 @@ fn bad_task(message: String) -> Failure {
 mod tests {
     use super::{Accounts, Dispatcher, EngineMetrics, Failure, FailureClass, Outcome, SigningPublicKey, Task, Tasks};
     use crate::channel::frames::{
-        Account, DatabaseClock, Done, Group, OwnedObjects, ProbeReport, Revocation, ServerLogin, SslMode,
+        Account, AccountSettings, DatabaseClock, Done, Group, OwnedObjects, ProbeReport, Revocation, ServerLogin,
+        SslMode,
     };
     use crate::keys::{SecretText, SigningKey};
     use std::sync::{Arc, Mutex};
@@ -136,6 +137,10 @@ mod tests {
         async fn probe(&self, login: &ServerLogin) -> Result<(ProbeReport, DatabaseClock), Failure> {
             self.note(format!("probe {}", login.host));
             Err(super::bad_task("no such server".to_owned()))
+        }
+        async fn ensure_group(&self, _: &ServerLogin, group: &Group, _: Duration) -> Result<(), Failure> {
+            self.note(format!("ensure {}", group.name));
+            Ok(())
         }
         async fn issue(&self, _: &ServerLogin, group: &Group, account: &Account, patience: Duration) -> Outcome {
             self.note(format!("issue {} in {} within {patience:?}", account.role, group.name))
@@ -203,6 +208,19 @@ mod tests {
         };
         assert_eq!(dispatch(revoke(&signer, 2)).await.1, ["revoke 2 signed by 1"]);
         assert_eq!(dispatch(drop).await.1, ["drop g1 signed by 1"]);
+        let (outcome, done) = dispatch(Task::EnsureGroup {
+            server: server(),
+            group: group(),
+        })
+        .await;
+        assert_eq!(done, ["ensure g1"]);
+        assert!(matches!(
+            outcome,
+            Outcome::Done {
+                done: Done::GroupReady,
+                ..
+            }
+        ));
         let (outcome, done) = dispatch(Task::Probe { server: server() }).await;
         assert_eq!(done, ["probe db.test"]);
         assert!(matches!(outcome, Outcome::Failed(_)));
@@ -213,7 +231,7 @@ mod tests {
             comment: String::new(),
             valid_until: "2026-11-22T10:00:00Z".parse().unwrap(),
             issue_deadline: "2026-11-22T10:00:00Z".parse().unwrap(),
-            settings: Default::default(),
+            settings: AccountSettings::default(),
         };
         let issue = Task::Issue {
             server: server(),

@@ -324,10 +324,10 @@ impl Engine {
     pub async fn until(&self, what: &str, wished: impl FnMut(&LinkStatus) -> bool) -> LinkStatus {
         let mut status = self.status.clone();
         let waited = tokio::time::timeout(Duration::from_secs(8), status.wait_for(wished)).await;
-        match waited {
-            Ok(status) => status.unwrap().clone(),
-            Err(_elapsed) => panic!("not within 8 s: {what}; {:?}", self.status.borrow()),
-        }
+        let Ok(status) = waited else {
+            panic!("not within 8 s: {what}; {:?}", self.status.borrow())
+        };
+        status.unwrap().clone()
     }
 
     /// As if the machine lost power: no goodbye.

@@ -63,7 +63,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Raw<S> {
             };
             let text = self.opener.open(&sealed).unwrap();
             let value: serde_json::Value = serde_json::from_slice(&text).unwrap();
-            if value["type"] != "ping" && value["type"] != "pong" {
+            let kind = value.get("type").and_then(serde_json::Value::as_str);
+            if !matches!(kind, Some("ping" | "pong")) {
                 return serde_json::from_value(value).unwrap();
             }
         }

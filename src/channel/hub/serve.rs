@@ -36,6 +36,7 @@ impl End {
             WireError::Closed(_) | WireError::Broken(_) => (CloseCode::Other, false),
             WireError::Stalled => (CloseCode::Silent, false),
             WireError::TooLarge
+            | WireError::Garbage(_)
             | WireError::Text
             | WireError::Json(_)
             | WireError::Noise(NoiseError::Frame | NoiseError::TooLarge { .. }) => (CloseCode::BadFrame, true),
