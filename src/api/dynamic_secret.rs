@@ -240,7 +240,7 @@ impl DynamicSecretSpec {
             .as_ref()
             .and_then(|i| i.overlap.as_ref())
             .and_then(Span::length);
-        asked.unwrap_or_else(|| (ttl / 10).min(Duration::from_secs(60)))
+        asked.unwrap_or_else(|| (ttl / 10).min(Duration::from_mins(1)))
     }
 
     /// How long before the end the next credential is issued.

@@ -57,8 +57,11 @@ struct RunArguments {
     #[arg(long, env = "DSV_RELEASE", default_value = "dsv")]
     release: String,
     /// Name of this replica.
-    #[arg(long, env = "POD_NAME")]
+    #[arg(long)]
     identity: Option<String>,
+    /// The pod that this process runs in, if any: it is labelled while it leads.
+    #[arg(long, env = "POD_NAME")]
+    pod: Option<String>,
     /// Address on which engines are listened for.
     #[arg(long, env = "DSV_CHANNEL_ADDR", default_value = "0.0.0.0:8443")]
     channel_addr: String,
@@ -136,6 +139,7 @@ async fn run(arguments: RunArguments) -> anyhow::Result<()> {
         engine_endpoints: arguments.engine_endpoint,
         engine_image: arguments.engine_image,
         max_engines_per_pool: arguments.max_engines_per_pool,
+        pod: arguments.pod,
     };
     let operator = Operator {
         identity,

@@ -64,31 +64,29 @@ pub async fn load(
     engines_with_keys: impl AsyncFnOnce() -> Result<usize, Error>,
 ) -> Result<Installation, InstallationError> {
     let id = id(client, home, release).await?;
-    let root = match objects::read::<Secret>(client, home, ROOT_SECRET).await? {
-        Some(secret) => secret,
-        None => {
-            let keyed = engines_with_keys().await?;
-            if keyed > 0 {
-                return Err(InstallationError::RootKeyMissing(keyed));
-            }
-            let made = RootKey::generate().map_err(|e| InstallationError::Key(ROOT_SECRET, e))?;
-            make_once(client, home, ROOT_SECRET, vec![(KEY, made.store())]).await?
+    let root = if let Some(secret) = objects::read::<Secret>(client, home, ROOT_SECRET).await? {
+        secret
+    } else {
+        let keyed = engines_with_keys().await?;
+        if keyed > 0 {
+            return Err(InstallationError::RootKeyMissing(keyed));
         }
+        let made = RootKey::generate().map_err(|e| InstallationError::Key(ROOT_SECRET, e))?;
+        make_once(client, home, ROOT_SECRET, vec![(KEY, made.store())]).await?
     };
     let root = RootKey::load(&value(&root, ROOT_SECRET, KEY)?).map_err(|e| InstallationError::Key(ROOT_SECRET, e))?;
-    let signing = match objects::read::<Secret>(client, home, SIGNING_SECRET).await? {
-        Some(secret) => secret,
-        None => {
-            let made = SigningKey::generate().map_err(|e| InstallationError::Key(SIGNING_SECRET, e))?;
-            let hash_key = SecretText::new(data_encoding::BASE64URL_NOPAD.encode(&rand::random::<[u8; 32]>()));
-            make_once(
-                client,
-                home,
-                SIGNING_SECRET,
-                vec![(KEY, made.store()), (HASH_KEY, hash_key)],
-            )
-            .await?
-        }
+    let signing = if let Some(secret) = objects::read::<Secret>(client, home, SIGNING_SECRET).await? {
+        secret
+    } else {
+        let made = SigningKey::generate().map_err(|e| InstallationError::Key(SIGNING_SECRET, e))?;
+        let hash_key = SecretText::new(data_encoding::BASE64URL_NOPAD.encode(&rand::random::<[u8; 32]>()));
+        make_once(
+            client,
+            home,
+            SIGNING_SECRET,
+            vec![(KEY, made.store()), (HASH_KEY, hash_key)],
+        )
+        .await?
     };
     let hash_key = value(&signing, SIGNING_SECRET, HASH_KEY)?;
     let signing = SigningKey::load(&value(&signing, SIGNING_SECRET, KEY)?)

@@ -4,6 +4,7 @@
 
 pub mod credential_secret;
 pub mod installation;
+pub mod leader_pod;
 pub mod leadership;
 pub mod objects;
 pub mod rights;

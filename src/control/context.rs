@@ -6,15 +6,16 @@ use super::revocations::Revocations;
 use super::watches::Filled;
 use crate::api::conditions::Reason;
 use crate::api::lease::Maker;
+use crate::api::names::OPERATOR;
 use crate::api::{CredentialLease, DynamicSecret, Engine, EnginePool};
 use crate::channel::hub::Hub;
 use crate::cluster::installation::Installation;
-use crate::cluster::leadership::{Leader, NotLeading};
+use crate::cluster::leadership::{Leader, NotLeading, Term};
 use crate::telemetry::metrics::Metrics;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ObjectReference, Secret};
 use kube::api::PartialObjectMeta;
-use kube::runtime::events::{Event, EventType, Recorder};
+use kube::runtime::events::{Event, EventType, Recorder, Reporter};
 use kube::runtime::reflector::{ObjectRef, Store};
 use kube::{Client, Resource, ResourceExt};
 use std::collections::{HashMap, HashSet};
@@ -34,6 +35,8 @@ pub struct Settings {
     pub engine_image: String,
     /// Most managed engines that one pool may ask for.
     pub max_engines_per_pool: i32,
+    /// Our own pod, where we run in one: it is labelled while we lead, and the Service selects the label.
+    pub pod: Option<String>,
 }
 
 /// Caches of the watched kinds. What they show may be old; every effect has its own precondition.
@@ -115,6 +118,44 @@ pub struct Context {
 }
 
 impl Context {
+    /// Everything for one leadership; nothing is remembered yet.
+    pub fn new(
+        client: Client,
+        settings: Settings,
+        metrics: Metrics,
+        (term, leader): (&Term, Leader),
+        installation: Arc<Installation>,
+        (hub, stores, wakes): (Hub, Stores, Wakes),
+    ) -> Self {
+        let reporter = Reporter {
+            controller: OPERATOR.to_owned(),
+            instance: Some(term.holder.clone()),
+        };
+        Self {
+            recorder: Recorder::new(client.clone(), reporter),
+            client,
+            settings,
+            me: Maker::from(term),
+            leader,
+            installation,
+            hub,
+            stores,
+            wakes,
+            metrics,
+            passwords: Passwords::default(),
+            endings: Endings::default(),
+            attempts: Attempts::default(),
+            nudges: Nudges::default(),
+            servers: ServerFacts::default(),
+            bases: BaseIdentities::default(),
+            revocations: Revocations::default(),
+            told: Mutex::default(),
+            recorded: Mutex::default(),
+            intact: Mutex::default(),
+            admission: tokio::sync::Mutex::default(),
+        }
+    }
+
     /// The operator's clock.
     pub fn now(&self) -> Timestamp {
         Timestamp::now()

@@ -38,10 +38,9 @@ pub async fn apply(ctx: &Context, engine: &Engine, pool: &EnginePool, name: &str
     wanted.annotations_mut().insert(WANTED.to_owned(), hash.clone());
     let home = &ctx.settings.home;
     let found: Option<Deployment> = objects::read(&ctx.client, home, name).await?;
-    if let Some(found) = &found {
-        if found.annotations().get(WANTED) == Some(&hash) || others_away(ctx, engine, pool) {
-            return Ok(());
-        }
+    let as_wanted = |found: &Deployment| found.annotations().get(WANTED) == Some(&hash);
+    if found.is_some_and(|found| as_wanted(&found) || others_away(ctx, engine, pool)) {
+        return Ok(());
     }
     let api: Api<Deployment> = Api::namespaced(ctx.client.clone(), home);
     let params = PatchParams::apply("dsv.dev/engine-deployment").force();
@@ -66,10 +65,9 @@ fn others_away(ctx: &Context, engine: &Engine, pool: &EnginePool) -> bool {
 /// Deletes the engine's Deployment. Absent is success.
 pub async fn remove(ctx: &Context, name: &str) -> Result<(), Error> {
     let home = &ctx.settings.home;
-    if let Some(found) = objects::read::<Deployment>(&ctx.client, home, name).await? {
-        if found.labels().get(MANAGED_BY).map(String::as_str) == Some(OPERATOR) {
-            objects::delete(&ctx.client, &found).await?;
-        }
+    let found: Option<Deployment> = objects::read(&ctx.client, home, name).await?;
+    if let Some(ours) = found.filter(|found| found.labels().get(MANAGED_BY).map(String::as_str) == Some(OPERATOR)) {
+        objects::delete(&ctx.client, &ours).await?;
     }
     Ok(())
 }

@@ -27,7 +27,7 @@ use std::time::Duration;
 /// How long an engine may take to drop a group.
 const DROP_PATIENCE: Duration = Duration::from_secs(30);
 /// Until the next look where an event is what is really waited for.
-const BY_EVENT: Duration = Duration::from_secs(60);
+const BY_EVENT: Duration = Duration::from_mins(1);
 /// Until the next look while something is being taken back.
 const SOON: Duration = Duration::from_secs(2);
 
@@ -508,7 +508,8 @@ async fn write_valid(
         status.issued_at = current.issued_at.map(Time);
         status.expires_at = current.expires_at.map(Time);
         status.renew_at = renew_at.map(Time);
-        if answers(&before.delivered_serial, current.serial) {
+        // A newly delivered serial answers the rotate-at that asked for it.
+        if before.delivered_serial.unwrap_or(0) < current.serial {
             status.answered_rotate_at.clone_from(&rotate_at);
         }
         (status.failures, status.last_failure, status.failed_generation) = (None, None, None);
@@ -517,11 +518,6 @@ async fn write_valid(
     })
     .await?;
     expires_soon(ctx, seen, current, now).await
-}
-
-/// A newly delivered serial answers the rotate-at that asked for it.
-fn answers(before: &Option<i64>, serial: i64) -> bool {
-    before.unwrap_or(0) < serial
 }
 
 /// In mode Once nothing follows, so at 80 % of the ttl an Event says that the end is near.

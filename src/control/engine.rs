@@ -29,9 +29,9 @@ use std::time::Duration;
 /// Between two writes of an unchanged heartbeat.
 const HEARTBEAT: SignedDuration = SignedDuration::from_mins(10);
 /// Until the next look at an engine that is connected; events come sooner.
-const CONNECTED: Duration = Duration::from_secs(600);
+const CONNECTED: Duration = Duration::from_mins(10);
 /// Until the next look at an engine that is not; events come sooner.
-const AWAY: Duration = Duration::from_secs(300);
+const AWAY: Duration = Duration::from_mins(5);
 
 /// One pass over one engine.
 pub async fn reconcile(engine: Arc<Engine>, ctx: Arc<Context>) -> Result<Action, Error> {
@@ -86,19 +86,19 @@ async fn register(ctx: &Context, engine: &Engine, managed: bool) -> Result<Strin
     } else {
         (namespace.clone(), registration_secret(&name))
     };
-    let key = match objects::read::<Secret>(&ctx.client, &home, &secret_name).await? {
-        Some(found) => read_key(&found, engine),
-        None => {
-            let made = EngineKey::generate(ctx.installation.root.hash(), &namespace).map_err(|e| surprise(&e))?;
-            let secret = registration(ctx, engine, &home, &secret_name, &made, managed);
-            match objects::make(&ctx.client, &home, &secret).await {
-                Ok(_) => Ok(made),
-                Err(error) if error.is_conflict() => {
-                    let found: Option<Secret> = objects::read(&ctx.client, &home, &secret_name).await?;
-                    found.map_or_else(|| Err(not_ours(&home, &secret_name)), |found| read_key(&found, engine))
-                }
-                Err(error) => return Err(error.into()),
+    let key = if let Some(found) = objects::read::<Secret>(&ctx.client, &home, &secret_name).await? {
+        read_key(&found, engine)
+    } else {
+        let made = EngineKey::generate(ctx.installation.root.hash(), &namespace).map_err(|e| surprise(&e))?;
+        let secret = registration(ctx, engine, &home, &secret_name, &made, managed);
+        match objects::make(&ctx.client, &home, &secret).await {
+            Ok(_) => Ok(made),
+            Err(error) if error.is_conflict() => {
+                let found: Option<Secret> = objects::read(&ctx.client, &home, &secret_name).await?;
+                let rival = || Err(not_ours(&home, &secret_name));
+                found.map_or_else(rival, |found| read_key(&found, engine))
             }
+            Err(error) => return Err(error.into()),
         }
     };
     let key = match key {

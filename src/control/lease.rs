@@ -47,8 +47,9 @@ pub async fn reconcile(lease: Arc<CredentialLease>, ctx: Arc<Context>) -> Result
 struct Pass<'a> {
     ctx: &'a Context,
     lease: CredentialLease,
-    /// The Secret as looked at live in this pass: outer None = not looked yet.
-    secret: Option<Option<PartialObjectMeta<Secret>>>,
+    /// Whether the Secret was looked at live in this pass, and what was found.
+    looked: bool,
+    secret: Option<PartialObjectMeta<Secret>>,
     /// The account's OID and the engine that issued it in this pass.
     account: Option<(u32, String)>,
     gone: bool,
@@ -59,6 +60,7 @@ impl<'a> Pass<'a> {
         Self {
             ctx,
             lease: lease.clone(),
+            looked: false,
             secret: None,
             account: None,
             gone: false,
@@ -85,7 +87,7 @@ impl<'a> Pass<'a> {
         let steady = self.reported()
             && self.lease.metadata.deletion_timestamp.is_none()
             && claim.as_ref().is_some_and(|claim| now.operator < claim.expires_at.0);
-        if !steady && self.secret.is_none() {
+        if !steady && !self.looked {
             self.look(claim.as_ref()).await?;
         }
         let observed = self.observed(claim.as_ref(), steady);
@@ -97,11 +99,10 @@ impl<'a> Pass<'a> {
                 self.ctx.wake_owner(&self.lease);
                 Ok(Some(Action::requeue(until_then(now.operator, until))))
             }
-            (Step::Nothing, _) => Ok(Some(Action::await_change())),
             (Step::TakeOn, _) => self.take_on().await.map(Some),
             (Step::Release, _) => self.release().await.map(Some),
             (Step::Delete, _) => self.delete().await,
-            (_, None) => Ok(Some(Action::await_change())),
+            (Step::Nothing, _) | (_, None) => Ok(Some(Action::await_change())),
             (Step::Issue, Some(claim)) => self.issue(&claim).await,
             (Step::Deliver, Some(claim)) => self.deliver(&claim).await,
             (Step::Report, Some(claim)) => self.report(&claim).await,
@@ -140,10 +141,11 @@ impl<'a> Pass<'a> {
 
     async fn look(&mut self, claim: Option<&Claim>) -> Result<(), Error> {
         let namespace = self.lease.namespace().unwrap_or_default();
-        self.secret = Some(match claim.and_then(|claim| claim.target.as_deref()) {
+        self.secret = match claim.and_then(|claim| claim.target.as_deref()) {
             Some(target) => credential_secret::look(&self.ctx.client, &namespace, target).await?,
             None => None,
-        });
+        };
+        self.looked = true;
         Ok(())
     }
 
@@ -151,11 +153,7 @@ impl<'a> Pass<'a> {
         let secret = match claim {
             Some(claim) if claim.target.is_some() && steady => SecretSeen::Ours,
             Some(claim) if claim.target.is_some() => {
-                let meta = self
-                    .secret
-                    .as_ref()
-                    .and_then(|found| found.as_ref())
-                    .map(|found| &found.metadata);
+                let meta = self.secret.as_ref().map(|found| &found.metadata);
                 credential_secret::whose(meta, &self.identity(claim))
             }
             _ => SecretSeen::NotWanted,
@@ -262,7 +260,7 @@ impl<'a> Pass<'a> {
             return Ok(Some(Action::requeue(SOON)));
         };
         let identity = self.identity(claim);
-        let older = self.secret.clone().flatten();
+        let older = self.secret.clone();
         let meta = older.as_ref().map(|found| &found.metadata);
         if !matches!(
             credential_secret::whose(meta, &identity),
@@ -297,7 +295,7 @@ impl<'a> Pass<'a> {
             // What was written, or what came of a write without an answer, is looked at before it is believed.
             Ok(_) => {}
             Err(error) if error.is_unknown() || error.is_conflict() => {
-                tracing::info!(lease = %self.name(), %error, "looking again")
+                tracing::info!(lease = %self.name(), %error, "looking again");
             }
             Err(error) if error.is_refused() => {
                 let answer = error.status().map(|s| s.message.clone()).unwrap_or_default();
@@ -316,11 +314,7 @@ impl<'a> Pass<'a> {
     async fn report(&mut self, claim: &Claim) -> Result<Option<Action>, Error> {
         self.ctx.still_leading()?;
         let role = self.role(claim);
-        let version = self
-            .secret
-            .as_ref()
-            .and_then(|found| found.as_ref())
-            .and_then(|found| found.resource_version());
+        let version = self.secret.as_ref().and_then(ResourceExt::resource_version);
         let issued = report::Issued {
             role: &role,
             account: self.account.as_ref(),
@@ -338,7 +332,7 @@ impl<'a> Pass<'a> {
     }
 
     async fn delete_secret(&mut self, claim: &Claim) -> Result<Option<Action>, Error> {
-        let (Some(target), Some(Some(found))) = (claim.target.clone(), self.secret.clone()) else {
+        let (Some(target), Some(found)) = (claim.target.clone(), self.secret.clone()) else {
             return Ok(None);
         };
         self.ctx.still_leading()?;
@@ -346,7 +340,7 @@ impl<'a> Pass<'a> {
         match credential_secret::delete(&self.ctx.client, &namespace, &target, &found.metadata).await {
             Ok(()) => {}
             Err(error) if error.is_conflict() => {
-                tracing::info!(lease = %self.name(), "the Secret changed; looking again")
+                tracing::info!(lease = %self.name(), "the Secret changed; looking again");
             }
             Err(error) => return Err(error.into()),
         }

@@ -4,8 +4,10 @@
 //! `channel::hub`. Nothing here keeps state that a restart could miss, except passwords on their way into a Secret.
 
 pub mod context;
+pub mod controllers;
 pub mod deployment;
 pub mod directory;
+pub mod door;
 pub mod dynamic_secret;
 pub mod engine;
 pub mod hold;

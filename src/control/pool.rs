@@ -21,9 +21,9 @@ use std::time::Duration;
 /// Between two checks of a server that is ready.
 const CHECK_READY: SignedDuration = SignedDuration::from_mins(30);
 /// Between two checks of a server that is not.
-const CHECK_AGAIN: SignedDuration = SignedDuration::from_secs(60);
+const CHECK_AGAIN: SignedDuration = SignedDuration::from_mins(1);
 /// Until the next look at a pool; events come sooner.
-const USUAL: Duration = Duration::from_secs(300);
+const USUAL: Duration = Duration::from_mins(5);
 
 /// One pass over one pool.
 pub async fn reconcile(pool: Arc<EnginePool>, ctx: Arc<Context>) -> Result<Action, Error> {

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// Between two sweeps.
-pub const EVERY: Duration = Duration::from_secs(60);
+pub const EVERY: Duration = Duration::from_mins(1);
 
 /// Looks at every credential Secret once.
 pub async fn sweep(ctx: &Context) -> Result<usize, Error> {

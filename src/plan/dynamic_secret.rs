@@ -5,6 +5,10 @@ use crate::api::dynamic_secret::{DeletionPolicy, Mode};
 use jiff::{SignedDuration, Timestamp};
 
 /// What is seen of a dynamic secret.
+#[allow(
+    clippy::struct_excessive_bools,
+    reason = "independent observations, each true or not"
+)]
 #[derive(Debug, Clone)]
 pub struct Observed<'a> {
     /// UID; spreads renewals.

@@ -4,6 +4,10 @@ use crate::api::lease::{Claim, Maker};
 use jiff::Timestamp;
 
 /// What is seen of a lease, in one pass.
+#[allow(
+    clippy::struct_excessive_bools,
+    reason = "independent observations, each true or not"
+)]
 #[derive(Debug, Clone, Default)]
 pub struct Observed<'a> {
     /// It has a deletion timestamp.

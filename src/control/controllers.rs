@@ -1,0 +1,288 @@
+//! The controllers of one leadership: each with its watch, its wake-up calls, its sign of life and its counts.
+
+use super::context::{Context, Wakes};
+use super::hold::Error;
+use super::watches::{self, Watches};
+use super::{dynamic_secret, engine, lease, pool, sweep};
+use crate::api::{CredentialLease, DynamicSecret, Engine, EnginePool};
+use crate::telemetry::liveness::{Beat, Beats};
+use crate::telemetry::metrics::{Controller as Controlled, ReconcileOutcome};
+use futures::stream::BoxStream;
+use futures::{Stream, StreamExt, TryStreamExt};
+use kube::Resource;
+use kube::runtime::controller::{Action, Config, Controller};
+use kube::runtime::reflector::{ObjectRef, Store};
+use kube::runtime::watcher;
+use serde::de::DeserializeOwned;
+use std::fmt::Debug;
+use std::future::Future;
+use std::hash::Hash;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+/// Passes of one controller at once. More only queue in the API server.
+const CONCURRENCY: u16 = 16;
+/// How long one pass may take: client retries could otherwise hold an object for minutes.
+const PASS: Duration = Duration::from_mins(1);
+/// A pass that runs longer than this is stuck: beyond [`PASS`] something blocks the thread itself.
+const STALLED: Duration = Duration::from_mins(2);
+/// Between two counts of what is on the books.
+const COUNT: Duration = Duration::from_secs(5);
+/// Pause after a surprise.
+pub const AFTER_ERROR: Duration = Duration::from_secs(2);
+
+/// The controllers' signs of life. They outlive a leadership: `/livez` asks them all the time.
+pub struct Controllers {
+    beats: Vec<(Controlled, Beat)>,
+}
+
+impl Controllers {
+    /// Nothing runs yet.
+    pub fn new(beats: &Beats) -> Self {
+        let controllers = [
+            Controlled::CredentialLease,
+            Controlled::DynamicSecret,
+            Controlled::EnginePool,
+            Controlled::Engine,
+        ];
+        let beats = controllers.map(|which| (which, beats.register(which.as_str(), STALLED)));
+        Self { beats: beats.into() }
+    }
+
+    /// Starts everything that works on objects, until `stop`.
+    pub fn start(
+        &self,
+        ctx: &Arc<Context>,
+        watches: Watches,
+        woken: Woken,
+        stop: &CancellationToken,
+    ) -> JoinSet<&'static str> {
+        let mut parts = JoinSet::new();
+        let stores = ctx.stores.clone();
+        let runs = |which| self.runs(which, ctx, stop);
+        let c = ctx.clone();
+        let leases = watches
+            .leases
+            .inspect_ok(move |lease| watches::lease_changed(&c, lease))
+            .boxed();
+        let part = runs(Controlled::CredentialLease);
+        parts.spawn(control(part, leases, stores.leases, woken.leases, lease::reconcile));
+        let c = ctx.clone();
+        let secrets = watches
+            .dynamic_secrets
+            .inspect_ok(move |one| watches::dynamic_secret_changed(&c, one))
+            .boxed();
+        let part = runs(Controlled::DynamicSecret);
+        parts.spawn(control(
+            part,
+            secrets,
+            stores.dynamic_secrets,
+            woken.dynamic_secrets,
+            dynamic_secret::reconcile,
+        ));
+        let c = ctx.clone();
+        let pools = watches
+            .pools
+            .inspect_ok(move |pool| watches::pool_changed(&c, pool))
+            .boxed();
+        parts.spawn(control(
+            runs(Controlled::EnginePool),
+            pools,
+            stores.pools,
+            woken.pools,
+            pool::reconcile,
+        ));
+        let c = ctx.clone();
+        let engines = watches
+            .engines
+            .inspect_ok(move |engine| watches::engine_changed(&c, engine))
+            .boxed();
+        parts.spawn(control(
+            runs(Controlled::Engine),
+            engines,
+            stores.engines,
+            woken.engines,
+            engine::reconcile,
+        ));
+        let credentials = watches::follow_credentials(ctx.clone(), watches.credentials);
+        parts.spawn(until(stop.clone(), "credential secrets", credentials));
+        parts.spawn(until(
+            stop.clone(),
+            "base secrets",
+            watches::follow_bases(ctx.clone(), watches.bases),
+        ));
+        parts.spawn(until(stop.clone(), "hub events", watches::follow_hub(ctx.clone())));
+        parts.spawn(until(stop.clone(), "sweep", sweep_for_ever(ctx.clone())));
+        parts.spawn(until(stop.clone(), "counts", count_for_ever(ctx.clone())));
+        parts
+    }
+
+    fn runs(&self, which: Controlled, ctx: &Arc<Context>, stop: &CancellationToken) -> Part {
+        let beat = self
+            .beats
+            .iter()
+            .find(|(of, _)| *of == which)
+            .map(|(_, beat)| beat.clone());
+        Part {
+            which,
+            beat,
+            ctx: ctx.clone(),
+            stop: stop.clone(),
+        }
+    }
+}
+
+/// What wakes the controllers.
+pub struct Woken {
+    leases: mpsc::UnboundedReceiver<ObjectRef<CredentialLease>>,
+    dynamic_secrets: mpsc::UnboundedReceiver<ObjectRef<DynamicSecret>>,
+    pools: mpsc::UnboundedReceiver<ObjectRef<EnginePool>>,
+    engines: mpsc::UnboundedReceiver<ObjectRef<Engine>>,
+}
+
+/// Ways to wake controllers, and their other ends.
+pub fn wakes() -> (Wakes, Woken) {
+    let (leases, woken_leases) = mpsc::unbounded_channel();
+    let (dynamic_secrets, woken_dynamic) = mpsc::unbounded_channel();
+    let (pools, woken_pools) = mpsc::unbounded_channel();
+    let (engines, woken_engines) = mpsc::unbounded_channel();
+    let woken = Woken {
+        leases: woken_leases,
+        dynamic_secrets: woken_dynamic,
+        pools: woken_pools,
+        engines: woken_engines,
+    };
+    (
+        Wakes {
+            leases,
+            dynamic_secrets,
+            pools,
+            engines,
+        },
+        woken,
+    )
+}
+
+async fn until(stop: CancellationToken, name: &'static str, part: impl Future<Output = ()>) -> &'static str {
+    tokio::select! {
+        () = stop.cancelled() => {}
+        () = part => {}
+    }
+    name
+}
+
+async fn sweep_for_ever(ctx: Arc<Context>) {
+    // A Secret is judged against the leases: both caches must be complete.
+    ctx.stores.filled.all().await;
+    loop {
+        if let Err(error) = sweep::sweep(&ctx).await {
+            tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "the sweep of credential secrets was interrupted"
+            );
+        }
+        tokio::time::sleep(sweep::EVERY).await;
+    }
+}
+
+/// One controller: what it is counted as, and its sign of life.
+struct Part {
+    which: Controlled,
+    beat: Option<Beat>,
+    ctx: Arc<Context>,
+    stop: CancellationToken,
+}
+
+fn judged(result: &Result<Result<Action, Error>, tokio::time::error::Elapsed>) -> ReconcileOutcome {
+    match result {
+        Ok(Ok(action)) if *action == Action::await_change() => ReconcileOutcome::Settled,
+        Ok(Ok(_)) => ReconcileOutcome::Waiting,
+        Ok(Err(_)) => ReconcileOutcome::Failed,
+        Err(_) => ReconcileOutcome::TimedOut,
+    }
+}
+
+async fn count_for_ever(ctx: Arc<Context>) {
+    loop {
+        let leases = ctx.stores.leases.state();
+        ctx.metrics
+            .leases(leases.iter().filter_map(|lease| lease.status.as_ref()?.phase));
+        let pools = ctx.stores.pools.state();
+        let connected = pools.iter().map(|pool| {
+            ctx.hub
+                .connected(pool.metadata.uid.as_deref().unwrap_or_default())
+                .len()
+        });
+        ctx.metrics.engines_connected(connected.sum());
+        tokio::time::sleep(COUNT).await;
+    }
+}
+
+/// Runs one controller until `stop`. A pass that fails is repeated; a pass that hangs is dropped and repeated.
+async fn control<K, F>(
+    part: Part,
+    stream: BoxStream<'static, Result<K, watcher::Error>>,
+    store: Store<K>,
+    woken: mpsc::UnboundedReceiver<ObjectRef<K>>,
+    reconcile: impl Fn(Arc<K>, Arc<Context>) -> F + Send + Sync + Copy + 'static,
+) -> &'static str
+where
+    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
+    K::DynamicType: Default + Eq + Hash + Clone + Debug + Unpin,
+    F: Future<Output = Result<Action, Error>> + Send + 'static,
+{
+    let (which, name) = (part.which, part.which.as_str());
+    let (ctx, stop) = (part.ctx, part.stop);
+    let pass = move |object: Arc<K>, ctx: Arc<Context>| {
+        let beat = part.beat.clone();
+        async move {
+            let _busy = beat.as_ref().map(Beat::busy);
+            let metrics = ctx.metrics.clone();
+            let result = tokio::time::timeout(PASS, reconcile(object, ctx)).await;
+            metrics.reconciled(which, judged(&result));
+            result.unwrap_or_else(|_| {
+                tracing::warn!(controller = name, "a pass took too long and is repeated");
+                Ok(Action::requeue(AFTER_ERROR))
+            })
+        }
+    };
+    let policy = move |object: Arc<K>, error: &Error, _: Arc<Context>| {
+        let object = object.meta().name.clone().unwrap_or_default();
+        match error {
+            Error::NotLeading(_) => tracing::debug!(controller = name, object, "no longer leading"),
+            Error::Cluster(error) if error.is_conflict() => return Action::requeue(Duration::from_millis(100)),
+            other => tracing::warn!(
+                controller = name,
+                object,
+                error = other as &dyn std::error::Error,
+                "a pass failed and is repeated"
+            ),
+        }
+        Action::requeue(AFTER_ERROR)
+    };
+    let wakes: BoxStream<'static, ObjectRef<K>> = receive(woken).boxed();
+    Controller::for_stream(stream, store)
+        .with_config(Config::default().concurrency(CONCURRENCY))
+        .reconcile_on(wakes)
+        .graceful_shutdown_on(stop.cancelled_owned())
+        .run(pass, policy, ctx)
+        .for_each(|outcome| {
+            // Failed passes are logged by the policy; what else comes here is the watch.
+            if let Err(error @ kube::runtime::controller::Error::QueueError(_)) = &outcome {
+                let error = error as &dyn std::error::Error;
+                tracing::warn!(controller = name, error, "the watch was interrupted; it starts anew");
+            }
+            std::future::ready(())
+        })
+        .await;
+    name
+}
+
+fn receive<T: Send + 'static>(receiver: mpsc::UnboundedReceiver<T>) -> impl Stream<Item = T> + Send {
+    futures::stream::unfold(receiver, async |mut receiver| {
+        receiver.recv().await.map(|item| (item, receiver))
+    })
+}
