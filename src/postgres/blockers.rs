@@ -9,7 +9,7 @@ use crate::channel::frames::{AccountState, Failure};
 use std::collections::BTreeMap;
 use tokio_postgres::types::Type;
 
-/// Most databases that are visited to name what is in them.
+/// Most databases that are visited and named.
 const DATABASES: usize = 3;
 /// Most objects named for each.
 const OBJECTS: i64 = 5;
@@ -32,17 +32,15 @@ pub(super) async fn blocked(
             gid.replace('\'', "''")
         ));
     }
-    for (database, count) in databases(session, &oids).await? {
+    let databases = databases(session, &oids).await?;
+    let more = databases.len().saturating_sub(DATABASES);
+    for (database, count) in databases.into_iter().take(DATABASES) {
         let place = if database.is_empty() {
             "the whole server".to_owned()
         } else {
             format!("database {database}")
         };
-        let objects = if by.len() < DATABASES {
-            objects(server, session, &database, &oids).await
-        } else {
-            Vec::new()
-        };
+        let objects = objects(server, session, &database, &oids).await;
         let objects = if objects.is_empty() {
             String::new()
         } else {
@@ -56,6 +54,9 @@ pub(super) async fn blocked(
                  REASSIGN OWNED BY {role} TO CURRENT_USER; DROP OWNED BY {role};"
             ));
         }
+    }
+    if more > 0 {
+        by.push(format!("and more in {more} further database(s)"));
     }
     if by.is_empty() {
         by.push(refused.message.clone());

@@ -88,12 +88,28 @@ pub(super) fn from_statement(doing: &str, error: &tokio_postgres::Error) -> Trou
     }
 }
 
+/// Most characters of a server's detail that are passed on: it may list a hundred objects, and frames are small.
+const DETAIL: usize = 300;
+
 /// The server's message with its detail, which often names the object.
 pub(super) fn sentence_of(said: &DbError) -> String {
     match said.detail() {
-        Some(detail) => format!("{} ({detail})", said.message()),
+        Some(detail) => format!(
+            "{} ({})",
+            said.message(),
+            shortened(&detail.replace('\n', ", "), DETAIL)
+        ),
         None => said.message().to_owned(),
     }
+}
+
+/// The text, or its beginning and an ellipsis.
+pub(super) fn shortened(text: &str, longest: usize) -> String {
+    let mut short: String = text.chars().take(longest).collect();
+    if short.len() < text.len() {
+        short.push('…');
+    }
+    short
 }
 
 /// An error with everything below it, for causes that have no variant of their own.

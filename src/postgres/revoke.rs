@@ -10,6 +10,7 @@
 
 mod drop;
 mod look;
+mod report;
 
 use super::barrier::{self, Cleared};
 use super::blockers;
@@ -46,7 +47,7 @@ pub(super) async fn revoke(server: &Server, proof: &dyn Proof, accounts: &[Revoc
     match work.run().await {
         Ok(()) => {
             let done = Done::Revoked {
-                accounts: work.report(),
+                accounts: report::fit(work.report()),
             };
             work.session.keep();
             Outcome::Done {

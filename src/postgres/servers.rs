@@ -1,9 +1,11 @@
 //! The way in: every login that this process has used, and the tasks it can do with one.
 
+use super::failure::failure;
 use super::pool::{Server, lock};
 use super::{Proof, group, issue, probe, revoke, ungroup};
 use crate::channel::frames::{
-    Account, DatabaseClock, Failure, Group, MAX_REVOKE_BATCH, Outcome, ProbeReport, Revocation, ServerLogin, SslMode,
+    Account, DatabaseClock, Failure, FailureClass, Group, MAX_REVOKE_BATCH, Outcome, ProbeReport, Revocation,
+    ServerLogin, SslMode,
 };
 use sha2::{Digest, Sha256};
 use std::collections::HashMap;
@@ -14,6 +16,14 @@ use std::time::{Duration, Instant};
 #[derive(Clone, Default)]
 pub struct Servers {
     known: Arc<Mutex<HashMap<[u8; 32], Arc<Server>>>>,
+}
+
+impl std::fmt::Debug for Servers {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Servers")
+            .field("logins", &lock(&self.known).len())
+            .finish()
+    }
 }
 
 impl Servers {
@@ -29,23 +39,20 @@ impl Servers {
 
     /// Brings an account into being, or adopts it if it is already this one. Its group role is made first where missing.
     ///
-    /// `Failed` means: no account, and none will appear. `Unknown`: the account may exist or may still appear until its
-    /// issue deadline; issuing again is safe and settles it.
+    /// `Failed` means: this task made nothing, and will not. `Unknown`: the account may exist, or may still appear until
+    /// its issue deadline; issuing again is safe and settles it.
     pub async fn issue(&self, login: &ServerLogin, group: &Group, account: &Account, patience: Duration) -> Outcome {
         let until = Instant::now() + patience;
         issue::issue(&self.server(login), group, account, until).await
     }
 
-    /// Makes at most [`MAX_REVOKE_BATCH`] accounts gone: `Done` with one entry for each.
+    /// Makes at most [`MAX_REVOKE_BATCH`] accounts gone: `Done` with one entry for each. Every step may be repeated, by
+    /// any engine; after `Unknown` simply ask again.
     pub async fn revoke(&self, login: &ServerLogin, proof: &dyn Proof, accounts: &[Revocation]) -> Outcome {
         if accounts.len() > MAX_REVOKE_BATCH {
-            return Outcome::Failed(super::failure::failure(
-                crate::channel::frames::FailureClass::BadTask,
-                format!(
-                    "{} accounts in one task; at most {MAX_REVOKE_BATCH} can be revoked at once",
-                    accounts.len()
-                ),
-            ));
+            let count = accounts.len();
+            let message = format!("{count} accounts in one task; at most {MAX_REVOKE_BATCH} can be revoked at once");
+            return Outcome::Failed(failure(FailureClass::BadTask, message));
         }
         revoke::revoke(&self.server(login), proof, accounts).await
     }

@@ -5,6 +5,7 @@ use crate::world::{DROPPED, World};
 use dsv::channel::frames::AccountState;
 use e2e::postgres::{Login, Major, Options, Server};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -180,4 +181,40 @@ async fn a_stalled_login_is_reported_and_newer_ones_do_not_prolong_it(major: Maj
         }
     );
     drop(second);
+}
+
+/// From 18 on, backends that start up are listed without a user, and so is autovacuum, which may run for hours.
+#[tokio::test]
+async fn a_long_autovacuum_does_not_hold_a_revocation_up() {
+    let settings = [
+        ("autovacuum_naptime", "1"),
+        ("autovacuum_vacuum_cost_delay", "100"),
+        ("autovacuum_vacuum_cost_limit", "1"),
+    ];
+    let settings = settings.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    let options = Options {
+        settings: settings.into(),
+        ..Options::default()
+    };
+    let world = World::on(Arc::new(Server::start(Major::V18, options).await.unwrap())).await;
+    let root = world.root().await;
+    root.batch_execute(
+        "CREATE TABLE public.big AS SELECT generate_series(1, 200000) i; DELETE FROM public.big WHERE i % 2 = 0",
+    )
+    .await
+    .unwrap();
+    let sql = "SELECT 1 FROM pg_stat_activity a JOIN pg_locks l ON l.pid = a.pid AND l.locktype = 'virtualxid' \
+               WHERE a.backend_type = 'autovacuum worker' AND a.datname = current_database()";
+    let start = Instant::now();
+    while root.query(sql, &[]).await.unwrap().is_empty() {
+        assert!(start.elapsed() < Duration::from_mins(1), "autovacuum never came");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let (account, _) = world.account();
+    let oid = world.issued(&world.readers(), &account).await;
+    assert_eq!(world.revoke_one(&account, Some(oid)).await, DROPPED);
+    assert!(
+        !root.query(sql, &[]).await.unwrap().is_empty(),
+        "autovacuum was over too soon to tell"
+    );
 }

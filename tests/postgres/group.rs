@@ -16,6 +16,7 @@ on_each_release! {
     wildcards_and_databases_reach_what_they_say
     writers_may_use_the_sequences_of_their_tables
     any_name_stays_a_name
+    all_is_all_that_the_kind_of_object_offers
     a_star_covers_tables_made_later_by_the_same_owner
 }
 
@@ -336,4 +337,30 @@ async fn a_star_covers_tables_made_later_by_the_same_owner(major: Major) {
     world.revoke_one(&account, Some(oid)).await;
     assert!(matches!(world.drop_group(&group).await, Outcome::Done { .. }));
     assert_eq!(count().await, 0);
+}
+
+async fn all_is_all_that_the_kind_of_object_offers(major: Major) {
+    let world = World::new(major).await;
+    let group = world.group(&[("ALL", "shop.*")]);
+    world.ensure(&group).await.unwrap();
+    let maintain = world.group(&[("MAINTAIN", "shop.orders")]);
+    let mut expected = vec![
+        ("table", "shop.orders", "TRUNCATE", true),
+        ("table", "shop.orders", "TRIGGER", true),
+        ("sequence", "shop.orders_id_seq", "UPDATE", true),
+        ("schema", "shop", "USAGE", true),
+        ("schema", "shop", "CREATE", false),
+        ("table", "vault.secrets", "SELECT", false),
+    ];
+    if major >= Major::V17 {
+        expected.push(("table", "shop.orders", "MAINTAIN", true));
+        world.ensure(&maintain).await.unwrap();
+        assert!(world.has(&maintain, "table", "shop.orders", "MAINTAIN").await);
+    } else {
+        assert_eq!(world.ensure(&maintain).await.unwrap_err().class, FailureClass::BadTask);
+    }
+    for (kind, object, privilege, expected) in expected {
+        let has = world.has(&group, kind, object, privilege).await;
+        assert_eq!(has, expected, "{privilege} on {kind} {object}");
+    }
 }

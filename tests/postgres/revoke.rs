@@ -2,7 +2,7 @@
 
 use crate::on_each_release;
 use crate::world::{DROPPED, PATIENCE, World, in_seconds, revocation};
-use dsv::channel::frames::{AccountState, Outcome};
+use dsv::channel::frames::{AccountState, FailureClass, Outcome};
 use dsv::postgres::Servers;
 use e2e::postgres::Major;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -267,4 +267,56 @@ async fn a_forged_oid_ends_no_foreign_session(major: Major) {
     assert!(!world.exists(&account.role).await);
     session.batch_execute("SELECT 1").await.unwrap();
     assert!(world.exists(&victim.role).await);
+}
+
+on_each_release! {
+    a_renamed_account_is_found_by_its_oid
+    another_issuer_is_told_which_right_it_lacks
+}
+
+async fn a_renamed_account_is_found_by_its_oid(major: Major) {
+    let world = World::new(major).await;
+    let (account, _) = world.account();
+    let oid = world.issued(&world.readers(), &account).await;
+    let name = format!("renamed {}", world.database);
+    let sql = format!("ALTER ROLE \"{}\" RENAME TO \"{name}\"", account.role);
+    world.root().await.batch_execute(&sql).await.unwrap();
+    assert_eq!(world.revoke_one(&account, Some(oid)).await, DROPPED);
+    assert!(!world.exists(&name).await);
+}
+
+/// From 16 on, CREATEROLE reaches only roles that one administers, and those are the ones one made.
+async fn another_issuer_is_told_which_right_it_lacks(major: Major) {
+    let mut world = World::new(major).await;
+    let group = world.readers();
+    let (first, _) = world.account();
+    let oid = world.issued(&group, &first).await;
+    let root = world.root().await;
+    let me = format!("second_{}", world.issuer.user);
+    world.issuer = world.server.create_issuer(&me, "password").await.unwrap();
+    let (second, _) = world.account();
+    if major >= Major::V16 {
+        let Outcome::Failed(failed) = world.issue(&group, &second).await else {
+            panic!("issued without ADMIN on the group");
+        };
+        assert_eq!(failed.class, FailureClass::MissingPrivilege, "{}", failed.message);
+        root.batch_execute(failed.message.split_once("run: ").unwrap().1)
+            .await
+            .unwrap();
+        let AccountState::Failed(failed) = world.revoke_one(&first, Some(oid)).await else {
+            panic!("revoked without ADMIN on the account");
+        };
+        assert_eq!(failed.class, FailureClass::MissingPrivilege, "{}", failed.message);
+        let (report, _) = world.servers.probe(&world.login()).await.unwrap();
+        assert!(
+            report.advice.iter().any(|advice| advice.contains("ADMIN OPTION")),
+            "{:?}",
+            report.advice
+        );
+        root.batch_execute(failed.message.split_once("run: ").unwrap().1)
+            .await
+            .unwrap();
+    }
+    world.issued(&group, &second).await;
+    assert_eq!(world.revoke_one(&first, Some(oid)).await, DROPPED);
 }
