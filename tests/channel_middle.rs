@@ -10,7 +10,7 @@ use channel_support::{
 use dsv::channel::frames::Task;
 use dsv::channel::hub::CallResult;
 use dsv::channel::link::{LinkOptions, OuterTrust, Proxies};
-use dsv::channel::listener::{Peer, TlsListener, from_files, self_signed};
+use dsv::channel::listener::{ServeLimits, TlsListener, from_files, self_signed, serve};
 use futures::{SinkExt, StreamExt};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -20,6 +20,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_tungstenite::tungstenite::Message;
+use tokio_util::sync::CancellationToken;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum To {
@@ -357,8 +358,13 @@ async fn a_certificate_from_files_is_trusted_by_its_ca_file_and_only_for_its_nam
     let port = listener.local_addr().unwrap().port();
     let config = from_files(&pem.certificate(), &pem.0.join("tls.key")).unwrap();
     let listener = TlsListener::new(listener, move || config.clone()).unwrap();
-    let service = operator.hub.router().into_make_service_with_connect_info::<Peer>();
-    let server = tokio::spawn(async move { axum::serve(listener, service).await.unwrap() });
+    let stop = CancellationToken::new();
+    let server = tokio::spawn(serve(
+        listener,
+        operator.hub.router(),
+        ServeLimits::default(),
+        stop.clone(),
+    ));
     let strict = |host: &str| LinkOptions {
         trust: OuterTrust::new(Some(&pem.certificate()), true).unwrap(),
         ..options(&[&format!("{host}:{port}")], "one", key.clone())
@@ -375,7 +381,8 @@ async fn a_certificate_from_files_is_trusted_by_its_ca_file_and_only_for_its_nam
     );
     let wrong = Engine::start(strict("localhost"), Work::default());
     wrong.fails_with("no TLS connection").await;
-    server.abort();
+    stop.cancel();
+    tokio::time::timeout(PATIENCE, server).await.unwrap().unwrap();
 }
 
 #[test]

@@ -3,7 +3,7 @@
 
 mod channel_support;
 
-use channel_support::raw::{join, shake};
+use channel_support::raw::{hello, join, shake};
 use channel_support::{Engine, NAMESPACE, Operator, PATIENCE, POOL, Work, done, options, quick, revocation, uid};
 use dsv::channel::frames::{CloseCode, Outcome, Task, ToEngine, ToOperator};
 use dsv::channel::hub::{CallResult, HubEvent};
@@ -260,4 +260,26 @@ async fn connections_that_never_finish_their_tls_handshake_hold_nobody_up() {
     let begun = std::time::Instant::now();
     let _engine = operator.engine("one", Work::default()).await;
     assert!(begun.elapsed() < Duration::from_secs(3));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_engine_that_was_in_the_middle_of_its_handshake_when_leadership_went_is_sent_away() {
+    let operator = Operator::start().await;
+    let key = operator.register("one");
+    let mut raw = shake(operator.plain, &key, "one").await;
+    operator.leading.send_replace(false);
+    operator.hub.close_all(CloseCode::NotLeading);
+    raw.send(&hello()).await;
+    let ended = raw.ended().await;
+    assert!(
+        matches!(
+            ended.frame,
+            Some(ToEngine::Close {
+                code: CloseCode::NotLeading,
+                ..
+            })
+        ),
+        "{ended:?}"
+    );
+    operator.until("it is gone", |hub| hub.connected(POOL).is_empty()).await;
 }

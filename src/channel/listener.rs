@@ -1,7 +1,14 @@
-//! The outer TLS of the operator's port: accepts connections without ever waiting for a slow handshake.
+//! The operator's port: outer TLS and HTTP, neither of which ever waits for a slow or silent client.
 
+use axum::Router;
+use axum::body::Body;
+use axum::extract::ConnectInfo;
 use axum::extract::connect_info::Connected;
 use axum::serve::{IncomingStream, Listener};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
 use rustls::ServerConfig;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
@@ -14,6 +21,9 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, mpsc};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tower_service::Service;
 
 const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
 /// TLS handshakes at once; further connections wait in the kernel's queue.
@@ -181,5 +191,85 @@ async fn accept(
                 Err(_) => tracing::debug!(%peer, "a TLS handshake took too long"),
             }
         });
+    }
+}
+
+/// What one client may take from the others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ServeLimits {
+    /// Connections at once, without those that became websockets; further ones wait.
+    pub connections: usize,
+    /// From the opening of a connection, or the last answer on it, to the end of the next request's head.
+    pub head: Duration,
+    /// For requests that still run when the server is stopped.
+    pub stop: Duration,
+}
+
+impl Default for ServeLimits {
+    fn default() -> Self {
+        Self {
+            connections: 4096,
+            head: Duration::from_secs(20),
+            stop: Duration::from_secs(5),
+        }
+    }
+}
+
+/// Serves until `stop`, then lets running requests end. Handlers find the client's address as `ConnectInfo<Peer>`.
+///
+/// Unlike `axum::serve` it has limits, so clients that connect and say nothing cannot use up the process's descriptors.
+pub async fn serve(mut listener: TlsListener, app: Router, limits: ServeLimits, stop: CancellationToken) {
+    let slots = Arc::new(Semaphore::new(limits.connections));
+    let connections = TaskTracker::new();
+    loop {
+        let accepted = tokio::select! {
+            () = stop.cancelled() => break,
+            slot = slots.clone().acquire_owned() => match slot {
+                Ok(slot) => tokio::select! {
+                    () = stop.cancelled() => break,
+                    (stream, peer) = listener.accept() => (slot, stream, peer),
+                },
+                Err(_) => break,
+            },
+        };
+        let (slot, stream, peer) = accepted;
+        let (app, stop) = (app.clone(), stop.clone());
+        connections.spawn(async move {
+            let _slot = slot;
+            converse(stream, peer, app, limits, stop).await;
+        });
+    }
+    connections.close();
+    let _ = tokio::time::timeout(limits.stop, connections.wait()).await;
+}
+
+async fn converse(
+    stream: TlsStream<TcpStream>,
+    peer: SocketAddr,
+    app: Router,
+    limits: ServeLimits,
+    stop: CancellationToken,
+) {
+    let service = service_fn(move |request: hyper::Request<Incoming>| {
+        let mut request = request.map(Body::new);
+        request.extensions_mut().insert(ConnectInfo(Peer(peer)));
+        app.clone().call(request)
+    });
+    let mut http = http1::Builder::new();
+    let http = http.timer(TokioTimer::new()).header_read_timeout(limits.head);
+    let connection = http.serve_connection(TokioIo::new(stream), service).with_upgrades();
+    tokio::pin!(connection);
+    let mut stopping = false;
+    let ended = loop {
+        tokio::select! {
+            ended = connection.as_mut() => break ended,
+            () = stop.cancelled(), if !stopping => {
+                stopping = true;
+                connection.as_mut().graceful_shutdown();
+            }
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%peer, %error, "a connection ended early");
     }
 }

@@ -11,7 +11,7 @@ use dsv::channel::frames::{
 };
 use dsv::channel::hub::{EngineDirectory, Hub, HubIdentity, Registration};
 use dsv::channel::link::{Endpoint, Link, LinkOptions, LinkStatus, OuterTrust, Proxies, Tasks};
-use dsv::channel::listener::{Peer, TlsListener, self_signed};
+use dsv::channel::listener::{Peer, ServeLimits, TlsListener, self_signed, serve};
 use dsv::keys::{CERTIFICATE_LIFE, ChannelKey, EngineKey, EnginePublicKey, RootKey, SecretText, SigningKey};
 use futures::FutureExt;
 use jiff::Timestamp;
@@ -103,10 +103,15 @@ impl Operator {
         let listener = TlsListener::new(listener, move || config.clone()).unwrap();
         let plain_listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let plain = plain_listener.local_addr().unwrap();
-        let service = || hub.router().into_make_service_with_connect_info::<Peer>();
+        let service = hub.router().into_make_service_with_connect_info::<Peer>();
         let servers = [
-            tokio::spawn(axum::serve(listener, service()).into_future().map(drop)),
-            tokio::spawn(axum::serve(plain_listener, service()).into_future().map(drop)),
+            tokio::spawn(serve(
+                listener,
+                hub.router(),
+                ServeLimits::default(),
+                CancellationToken::new(),
+            )),
+            tokio::spawn(axum::serve(plain_listener, service).into_future().map(drop)),
         ];
         Self {
             root,
