@@ -426,7 +426,7 @@ async fn nobody_acts_while_the_api_server_does_not_answer() {
     let plane = ControlPlane::start().await.unwrap();
     let (leader, follower) = pair(&plane, "silent", ["a", "b"]).await;
     let watcher = Watcher::start(&[&leader, &follower]);
-    plane.signal_apiserver(Signal::SIGSTOP).unwrap();
+    plane.apiserver().signal(Signal::SIGSTOP).unwrap();
     let nobody = || leader.number().is_none() && follower.number().is_none();
     within(ACTING + seconds(1), "silent: nobody acts", nobody).await;
     within(seconds(1), "silent: the leader says so", || {
@@ -435,7 +435,7 @@ async fn nobody_acts_while_the_api_server_does_not_answer() {
     .await;
     tokio::time::sleep(seconds(10)).await;
     assert!(nobody());
-    plane.signal_apiserver(Signal::SIGCONT).unwrap();
+    plane.apiserver().signal(Signal::SIGCONT).unwrap();
     within(seconds(15), "silent: one leads again", || !nobody()).await;
     assert_eq!(watcher.end().len(), 2);
     leader.stop().await;

@@ -5,6 +5,7 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 use dsv::engine::{self, KeygenArgs, RunArgs, Settings};
 use dsv::postgres::Servers;
+use dsv::telemetry::logs;
 
 /// Runs database tasks for a dsv-operator; dials out to it and needs no open port.
 #[derive(Debug, Parser)]
@@ -26,7 +27,8 @@ fn main() -> Result<()> {
     match Cli::parse().command {
         Command::Run(args) => {
             let settings = Settings::load(*args, |name| std::env::var(name).ok())?;
-            engine::start_log(settings.log_format);
+            logs::init(settings.log_format)?;
+            logs::announce("dsv-engine");
             let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
             Ok(runtime.block_on(engine::run(settings, Servers::new()))?)
         }

@@ -238,7 +238,7 @@ pub struct ServerLogin {
 pub enum SslMode {
     /// Plain text; only when written out.
     Disable,
-    /// Encrypted, server not verified.
+    /// Encrypted; the chain is verified only where a CA is given, as libpq does.
     Require,
     /// Certificate chain verified.
     VerifyCa,

@@ -21,6 +21,7 @@ const COLLECT: Duration = Duration::from_millis(2);
 const AT_ONCE: usize = 4;
 
 /// Waiting revocations, by pool and server record.
+#[derive(Default)]
 pub struct Revocations {
     queues: Mutex<HashMap<(String, String), Vec<Waiting>>>,
     running: Mutex<HashMap<String, std::sync::Arc<Semaphore>>>,
@@ -29,15 +30,6 @@ pub struct Revocations {
 struct Waiting {
     revocation: Revocation,
     answer: oneshot::Sender<Result<AccountState, Hold>>,
-}
-
-impl Default for Revocations {
-    fn default() -> Self {
-        Self {
-            queues: Mutex::default(),
-            running: Mutex::default(),
-        }
-    }
 }
 
 impl Revocations {

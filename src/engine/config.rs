@@ -2,22 +2,12 @@
 
 use crate::channel::link::{Endpoint, EndpointError};
 use crate::keys::{EngineKey, EngineKeyError, SecretText};
+use crate::telemetry::logs::Format;
 use serde::Deserialize;
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
-
-/// Form of the log lines.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, clap::ValueEnum)]
-#[serde(rename_all = "lowercase")]
-pub enum LogFormat {
-    /// One readable line each.
-    #[default]
-    Text,
-    /// One JSON object each.
-    Json,
-}
 
 /// Arguments of `dsv-engine run`. Every one can be given by environment variable or file instead.
 #[derive(Debug, Clone, Default, clap::Args)]
@@ -47,7 +37,7 @@ pub struct RunArgs {
     pub health_addr: Option<String>,
     /// Form of the log lines [env: DSV_LOG_FORMAT] [default: text]
     #[arg(long, value_enum)]
-    pub log_format: Option<LogFormat>,
+    pub log_format: Option<Format>,
     /// YAML file with the same settings in camelCase: endpoint, engineName, privateKeyFile, ... [env: DSV_CONFIG]
     #[arg(long)]
     pub config: Option<PathBuf>,
@@ -69,7 +59,7 @@ struct FileSettings {
     ca_file: Option<PathBuf>,
     require_trusted_tls: Option<bool>,
     health_addr: Option<String>,
-    log_format: Option<LogFormat>,
+    log_format: Option<Format>,
 }
 
 /// What an engine runs with.
@@ -88,7 +78,7 @@ pub struct Settings {
     /// Where to serve health and metrics.
     pub health_addr: Option<SocketAddr>,
     /// Form of the log lines.
-    pub log_format: LogFormat,
+    pub log_format: Format,
 }
 
 /// The settings cannot be used.
@@ -295,10 +285,10 @@ fn parse_bool(text: &str) -> Result<bool, ConfigError> {
     }
 }
 
-fn parse_format(text: &str) -> Result<LogFormat, ConfigError> {
+fn parse_format(text: &str) -> Result<Format, ConfigError> {
     match text {
-        "text" => Ok(LogFormat::Text),
-        "json" => Ok(LogFormat::Json),
+        "text" => Ok(Format::Text),
+        "json" => Ok(Format::Json),
         _ => Err(ConfigError::Value {
             setting: "DSV_LOG_FORMAT",
             value: text.to_owned(),

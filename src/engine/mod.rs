@@ -9,15 +9,13 @@ mod databases;
 mod dispatch;
 mod health;
 mod keygen;
-mod log;
 mod metrics;
 mod run;
 
 pub use accounts::Accounts;
-pub use config::{ConfigError, LogFormat, RunArgs, Settings};
+pub use config::{ConfigError, RunArgs, Settings};
 pub use dispatch::Dispatcher;
 pub use health::router as health_router;
 pub use keygen::{KeygenArgs, KeygenError, keygen};
-pub use log::start_log;
 pub use metrics::EngineMetrics;
 pub use run::{RunError, run};

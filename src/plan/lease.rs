@@ -153,7 +153,8 @@ fn bring_about(seen: &Observed<'_>, claim: &Claim, now: Now) -> Step {
     // even to look, so then the Secret alone is the proof, and the status goes without an OID.
     let delivered = seen.secret == SecretSeen::Ours;
     let late = now.database.is_some_and(|database| database >= claim.issue_deadline.0);
-    if !seen.account && !(delivered && late) {
+    let proven = seen.account || (delivered && late);
+    if !proven {
         return Step::Issue;
     }
     match seen.secret {

@@ -9,7 +9,8 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
 
 /// How lines are written.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
 pub enum Format {
     /// For people.
     #[default]
@@ -29,7 +30,9 @@ pub enum SetupError {
     Again(#[source] tracing::subscriber::SetGlobalDefaultError),
 }
 
-/// Sets up logging for the whole process. `RUST_LOG` says what is logged; without it, level info. Panics are logged too.
+/// Sets up logging for the whole process. Only `tracing` is heard, not the crate `log`: tokio-postgres writes whole SQL
+/// texts there, verifiers included.
+/// `RUST_LOG` says what is logged; without it, level info. Panics are logged too.
 pub fn init(format: Format) -> Result<(), SetupError> {
     let directives = std::env::var("RUST_LOG").unwrap_or_default();
     let subscriber = subscriber(format, &directives, stderr().is_terminal(), stderr)?;

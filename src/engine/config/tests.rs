@@ -1,5 +1,6 @@
-use super::{ConfigError, LogFormat, RunArgs, Settings};
+use super::{ConfigError, RunArgs, Settings};
 use crate::keys::{EngineKey, RootHash, SecretText};
+use crate::telemetry::logs::Format;
 use std::collections::HashMap;
 use std::path::PathBuf;
 
@@ -70,7 +71,7 @@ fn flags_win_over_the_environment_and_that_over_the_file() {
     assert_eq!(settings.key.public(), flag.public());
     let endpoints: Vec<String> = settings.endpoints.iter().map(ToString::to_string).collect();
     assert_eq!(endpoints, ["from-env:443", "second:8443"]);
-    assert_eq!(settings.log_format, LogFormat::Text);
+    assert_eq!(settings.log_format, Format::Text);
     assert!(settings.require_trusted_tls);
     assert_eq!(settings.health_addr, Some("127.0.0.1:1".parse().unwrap()));
     let settings = load(
@@ -83,7 +84,7 @@ fn flags_win_over_the_environment_and_that_over_the_file() {
     .unwrap();
     assert_eq!(settings.engine_name, "from-file");
     assert_eq!(settings.key.public(), file.public());
-    assert_eq!(settings.log_format, LogFormat::Json);
+    assert_eq!(settings.log_format, Format::Json);
 }
 
 #[test]
