@@ -124,7 +124,7 @@ fn ask(stack: &Stack) -> Result<()> {
         sample::namespace(sample::DATABASES, &none),
         sample::namespace(SHOP, &BTreeMap::from([("team", "shop")])),
     ]))?;
-    stack.sample(sample::DATABASES, Some(1))?;
+    stack.sample(sample::DATABASES, Some(2))?;
     stack.apply(&json!({
         "apiVersion": "dsv.dev/v1alpha1",
         "kind": "DynamicSecret",

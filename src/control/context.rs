@@ -5,7 +5,7 @@ use super::memory::{Attempts, BaseIdentities, Endings, Nudges, Passwords, Server
 use super::revocations::Revocations;
 use super::watches::Filled;
 use crate::api::conditions::Reason;
-use crate::api::lease::Maker;
+use crate::api::lease::{ClaimedPool, Maker};
 use crate::api::names::OPERATOR;
 use crate::api::{CredentialLease, DynamicSecret, Engine, EnginePool};
 use crate::channel::hub::Hub;
@@ -196,6 +196,16 @@ impl Context {
             Some(claim) if found.uid().as_deref() != Some(claim.dynamic_secret_uid.as_str()) => None,
             _ => Some(found),
         }
+    }
+
+    /// UID of the pool whose engines reach a lease's server: the pool that was claimed, or, where that one is gone (restored
+    /// from a backup, made anew), the one of its name.
+    pub fn pool_uid(&self, claimed: &ClaimedPool) -> String {
+        let found = self
+            .stores
+            .pools
+            .get(&ObjectRef::new(&claimed.name).within(&claimed.namespace));
+        found.and_then(|pool| pool.uid()).unwrap_or_else(|| claimed.uid.clone())
     }
 
     /// Writes an Event once per state; `reason` names the state.

@@ -1,7 +1,7 @@
 //! The way in for engines: open while this process leads.
 
 use super::run::Channel;
-use crate::channel::listener::{Peer, TlsListener};
+use crate::channel::listener::{self, ServeLimits, TlsListener};
 use axum::response::IntoResponse;
 use http::StatusCode;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -35,7 +35,7 @@ impl Door {
         channel: Channel,
         token: CancellationToken,
     ) -> Result<(), std::io::Error> {
-        let listener = TlsListener::new(listener, move || channel.tls.clone())?;
+        let tls = TlsListener::new(listener, move || channel.tls.clone())?;
         let app = axum::Router::new().fallback(move |request: axum::extract::Request| {
             let router = self.router();
             async move {
@@ -49,9 +49,7 @@ impl Door {
                 }
             }
         });
-        let service = app.into_make_service_with_connect_info::<Peer>();
-        axum::serve(listener, service)
-            .with_graceful_shutdown(token.cancelled_owned())
-            .await
+        listener::serve(tls, app, ServeLimits::default(), token).await;
+        Ok(())
     }
 }

@@ -193,7 +193,15 @@ impl<'a> Pass<'a> {
         let group = servers::claimed_group(self.ctx, claim)?;
         let account = self.account_to_issue(claim)?;
         let task = Task::Issue { server, group, account };
-        match ask(self.ctx, &claim.pool.uid, &claim.server, task, ISSUE_PATIENCE).await {
+        match ask(
+            self.ctx,
+            &self.ctx.pool_uid(&claim.pool),
+            &claim.server,
+            task,
+            ISSUE_PATIENCE,
+        )
+        .await
+        {
             Answer::Done(engine, Done::Issued { role_oid, adopted }) => {
                 tracing::info!(lease = %self.name(), engine = engine.name, adopted, "account issued");
                 self.account = Some((role_oid, engine.name));
@@ -321,8 +329,12 @@ impl<'a> Pass<'a> {
             secret_version: version,
         };
         let written = report::issued(self.ctx, &self.lease, claim, &issued).await?;
-        if let Some(verifier) = self.lease.verifier() {
-            self.ctx.passwords.forget(verifier);
+        let took = self
+            .lease
+            .verifier()
+            .and_then(|verifier| self.ctx.passwords.forget(verifier));
+        if let Some(took) = took {
+            self.ctx.metrics.issued(took);
         }
         match written {
             Some(lease) => self.lease = lease,
@@ -370,6 +382,9 @@ impl<'a> Pass<'a> {
         match state {
             Ok(AccountState::Gone { proven: true, .. }) => {
                 self.gone = true;
+                let deleted = self.lease.metadata.deletion_timestamp.as_ref().map(|at| at.0);
+                let ended = deleted.map_or(claim.expires_at.0, |at| at.min(claim.expires_at.0));
+                self.ctx.metrics.revoked(until_then(ended, self.ctx.now()));
                 Ok(None)
             }
             // Absent, but a CREATE that is still under way may land until the deadline: asked again then.

@@ -7,6 +7,7 @@ use crate::plan::dynamic_secret::Early;
 use jiff::{SignedDuration, Timestamp};
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -14,22 +15,22 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// Passwords on their way into a Secret, by verifier: the lease's UID is not known yet when they are made.
 #[derive(Default)]
-pub struct Passwords(Mutex<HashMap<String, Arc<Password>>>);
+pub struct Passwords(Mutex<HashMap<String, (Arc<Password>, Instant)>>);
 
 impl Passwords {
     /// Keeps a password until it is delivered.
     pub fn keep(&self, verifier: &str, password: Password) {
-        locked(&self.0).insert(verifier.to_owned(), Arc::new(password));
+        locked(&self.0).insert(verifier.to_owned(), (Arc::new(password), Instant::now()));
     }
 
     /// The password of a verifier.
     pub fn of(&self, verifier: &str) -> Option<Arc<Password>> {
-        locked(&self.0).get(verifier).cloned()
+        locked(&self.0).get(verifier).map(|(password, _)| password.clone())
     }
 
-    /// Forgets (and wipes) a password.
-    pub fn forget(&self, verifier: &str) {
-        locked(&self.0).remove(verifier);
+    /// Forgets (and wipes) a password. Returns how long it was kept: the time from claim to delivery.
+    pub fn forget(&self, verifier: &str) -> Option<Duration> {
+        locked(&self.0).remove(verifier).map(|(_, since)| since.elapsed())
     }
 }
 

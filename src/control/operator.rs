@@ -3,15 +3,18 @@
 use super::context::Settings;
 use super::run::{Channel, Plant, RunError};
 use crate::cluster::leadership::Leadership;
-use crate::telemetry::http::{self, Health};
+use crate::telemetry::api_writes;
+use crate::telemetry::http::{self as pages, Health};
 use crate::telemetry::liveness::Beats;
 use crate::telemetry::metrics::{self, Metrics};
 use crate::telemetry::readiness::Readiness;
+use kube::client::{Body, ClientBuilder};
 use kube::{Client, Config};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
+use tower::util::MapRequestLayer;
 
 /// How long one read from the API server may be silent. Watches send bookmarks more often than this.
 const READ_TIMEOUT: Duration = Duration::from_secs(330);
@@ -34,7 +37,7 @@ pub struct Operator {
 pub enum OperatorError {
     /// Health pages.
     #[error("could not serve the health pages")]
-    Health(#[from] http::Error),
+    Health(#[from] pages::Error),
     /// Where the API server is.
     #[error("could not find the API server; set KUBECONFIG or run in a cluster")]
     Config(#[from] kube::config::InferConfigError),
@@ -55,16 +58,16 @@ impl Operator {
         let api_server = readiness.register("api server");
         let health = Health {
             beats: beats.clone(),
-            readiness,
+            readiness: readiness.clone(),
             registry: Arc::new(registry),
         };
-        let pages = http::bind(self.health).await?;
-        tokio::spawn(http::serve(pages, health, token.clone()));
-        let client = client().await?;
+        let listener = pages::bind(self.health).await?;
+        tokio::spawn(pages::serve(listener, health, token.clone()));
+        let client = client(&metrics).await?;
         wait_for_api_server(&client, &api_server, &token).await;
         let identity = unique(&self.identity);
         let leadership = Leadership::start(client.clone(), &self.settings.home, &identity, token.clone());
-        let plant = Plant::new(client, self.settings, metrics, &beats);
+        let plant = Plant::new(client, self.settings, metrics, &beats, &readiness);
         plant
             .run(leadership.watch(), leadership.handle(), self.channel, token.clone())
             .await?;
@@ -80,11 +83,19 @@ fn unique(identity: &str) -> String {
     format!("{identity}_{start:08x}")
 }
 
-async fn client() -> Result<Client, OperatorError> {
+async fn client(metrics: &Metrics) -> Result<Client, OperatorError> {
     let mut config = Config::infer().await?;
     config.connect_timeout = Some(CONNECT_TIMEOUT);
     config.read_timeout = Some(READ_TIMEOUT);
-    Client::try_from(config).map_err(|error| OperatorError::Client(Box::new(error)))
+    let builder = ClientBuilder::try_from(config).map_err(|error| OperatorError::Client(Box::new(error)))?;
+    let metrics = metrics.clone();
+    let counted = MapRequestLayer::new(move |request: http::Request<Body>| {
+        if let Some((kind, verb)) = api_writes::classify(request.method(), request.uri().path()) {
+            metrics.api_write(kind, verb);
+        }
+        request
+    });
+    Ok(builder.with_layer(&counted).build())
 }
 
 async fn wait_for_api_server(client: &Client, part: &crate::telemetry::readiness::Part, token: &CancellationToken) {

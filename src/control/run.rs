@@ -15,7 +15,9 @@ use crate::cluster::leadership::{Leader, Standing, Term};
 use crate::cluster::{Intention, leader_pod};
 use crate::keys::{CERTIFICATE_LIFE, ChannelCertificate, ChannelKey, ChannelPublicKey, KeyError};
 use crate::telemetry::liveness::Beats;
+use crate::telemetry::logs::chain;
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::readiness::{Part, Readiness};
 use kube::api::ListParams;
 use kube::{Api, Client};
 use rustls::ServerConfig;
@@ -68,13 +70,18 @@ pub struct Plant {
     /// Whether engines are let in.
     open: watch::Sender<bool>,
     door: Door,
+    /// Not ready while leading is not possible, such as without the root key.
+    keys: Part,
 }
 
 impl Plant {
     /// Nothing runs yet.
-    pub fn new(client: Client, settings: Settings, metrics: Metrics, beats: &Beats) -> Self {
+    pub fn new(client: Client, settings: Settings, metrics: Metrics, beats: &Beats, readiness: &Readiness) -> Self {
         let controllers = Controllers::new(beats);
         let (open, door) = (watch::Sender::new(false), Door::default());
+        let keys = readiness.register("keys");
+        // A replica that follows needs none.
+        keys.ready();
         Self {
             client,
             settings,
@@ -82,6 +89,7 @@ impl Plant {
             controllers,
             open,
             door,
+            keys,
         }
     }
 
@@ -100,7 +108,9 @@ impl Plant {
             let now = standing.borrow_and_update().clone();
             if let Standing::Leading(term) = now {
                 if let Err(error) = self.lead(&term, &leader, &mut standing, &token).await {
-                    tracing::error!(error = &error as &dyn std::error::Error, "could not lead; trying again");
+                    let error = chain(&error);
+                    self.keys.missing(error.to_string());
+                    tracing::error!(%error, "could not lead; trying again");
                     tokio::time::sleep(AFTER_ERROR).await;
                 }
                 continue;
@@ -124,6 +134,7 @@ impl Plant {
         let keyed = async || engines_with_keys(&self.client).await;
         let (home, release) = (&self.settings.home, &self.settings.release);
         let installation = Arc::new(installation::load(&self.client, home, release, keyed).await?);
+        self.keys.ready();
         let (stores, watches) = watches::prepare(&self.client);
         let identity = Arc::new(identity(&installation)?);
         let directory = Directory {

@@ -291,7 +291,7 @@ fn engine_connected(ctx: &Context, pool_uid: &str) {
     let waits = |lease: &CredentialLease| {
         let settled = lease.status.as_ref().is_some_and(|s| s.issued_at.is_some());
         let over = lease.metadata.deletion_timestamp.is_some() || lease.claim().is_some_and(|c| now >= c.expires_at.0);
-        lease.claim().is_none_or(|claim| claim.pool.uid == pool_uid) && (over || !settled)
+        lease.claim().is_none_or(|claim| ctx.pool_uid(&claim.pool) == pool_uid) && (over || !settled)
     };
     for lease in ctx.stores.leases.state_filter(waits) {
         ctx.attempts.reset(&lease.uid().unwrap_or_default());

@@ -107,10 +107,8 @@ label! {
         EnginePool = "engine_pool",
         /// `Engine`.
         Engine = "engine",
-        /// A Secret with a credential.
-        CredentialSecret = "credential_secret",
-        /// A Secret of the operator's own: keys, registrations, server records.
-        OwnSecret = "own_secret",
+        /// A Secret: credential, registration, key or server record.
+        Secret = "secret",
         /// Deployment of a managed engine.
         Deployment = "deployment",
         /// The operator's own pod.
@@ -378,7 +376,7 @@ mod tests {
         metrics.issued(Duration::from_millis(20));
         metrics.revoked(Duration::from_secs(4000));
         metrics.engines_connected(3);
-        metrics.api_write(ObjectKind::CredentialSecret, Verb::Create);
+        metrics.api_write(ObjectKind::Secret, Verb::Create);
         metrics.reconciled(Controller::CredentialLease, ReconcileOutcome::TimedOut);
         metrics.leading(true);
         let text = text(&registry).unwrap();
@@ -392,7 +390,7 @@ mod tests {
             "dsv_issue_seconds_bucket{le=\"0.025\"} 1",
             "dsv_revoke_seconds_sum 4000.0",
             "dsv_engines_connected 3",
-            "dsv_api_writes_total{kind=\"credential_secret\",verb=\"create\"} 1",
+            "dsv_api_writes_total{kind=\"secret\",verb=\"create\"} 1",
             "dsv_reconciles_total{controller=\"credential_lease\",outcome=\"timed_out\"} 1",
             "dsv_leader 1",
         ] {

@@ -3,6 +3,7 @@
 //! Nothing here decides anything. Label values come from enums only, never from names of objects, so that the number of
 //! series has a limit.
 
+pub mod api_writes;
 pub mod http;
 pub mod liveness;
 pub mod logs;
