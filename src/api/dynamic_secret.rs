@@ -28,6 +28,12 @@ use std::time::Duration;
     printcolumn(name = "User", type_ = "string", json_path = ".status.username"),
     printcolumn(name = "Engine", type_ = "string", json_path = ".status.issuedBy"),
     printcolumn(name = "Expires", type_ = "string", json_path = ".status.expiresAt"),
+    printcolumn(
+        name = "Message",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"Ready\")].message",
+        priority = 1
+    ),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
     validation = Rule::new("has(self.spec.grantPermissions) != has(self.spec.grants)")
         .message("write either grantPermissions (one pair) or grants (several pairs)"),

@@ -32,6 +32,12 @@ use std::collections::BTreeMap;
     printcolumn(name = "Connected", type_ = "integer", json_path = ".status.connectedEngines"),
     printcolumn(name = "Engines", type_ = "integer", json_path = ".status.engines"),
     printcolumn(name = "Leases", type_ = "integer", json_path = ".status.openLeases"),
+    printcolumn(
+        name = "Message",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"Ready\")].message",
+        priority = 1
+    ),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[serde(rename_all = "camelCase")]

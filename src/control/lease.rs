@@ -389,6 +389,17 @@ impl<'a> Pass<'a> {
             }
             // Absent, but a CREATE that is still under way may land until the deadline: asked again then.
             Ok(AccountState::Gone { proven: false, .. }) => {
+                let message = format!(
+                    "the account is gone; the proof that it cannot come back is due at {}",
+                    credential_secret::whole_seconds(claim.issue_deadline.0)
+                );
+                report::lease_waits(
+                    self.ctx,
+                    &self.lease,
+                    Phase::Revoking,
+                    &Hold::new(Reason::Revoking, message),
+                )
+                .await?;
                 let now = self.ctx.now();
                 let there = self.ctx.servers.database_time(&claim.server, now).unwrap_or(now);
                 let wait = until_then(there, claim.issue_deadline.0).max(Duration::from_millis(100));

@@ -102,7 +102,10 @@ pub async fn lease_waits(ctx: &Context, lease: &CredentialLease, phase: Phase, h
         !same
     })
     .await?;
-    ctx.tell(lease, hold.reason, &hold.message, EventType::Warning).await;
+    // Taking back as agreed is no news.
+    if hold.reason != Reason::Revoking {
+        ctx.tell(lease, hold.reason, &hold.message, EventType::Warning).await;
+    }
     Ok(())
 }
 

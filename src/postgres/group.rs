@@ -83,9 +83,14 @@ async fn ensure_with_retries(server: &Server, group: &Group, until: Instant) -> 
 async fn ensure_now(server: &Server, group: &Group, until: Instant) -> Result<(), Trouble> {
     let wanted = parse(group)?;
     let session = server.session(until).await?;
+    let databases = by_database(&session, wanted).await?;
+    if look_up(&session, group).await?.is_none() {
+        // A group for objects that do not exist would only be something more to take away again.
+        all_exist(server, &session, group, &databases).await?;
+    }
     let role = create(&session, group).await?;
     let mut report = grants::Report::default();
-    for (database, wanted) in by_database(&session, wanted).await? {
+    for (database, wanted) in databases {
         if database == server.login.database {
             grants::write(&session, &role, &wanted, &mut report).await?;
         } else {
@@ -94,6 +99,24 @@ async fn ensure_now(server: &Server, group: &Group, until: Instant) -> Result<()
         }
     }
     session.keep();
+    report.into_result(group).map_err(Trouble::from)
+}
+
+async fn all_exist(
+    server: &Server,
+    session: &Session,
+    group: &Group,
+    databases: &BTreeMap<String, Vec<Grant>>,
+) -> Result<(), Trouble> {
+    let mut report = grants::Report::default();
+    for (database, wanted) in databases {
+        if *database == server.login.database {
+            grants::find_missing(session, wanted, &mut report).await?;
+        } else {
+            let there = server.open(database).await?;
+            grants::find_missing(&there, wanted, &mut report).await?;
+        }
+    }
     report.into_result(group).map_err(Trouble::from)
 }
 

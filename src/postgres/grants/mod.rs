@@ -90,6 +90,12 @@ pub(super) async fn write(
     Ok(())
 }
 
+/// Names the objects that the grants mean and that do not exist. Changes nothing.
+pub(super) async fn find_missing(session: &Session, grants: &[Grant], report: &mut Report) -> Result<(), Trouble> {
+    report.missing.extend(wanted::resolve(session, grants).await?.missing);
+    Ok(())
+}
+
 async fn look(session: &Session, role: &GroupRole, grants: &[Grant]) -> Result<(Vec<Standing>, Vec<String>), Trouble> {
     let Wanted { wants, missing } = wanted::resolve(session, grants).await?;
     Ok((compare::compare(session, role, wants).await?, missing))
