@@ -1,5 +1,6 @@
 //! `EnginePool`: engines that can do each other's work, and who may use them.
 
+use super::names::MAX_OBJECT_NAME;
 use super::permissions::GrantPermissions;
 use super::ttl::Span;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, LabelSelector, Time};
@@ -32,7 +33,9 @@ use std::collections::BTreeMap;
     printcolumn(name = "Connected", type_ = "integer", json_path = ".status.connectedEngines"),
     printcolumn(name = "Engines", type_ = "integer", json_path = ".status.engines"),
     printcolumn(name = "Leases", type_ = "integer", json_path = ".status.openLeases"),
-    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    validation = Rule::new(format!("self.metadata.name.size() <= {MAX_OBJECT_NAME}"))
+        .message("a name of at most 200 characters leaves room for the names of engines"),
 )]
 #[serde(rename_all = "camelCase")]
 pub struct EnginePoolSpec {
