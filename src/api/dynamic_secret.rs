@@ -1,6 +1,6 @@
 //! `DynamicSecret`: which accounts on which database, how long, and where they are delivered.
 
-use super::names::MAX_USER_PREFIX;
+use super::names::{MAX_OBJECT_NAME, MAX_USER_PREFIX, NAMESPACE_NAME, OBJECT_NAME};
 use super::permissions::GrantPermissions;
 use super::ttl::{MIN_TTL_SECONDS, Span};
 use crate::channel::frames::OwnedObjects;
@@ -37,6 +37,8 @@ use std::time::Duration;
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
     validation = Rule::new("has(self.spec.grantPermissions) != has(self.spec.grants)")
         .message("write either grantPermissions (one pair) or grants (several pairs)"),
+    validation = Rule::new(format!("self.metadata.name.size() <= {MAX_OBJECT_NAME}"))
+        .message("a name of at most 200 characters leaves room for the names of leases"),
 )]
 #[serde(rename_all = "camelCase")]
 pub struct DynamicSecretSpec {
@@ -88,10 +90,12 @@ pub struct DynamicSecretSpec {
 pub struct PoolReference {
     /// Name of the EnginePool.
     #[schemars(length(min = 1, max = 253))]
+    #[x_kube(validation = Rule::new(format!("self.matches('{OBJECT_NAME}')")).message("pool name must be a Kubernetes object name"))]
     pub name: String,
     /// Its namespace. Default: our own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 63))]
+    #[x_kube(validation = Rule::new(format!("self.matches('{NAMESPACE_NAME}')")).message("pool namespace must be a Kubernetes namespace name"))]
     pub namespace: Option<String>,
 }
 
@@ -105,6 +109,7 @@ pub struct LinkConfig {
     pub link_type: String,
     /// Name of the base secret in the pool's namespace.
     #[schemars(length(min = 1, max = 253))]
+    #[x_kube(validation = Rule::new(format!("self.matches('{OBJECT_NAME}')")).message("linkedSecret must be a Kubernetes object name"))]
     pub linked_secret: String,
 }
 
@@ -142,7 +147,7 @@ pub struct TargetSecret {
     /// Its name. Default: the DynamicSecret's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
-    #[x_kube(validation = Rule::new("self.matches('^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$')").message("target name must be a Kubernetes object name"))]
+    #[x_kube(validation = Rule::new(format!("self.matches('{OBJECT_NAME}')")).message("target name must be a Kubernetes object name"))]
     pub name: Option<String>,
     /// Its type: Opaque (default), one of dsv.dev, or servicebinding.io/postgresql.
     #[serde(default, rename = "type", skip_serializing_if = "Option::is_none")]

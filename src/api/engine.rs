@@ -1,5 +1,6 @@
 //! `Engine`: one agent identity in one pool.
 
+use super::names::{MAX_OBJECT_NAME, OBJECT_NAME};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::{CustomResource, KubeSchema};
 use serde::{Deserialize, Serialize};
@@ -35,12 +36,15 @@ use serde::{Deserialize, Serialize};
         json_path = ".status.conditions[?(@.type==\"Ready\")].message",
         priority = 1
     ),
-    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    validation = Rule::new(format!("self.metadata.name.size() <= {MAX_OBJECT_NAME}"))
+        .message("a name of at most 200 characters leaves room for the name of the registration Secret"),
 )]
 #[serde(rename_all = "camelCase")]
 pub struct EngineSpec {
     /// Name of the EnginePool in the same namespace. Cannot change: an engine is in exactly one pool.
     #[schemars(length(min = 1, max = 253))]
+    #[x_kube(validation = Rule::new(format!("self.matches('{OBJECT_NAME}')")).message("pool must be a Kubernetes object name"))]
     #[x_kube(validation = Rule::new("self == oldSelf").message("pool cannot change; make another Engine"))]
     pub pool: String,
     /// Public half of the engine's key (`dsv-engine keygen`). Left out: the operator makes a key and a registration Secret.

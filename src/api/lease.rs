@@ -1,6 +1,7 @@
 //! `CredentialLease`: one account, from its record to the proof that it is gone.
 
 use super::dynamic_secret::{AccountOptions, OwnedObjectsPolicy};
+use super::names::OBJECT_NAME;
 use super::permissions::GrantPermissions;
 use super::ttl::{MIN_TTL_SECONDS, Span};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
@@ -29,11 +30,15 @@ use serde::{Deserialize, Serialize};
     validation = Rule::new("self.spec == oldSelf.spec").message("the spec of a lease cannot change; make another lease").optional_old_self(false),
     validation = Rule::new("has(self.spec.claim) || (has(self.spec.verifier) != has(self.spec.target))")
         .message("write either verifier (you keep the password) or target (a Secret is made)"),
+    // Not on the field: the derive loses a rule on an optional field whose type has rules of its own.
+    validation = Rule::new(format!("!has(self.spec.ttl) || {} >= {MIN_TTL_SECONDS}", Span::cel_seconds("self.spec.ttl")))
+        .message("ttl must be at least 10 seconds"),
 )]
 #[serde(rename_all = "camelCase")]
 pub struct CredentialLeaseSpec {
     /// Name of the DynamicSecret in the same namespace.
     #[schemars(length(min = 1, max = 253))]
+    #[x_kube(validation = Rule::new(format!("self.matches('{OBJECT_NAME}')")).message("dynamicSecret must be a Kubernetes object name"))]
     pub dynamic_secret: String,
     /// SCRAM-SHA-256 verifier of a password that the asker keeps; fixed for the lease's life.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -45,7 +50,6 @@ pub struct CredentialLeaseSpec {
     pub target: Option<LeaseTarget>,
     /// A shorter life than the DynamicSecret's ttl.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[x_kube(validation = Rule::new(format!("{} >= {MIN_TTL_SECONDS}", Span::cel_seconds("self"))).message("ttl must be at least 10 seconds"))]
     pub ttl: Option<Span>,
     /// Written by the operator only: what was decided when the lease was made.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -57,7 +61,7 @@ pub struct CredentialLeaseSpec {
 pub struct LeaseTarget {
     /// Its name; in the lease's namespace.
     #[schemars(length(min = 1, max = 253))]
-    #[x_kube(validation = Rule::new("self.matches('^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$')").message("target name must be a Kubernetes object name"))]
+    #[x_kube(validation = Rule::new(format!("self.matches('{OBJECT_NAME}')")).message("target name must be a Kubernetes object name"))]
     pub name: String,
 }
 

@@ -62,6 +62,14 @@ pub const INTERNAL_SECRET_TYPE: &str = "dsv.dev/internal";
 /// Type of registration Secrets.
 pub const REGISTRATION_SECRET_TYPE: &str = "dsv.dev/registration";
 
+/// CEL and RE2: the name of a Kubernetes object. Whatever else stands where a name is expected would become part of the
+/// path of the operator's own requests.
+pub const OBJECT_NAME: &str = "^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$";
+/// CEL and RE2: the name of a Kubernetes namespace.
+pub const NAMESPACE_NAME: &str = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$";
+/// Longest name of our kinds: other objects are named after them, with something behind.
+pub const MAX_OBJECT_NAME: usize = 200;
+
 /// Longest role name in bytes; PostgreSQL cuts longer ones silently.
 pub const MAX_ROLE_NAME: usize = 63;
 /// Characters of a UID in base32.

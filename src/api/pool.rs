@@ -1,5 +1,6 @@
 //! `EnginePool`: engines that can do each other's work, and who may use them.
 
+use super::names::MAX_OBJECT_NAME;
 use super::permissions::GrantPermissions;
 use super::ttl::Span;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, LabelSelector, Time};
@@ -38,7 +39,9 @@ use std::collections::BTreeMap;
         json_path = ".status.conditions[?(@.type==\"Ready\")].message",
         priority = 1
     ),
-    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    validation = Rule::new(format!("self.metadata.name.size() <= {MAX_OBJECT_NAME}"))
+        .message("a name of at most 200 characters leaves room for the names of engines"),
 )]
 #[serde(rename_all = "camelCase")]
 pub struct EnginePoolSpec {

@@ -79,9 +79,11 @@ impl JsonSchema for Span {
             "x-kubernetes-validations": [{
                 "rule": format!(
                     "type(self) == int ? (int(self) >= 0 && int(self) <= {MAX_SECONDS}) : \
-                     string(self).matches('^([0-9]{{1,9}}|([0-9]{{1,9}}([.][0-9]{{1,9}})?(h|m|s|ms))+)$')"
+                     string(self).matches('^([0-9]{{1,9}}|([0-9]{{1,9}}([.][0-9]{{1,9}})?(h|m|s|ms))+)$') && \
+                     {} <= {MAX_SECONDS}",
+                    Self::cel_seconds("self")
                 ),
-                "message": "a length of time is seconds (1000 or \"1000\") or a duration such as 1h30m"
+                "message": "a length of time is seconds (1000 or \"1000\") or a duration such as 1h30m, at most 10 years"
             }]
         })
     }
