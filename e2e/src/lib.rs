@@ -15,6 +15,7 @@
 //! | `DSV_DEV_DIR` | where `dsv-dev up` keeps its cluster, if not in `target/dev` |
 //! | `RUST_LOG` | log filter of operator and engines |
 
+pub mod books;
 pub mod certificates;
 pub mod cluster;
 pub mod control_plane;
@@ -26,6 +27,7 @@ pub mod engine_runner;
 pub mod health;
 pub mod install;
 pub mod kubeconfig;
+pub mod objects;
 pub mod operator;
 pub mod places;
 pub mod ports;
@@ -35,5 +37,6 @@ pub mod programs;
 pub mod run_dir;
 pub mod sample;
 pub mod say;
+pub mod scene;
 pub mod service;
 pub mod stack;

@@ -9,7 +9,7 @@ use crate::api::names::POOL_FINALIZER;
 use crate::api::pool::ServerStatus;
 use crate::api::{CredentialLease, Engine, EnginePool, EngineSpec};
 use crate::cluster::{Intention, objects, server_record, status};
-use jiff::{SignedDuration, Timestamp};
+use jiff::SignedDuration;
 use k8s_openapi::api::core::v1::Namespace;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use kube::runtime::controller::Action;
@@ -126,7 +126,14 @@ fn engines_of(ctx: &Context, pool: &EnginePool) -> Vec<Arc<Engine>> {
         .state_filter(|engine| engine.namespace() == namespace && engine.spec.pool == name)
 }
 
-async fn look_at_servers(ctx: &Context, pool: &EnginePool) -> Result<Vec<ServerStatus>, Error> {
+/// What is known of a server after a pass.
+struct Seen {
+    server: ServerStatus,
+    /// Taken over from the cached status: what the live status says is at least as new.
+    carried: bool,
+}
+
+async fn look_at_servers(ctx: &Context, pool: &EnginePool) -> Result<Vec<Seen>, Error> {
     let namespace = pool.namespace();
     let bases = ctx
         .stores
@@ -137,23 +144,32 @@ async fn look_at_servers(ctx: &Context, pool: &EnginePool) -> Result<Vec<ServerS
         .map(|base| (base.name_any(), base.resource_version().unwrap_or_default()))
         .collect();
     names.sort();
+    // One nudge is for all servers of the pool.
+    let nudged = ctx.nudges.take(&pool.uid().unwrap_or_default());
     let mut servers = Vec::new();
     for (name, version) in names {
-        servers.push(look_at_server(ctx, pool, &name, &version).await?);
+        let old = pool
+            .status
+            .iter()
+            .flat_map(|s| &s.servers)
+            .find(|server| server.linked_secret == name);
+        let fresh = old.filter(|old| is_fresh(ctx, pool, old, version.as_str(), nudged));
+        servers.push(match fresh {
+            Some(old) => Seen {
+                server: old.clone(),
+                carried: true,
+            },
+            None => Seen {
+                server: look_at_server(ctx, pool, &name, &version).await?,
+                carried: false,
+            },
+        });
     }
     Ok(servers)
 }
 
 async fn look_at_server(ctx: &Context, pool: &EnginePool, name: &str, version: &str) -> Result<ServerStatus, Error> {
-    let old = pool
-        .status
-        .iter()
-        .flat_map(|s| &s.servers)
-        .find(|server| server.linked_secret == name);
     let now = ctx.now();
-    if let Some(old) = old.filter(|old| is_fresh(ctx, pool, old, name, version, now)) {
-        return Ok(old.clone());
-    }
     let (namespace, pool_uid) = (pool.namespace().unwrap_or_default(), pool.uid().unwrap_or_default());
     let mut found = ServerStatus {
         linked_secret: name.to_owned(),
@@ -201,18 +217,31 @@ fn note_checked(ctx: &Context, pool: &EnginePool, name: &str, version: &str) {
     ctx.note_intact(&format!("{}/{name}", pool.uid().unwrap_or_default()), version);
 }
 
-fn is_fresh(ctx: &Context, pool: &EnginePool, old: &ServerStatus, name: &str, version: &str, now: Timestamp) -> bool {
+fn is_fresh(ctx: &Context, pool: &EnginePool, old: &ServerStatus, version: &str, nudged: bool) -> bool {
     let age = old
         .checked_at
         .as_ref()
-        .map_or(SignedDuration::MAX, |at| now.duration_since(at.0));
+        .map_or(SignedDuration::MAX, |at| ctx.now().duration_since(at.0));
     if old.ready {
-        return age < CHECK_READY && ctx.intact(&format!("{}/{name}", pool.uid().unwrap_or_default()), version);
+        let base = format!("{}/{}", pool.uid().unwrap_or_default(), old.linked_secret);
+        return age < CHECK_READY && ctx.intact(&base, version);
     }
-    age < CHECK_AGAIN && !ctx.nudges.take(&pool.uid().unwrap_or_default())
+    age < CHECK_AGAIN && !nudged
 }
 
-async fn report(ctx: &Context, pool: &EnginePool, servers: Vec<ServerStatus>) -> Result<Action, Error> {
+/// What to write over `live`: a cached status that lags behind must not put an older finding back.
+fn merged(servers: &[Seen], live: &[ServerStatus]) -> Vec<ServerStatus> {
+    let known = |name: &str| live.iter().find(|server| server.linked_secret == name);
+    servers
+        .iter()
+        .map(|seen| match known(&seen.server.linked_secret) {
+            Some(live) if seen.carried => live.clone(),
+            _ => seen.server.clone(),
+        })
+        .collect()
+}
+
+async fn report(ctx: &Context, pool: &EnginePool, servers: Vec<Seen>) -> Result<Action, Error> {
     let uid = pool.uid().unwrap_or_default();
     let engines = engines_of(ctx, pool).len();
     let connected = ctx
@@ -248,7 +277,7 @@ async fn report(ctx: &Context, pool: &EnginePool, servers: Vec<ServerStatus>) ->
             format!("{connected} of {engines} engines are connected"),
         ),
     };
-    let again = if servers.iter().all(|server| server.ready) {
+    let again = if servers.iter().all(|seen| seen.server.ready) {
         USUAL
     } else {
         Duration::from_secs(61)
@@ -258,7 +287,7 @@ async fn report(ctx: &Context, pool: &EnginePool, servers: Vec<ServerStatus>) ->
         (status.engines, status.connected_engines, status.open_leases) =
             (count(engines), count(connected), count(open));
         status.root_hash = Some(ctx.installation.root.hash().to_string());
-        status.servers.clone_from(&servers);
+        status.servers = merged(&servers, &status.servers);
     })
     .await?;
     Ok(Action::requeue(again))
