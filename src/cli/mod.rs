@@ -98,6 +98,7 @@ pub async fn run(arguments: Arguments) -> Result<(), Error> {
         Command::Status { all_namespaces, output } => status::run(&cluster, all_namespaces, output).await,
         Command::Why { name, output } => why::run(&cluster, &name, output).await,
         Command::Rotate { name, wait } => rotate::run(&cluster, &name, wait).await,
-        Command::Issue(asked) => issue::run(&cluster, asked).await,
+        // Boxed: keys and objects make it large.
+        Command::Issue(asked) => Box::pin(issue::run(&cluster, asked)).await,
     }
 }

@@ -12,7 +12,7 @@ use kube::{Api, ResourceExt};
 use serde::Serialize;
 
 /// A status that should have changed this long ago was left behind by an operator that does not run.
-const OVERDUE: SignedDuration = SignedDuration::from_secs(60);
+const OVERDUE: SignedDuration = SignedDuration::from_mins(1);
 
 /// One dynamic secret.
 #[derive(Debug, Clone, PartialEq, Serialize)]
