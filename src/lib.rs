@@ -5,6 +5,7 @@
 
 pub mod api;
 pub mod channel;
+pub mod cli;
 pub mod cluster;
 pub mod control;
 pub mod engine;

@@ -1,0 +1,104 @@
+//! The kubectl plugin: what people ask of dynamic secrets at a terminal.
+//!
+//! It reads and writes custom resources with the rights of whoever runs it, and nothing else: no database, no engine, no
+//! key of the installation. What a status means is said in [`advice`]; every command has a file of its own.
+
+mod advice;
+mod connect;
+mod credential;
+mod error;
+mod follow;
+mod issue;
+mod rotate;
+mod show;
+mod status;
+mod why;
+
+pub use error::Error;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::path::PathBuf;
+
+/// The command line of `kubectl dsv`.
+#[derive(Debug, Parser)]
+#[command(
+    name = "kubectl-dsv",
+    bin_name = "kubectl dsv",
+    version,
+    about = "Just-in-time PostgreSQL accounts: what is issued, why not, and one more please."
+)]
+pub struct Arguments {
+    #[command(flatten)]
+    target: Target,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// Which cluster, as which user, in which namespace.
+#[derive(Debug, Clone, Default, Args)]
+pub struct Target {
+    /// Namespace; default: the one of the kubeconfig's context
+    #[arg(long, short, global = true)]
+    namespace: Option<String>,
+    /// Context of the kubeconfig; default: its current one
+    #[arg(long, global = true)]
+    context: Option<String>,
+    /// Kubeconfig file; default: KUBECONFIG, or ~/.kube/config, or the ServiceAccount of the pod
+    #[arg(long, global = true)]
+    kubeconfig: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Show the dynamic secrets with what to do about those that are not ready
+    Status {
+        /// All namespaces
+        #[arg(long, short = 'A', conflicts_with = "namespace")]
+        all_namespaces: bool,
+        /// How it is shown
+        #[arg(long, short, value_enum, default_value_t = Output::Table)]
+        output: Output,
+    },
+    /// Explain why a dynamic secret is not ready: conditions, pool, server, engines, leases, events
+    Why {
+        /// Name of the DynamicSecret
+        name: String,
+        /// How it is shown
+        #[arg(long, short, value_enum, default_value_t = Output::Table)]
+        output: Output,
+    },
+    /// Ask for a new credential now, in mode Once or Rotate
+    Rotate {
+        /// Name of the DynamicSecret
+        name: String,
+        /// Wait up to that many seconds until the new credential is delivered
+        #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "60")]
+        wait: Option<u64>,
+    },
+    /// Have an account issued to yourself, in mode OnDemand: the password is made here and never leaves this machine
+    Issue(issue::IssueArguments),
+}
+
+/// How a result is shown.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    /// For people.
+    #[default]
+    Table,
+    /// For programs.
+    Json,
+}
+
+/// Runs one command.
+pub async fn run(arguments: Arguments) -> Result<(), Error> {
+    // A second installation of the provider fails and changes nothing.
+    rustls::crypto::ring::default_provider().install_default().ok();
+    let cluster = connect::connect(&arguments.target).await?;
+    match arguments.command {
+        Command::Status { all_namespaces, output } => status::run(&cluster, all_namespaces, output).await,
+        Command::Why { name, output } => why::run(&cluster, &name, output).await,
+        Command::Rotate { name, wait } => rotate::run(&cluster, &name, wait).await,
+        // Boxed: keys and objects make it large.
+        Command::Issue(asked) => Box::pin(issue::run(&cluster, asked)).await,
+    }
+}
