@@ -105,7 +105,7 @@ pub fn next(seen: &Observed<'_>, now: Now) -> Step {
         return if seen.deleting { Step::Nothing } else { Step::TakeOn };
     }
     match end(seen, claim, now) {
-        Some(_) => take_back(seen),
+        Some(end) => take_back(seen, end),
         None => bring_about(seen, claim, now),
     }
 }
@@ -159,18 +159,29 @@ fn bring_about(seen: &Observed<'_>, claim: &Claim, now: Now) -> Step {
     }
 }
 
-fn take_back(seen: &Observed<'_>) -> Step {
+fn take_back(seen: &Observed<'_>, end: End) -> Step {
     // The Secret goes first: whether or not the database can be reached, nobody may go on reading an ended credential.
     if seen.secret == SecretSeen::Ours {
         return Step::DeleteSecret;
     }
+    // A lease that failed is marked before it is taken back: its account may only be proven gone after the deadline, and
+    // the next serial need not wait for that.
+    if matches!(end, End::NotDelivered | End::NotIssued) && !seen.deleting {
+        return Step::Delete;
+    }
     if !seen.gone {
         return Step::Revoke;
     }
-    if !seen.end_recorded {
-        return Step::RecordEnd;
+    // The end is recorded from a lease that is marked as deleted: such a one is not reported any more, so even an old view
+    // of it knows whether it was delivered. Otherwise mode Once could take a delivered lease for a failed one.
+    if !seen.deleting {
+        return Step::Delete;
     }
-    if seen.deleting { Step::Release } else { Step::Delete }
+    if seen.end_recorded {
+        Step::Release
+    } else {
+        Step::RecordEnd
+    }
 }
 
 /// Whether the claim was made by this leadership.
@@ -255,10 +266,10 @@ mod tests {
         seen.secret = SecretSeen::Absent;
         assert_eq!(next(&seen, now(100)), Step::Revoke);
         seen.gone = true;
-        assert_eq!(next(&seen, now(100)), Step::RecordEnd);
-        seen.end_recorded = true;
         assert_eq!(next(&seen, now(100)), Step::Delete);
         seen.deleting = true;
+        assert_eq!(next(&seen, now(100)), Step::RecordEnd);
+        seen.end_recorded = true;
         assert_eq!(next(&seen, now(100)), Step::Release);
     }
 
@@ -272,7 +283,12 @@ mod tests {
             ..Observed::default()
         };
         assert_eq!(end(&seen, &claim, now(1)), Some(End::NotDelivered));
-        assert_eq!(next(&seen, now(1)), Step::Revoke);
+        assert_eq!(
+            next(&seen, now(1)),
+            Step::Delete,
+            "the mark lets the next serial go ahead"
+        );
+        assert_eq!(next(&Observed { deleting: true, ..seen }, now(1)), Step::Revoke);
     }
 
     #[test]
