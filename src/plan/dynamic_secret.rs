@@ -199,12 +199,26 @@ pub fn next(seen: &Observed<'_>, now: Timestamp) -> Step {
     }
 }
 
-/// The newest lease of the operator's own making that was delivered and is not ending.
+/// The newest lease of the operator's own making that was delivered, unless it is ending. When it ends, no older one takes
+/// its place: that one was replaced for a reason.
 pub fn current<'a>(seen: &Observed<'a>) -> Option<&'a LeaseSeen> {
+    let newest = newest_delivered(seen);
     seen.leases
         .iter()
-        .filter(|l| l.serial > 0 && l.issued_at.is_some() && !l.ending)
-        .max_by_key(|l| l.serial)
+        .find(|l| l.serial > 0 && l.serial == newest && l.issued_at.is_some() && !l.ending)
+}
+
+fn newest_delivered(seen: &Observed<'_>) -> i64 {
+    let issued = seen.leases.iter().filter(|l| l.issued_at.is_some());
+    issued.map(|l| l.serial).max().unwrap_or(0).max(seen.delivered_serial)
+}
+
+/// A lease that a newer one replaced.
+fn overtaken<'a>(seen: &Observed<'a>) -> Option<&'a LeaseSeen> {
+    let newest = newest_delivered(seen);
+    seen.leases
+        .iter()
+        .find(|l| l.serial > 0 && l.serial < newest && !l.ending)
 }
 
 /// When the next credential is due: `renewBefore` ahead of the end, and up to a tenth of that earlier by the UID, so that
@@ -248,12 +262,16 @@ fn leave(seen: &Observed<'_>) -> Step {
 }
 
 fn end_early(seen: &Observed<'_>, now: Timestamp) -> Option<Step> {
-    let current = current(seen)?;
     let end = |lease: &LeaseSeen, why| {
         Some(Step::End {
             lease: lease.name.clone(),
             why,
         })
+    };
+    let Some(current) = current(seen) else {
+        // Rotate makes the next one first. In mode Once nothing follows, so there is nothing to wait for.
+        let replaced = overtaken(seen).filter(|_| seen.mode == Mode::Once);
+        return replaced.and_then(|lease| end(lease, Early::Rotated));
     };
     match (seen.target, seen.mode) {
         (TargetSeen::Released, _) => return end(current, Early::TargetReleased),
@@ -261,12 +279,9 @@ fn end_early(seen: &Observed<'_>, now: Timestamp) -> Option<Step> {
         (TargetSeen::Edited, Mode::Once) => return end(current, Early::TargetEdited),
         _ => {}
     }
-    let overtaken = seen
-        .leases
-        .iter()
-        .find(|l| l.serial > 0 && l.serial < current.serial && !l.ending);
     let over = overlap_ends(seen, current).is_some_and(|at| now >= at);
-    overtaken.filter(|_| over).and_then(|lease| end(lease, Early::Rotated))
+    let replaced = overtaken(seen).filter(|_| over);
+    replaced.and_then(|lease| end(lease, Early::Rotated))
 }
 
 fn overlap_ends(seen: &Observed<'_>, current: &LeaseSeen) -> Option<Timestamp> {
@@ -364,11 +379,7 @@ fn rest(seen: &Observed<'_>, now: Timestamp) -> Step {
 /// The next time at which something is due by the clock alone.
 fn wake(seen: &Observed<'_>, now: Timestamp) -> Option<Timestamp> {
     let current = current(seen)?;
-    let overtaken = seen
-        .leases
-        .iter()
-        .any(|l| l.serial > 0 && l.serial < current.serial && !l.ending);
-    let overlap = overtaken.then(|| overlap_ends(seen, current)).flatten();
+    let overlap = overtaken(seen).and_then(|_| overlap_ends(seen, current));
     [renew_at(seen, current), overlap, current.expires_at]
         .into_iter()
         .flatten()
@@ -513,6 +524,44 @@ mod tests {
                 why: Early::Rotated
             }
         );
+    }
+
+    #[test]
+    fn when_the_newest_ends_no_older_one_takes_its_place() {
+        let both = [
+            LeaseSeen {
+                fingerprint: "other".into(),
+                ..lease(1, 0)
+            },
+            LeaseSeen {
+                ending: true,
+                ..lease(2, 10)
+            },
+        ];
+        let once = seen(Mode::Once, &both);
+        assert_eq!(current(&once), None);
+        assert_eq!(
+            next(&once, at(11)),
+            Step::End {
+                lease: "l-1".into(),
+                why: Early::Rotated
+            },
+            "and nothing new is made for what the older one is not for"
+        );
+        let rotate = seen(Mode::Rotate, &both);
+        assert_eq!(
+            next(&rotate, at(11)),
+            Step::Make {
+                serial: 3,
+                need: Need::First
+            }
+        );
+        let released = Observed {
+            leases: &both[..1],
+            delivered_serial: 2,
+            ..once
+        };
+        assert_eq!(current(&released), None);
     }
 
     #[test]

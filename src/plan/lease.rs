@@ -177,10 +177,16 @@ fn take_back(seen: &Observed<'_>, end: End) -> Step {
     if !seen.gone {
         return Step::Revoke;
     }
-    if !seen.end_recorded {
-        return Step::RecordEnd;
+    // The end is recorded from a lease that is marked as deleted: such a one is not reported any more, so even an old view
+    // of it knows whether it was delivered. Otherwise mode Once could take a delivered lease for a failed one.
+    if !seen.deleting {
+        return Step::Delete;
     }
-    if seen.deleting { Step::Release } else { Step::Delete }
+    if seen.end_recorded {
+        Step::Release
+    } else {
+        Step::RecordEnd
+    }
 }
 
 /// Whether the claim was made by this leadership.
@@ -265,10 +271,10 @@ mod tests {
         seen.secret = SecretSeen::Absent;
         assert_eq!(next(&seen, now(100)), Step::Revoke);
         seen.gone = true;
-        assert_eq!(next(&seen, now(100)), Step::RecordEnd);
-        seen.end_recorded = true;
         assert_eq!(next(&seen, now(100)), Step::Delete);
         seen.deleting = true;
+        assert_eq!(next(&seen, now(100)), Step::RecordEnd);
+        seen.end_recorded = true;
         assert_eq!(next(&seen, now(100)), Step::Release);
     }
 
