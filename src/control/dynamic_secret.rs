@@ -51,6 +51,8 @@ struct Gathered {
     fingerprint: Option<String>,
     target: TargetSeen,
     namespace_going: bool,
+    /// The rotate-at that the newest delivered lease was made for.
+    answer: Option<String>,
 }
 
 impl Gathered {
@@ -84,12 +86,12 @@ impl Gathered {
             overlap: span(seen.spec.overlap()),
             fingerprint: self.fingerprint.as_deref(),
             rotate_at: seen.annotations().get(ROTATE_AT).map(String::as_str),
-            // A delivered serial that the status does not name yet has answered what was asked before it.
-            answered: if issued > delivered {
-                seen.annotations().get(ROTATE_AT).map(String::as_str)
-            } else {
-                status.and_then(|s| s.answered_rotate_at.as_deref())
-            },
+            // A delivered serial that the status does not name yet has answered what it was made for, and nothing later.
+            answered: self
+                .answer
+                .as_deref()
+                .filter(|_| issued > delivered)
+                .or_else(|| status.and_then(|s| s.answered_rotate_at.as_deref())),
             last_serial: status.and_then(|s| s.last_serial).unwrap_or(0),
             delivered_serial: delivered.max(issued),
             leases: &self.leases,
@@ -125,6 +127,7 @@ async fn gather(ctx: &Context, seen: &DynamicSecret) -> Result<Gathered, Error> 
     let target = target_seen(ctx, seen, &leases).await?;
     let namespace_going = deleting && namespace_is_going(ctx, seen).await?;
     Ok(Gathered {
+        answer: answer(&objects),
         groups: groups.collect(),
         uid,
         leases,
@@ -144,6 +147,17 @@ fn cached_leases(ctx: &Context, seen: &DynamicSecret, uid: &str) -> Vec<Arc<Cred
                 .is_some_and(|label| label == uid)
     };
     ctx.stores.leases.state_filter(of_owner)
+}
+
+/// The rotate-at that the newest delivered lease was made for.
+fn answer(leases: &[Arc<CredentialLease>]) -> Option<String> {
+    let issued = |lease: &CredentialLease| lease.status.as_ref().is_some_and(|s| s.issued_at.is_some());
+    let serial = |lease: &CredentialLease| lease.claim().map_or(0, |claim| claim.serial);
+    let newest = leases
+        .iter()
+        .filter(|lease| issued(lease) && serial(lease) > 0)
+        .max_by_key(|lease| serial(lease))?;
+    newest.annotations().get(ROTATE_AT).cloned()
 }
 
 /// Before groups are dropped and the books are closed, leases are listed at the source: a cache may be old.
@@ -488,7 +502,7 @@ async fn write_valid(
     let Some(lease) = ctx.stores.leases.get(&ObjectRef::new(&current.name).within(&namespace)) else {
         return Ok(None);
     };
-    let rotate_at = seen.annotations().get(ROTATE_AT).cloned();
+    let rotate_at = lease.annotations().get(ROTATE_AT).cloned();
     let message = match seen.spec.mode() {
         Mode::Rotate => "a fresh credential is in the Secret",
         _ => "the credential is in the Secret",
@@ -508,8 +522,12 @@ async fn write_valid(
         status.issued_at = current.issued_at.map(Time);
         status.expires_at = current.expires_at.map(Time);
         status.renew_at = renew_at.map(Time);
+<<<<<<< HEAD
         // A newly delivered serial answers the rotate-at that asked for it.
         if before.delivered_serial.unwrap_or(0) < current.serial {
+=======
+        if rotate_at.is_some() && answers(&before.delivered_serial, current.serial) {
+>>>>>>> scen
             status.answered_rotate_at.clone_from(&rotate_at);
         }
         (status.failures, status.last_failure, status.failed_generation) = (None, None, None);
@@ -520,6 +538,14 @@ async fn write_valid(
     expires_soon(ctx, seen, current, now).await
 }
 
+<<<<<<< HEAD
+=======
+/// A newly delivered serial answers the rotate-at that it was made for.
+fn answers(before: &Option<i64>, serial: i64) -> bool {
+    before.unwrap_or(0) < serial
+}
+
+>>>>>>> scen
 /// In mode Once nothing follows, so at 80 % of the ttl an Event says that the end is near.
 async fn expires_soon(
     ctx: &Context,

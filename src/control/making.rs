@@ -385,6 +385,11 @@ async fn free_serial(ctx: &Context, owner: &DynamicSecret, least: i64) -> Result
     Ok((!stale).then_some(least))
 }
 
+fn rotate_at(owner: &DynamicSecret) -> Option<BTreeMap<String, String>> {
+    let value = owner.annotations().get(names::ROTATE_AT)?.clone();
+    Some([(names::ROTATE_AT.to_owned(), value)].into())
+}
+
 /// Writes the lease: from here on the account is on the books. The name is the claim.
 async fn post(ctx: &Context, owner: &DynamicSecret, claim: Claim) -> Result<(), Halt> {
     let password = Password::generate();
@@ -403,6 +408,8 @@ async fn post(ctx: &Context, owner: &DynamicSecret, claim: Claim) -> Result<(), 
             labels: Some(labels(&claim)),
             finalizers: Some(vec![LEASE_FINALIZER.to_owned()]),
             owner_references: owner.controller_owner_ref(&()).map(|reference| vec![reference]),
+            // What was asked for before this lease is answered by it; what is asked for from now on is not.
+            annotations: rotate_at(owner),
             ..ObjectMeta::default()
         },
         spec: CredentialLeaseSpec {

@@ -5,6 +5,7 @@ use super::hold::{Error, Hold};
 use crate::api::conditions::{self, READY, Reason};
 use crate::api::dynamic_secret::{LeaseRecord, Mode};
 use crate::api::lease::{Claim, Phase};
+use crate::api::names::ROTATE_AT;
 use crate::api::{CredentialLease, DynamicSecret};
 use crate::cluster::status;
 use crate::plan::dynamic_secret::Early;
@@ -173,6 +174,7 @@ pub async fn ended(
     let Some(owner) = ctx.owner(lease) else { return Ok(()) };
     let now = ctx.now();
     let (why, early) = name_end(ctx, &owner, lease, claim, why);
+    let asked = lease.annotations().get(ROTATE_AT).cloned();
     let record = LeaseRecord {
         lease: lease.name_any(),
         serial: claim.serial,
@@ -192,6 +194,9 @@ pub async fn ended(
         status.last_serial = Some(status.last_serial.unwrap_or(0).max(claim.serial));
         if record.issued_at.is_some() && claim.serial > 0 {
             let newest = claim.serial >= status.delivered_serial.unwrap_or(0);
+            if newest && asked.is_some() {
+                status.answered_rotate_at.clone_from(&asked);
+            }
             status.delivered_serial = Some(status.delivered_serial.unwrap_or(0).max(claim.serial));
             if newest && mode == Mode::Once {
                 let (reason, message) = once_over(early);
@@ -237,7 +242,13 @@ fn name_end(
 ) -> (&'static str, Option<Early>) {
     let uid = lease.uid().unwrap_or_default();
     let delivered = lease.status.as_ref().is_some_and(|s| s.issued_at.is_some());
-    if why == Some(End::Expired) && delivered {
+    // One that was ended early may be proven gone only after its time: then it still did not end by itself.
+    let early = lease
+        .metadata
+        .deletion_timestamp
+        .as_ref()
+        .is_some_and(|at| at.0 < claim.expires_at.0);
+    if why == Some(End::Expired) && delivered && !early {
         return ("Expired", None);
     }
     if !delivered {
