@@ -522,12 +522,8 @@ async fn write_valid(
         status.issued_at = current.issued_at.map(Time);
         status.expires_at = current.expires_at.map(Time);
         status.renew_at = renew_at.map(Time);
-<<<<<<< HEAD
-        // A newly delivered serial answers the rotate-at that asked for it.
-        if before.delivered_serial.unwrap_or(0) < current.serial {
-=======
-        if rotate_at.is_some() && answers(&before.delivered_serial, current.serial) {
->>>>>>> scen
+        // A newly delivered serial answers the rotate-at that it was made for.
+        if rotate_at.is_some() && before.delivered_serial.unwrap_or(0) < current.serial {
             status.answered_rotate_at.clone_from(&rotate_at);
         }
         (status.failures, status.last_failure, status.failed_generation) = (None, None, None);
@@ -538,14 +534,6 @@ async fn write_valid(
     expires_soon(ctx, seen, current, now).await
 }
 
-<<<<<<< HEAD
-=======
-/// A newly delivered serial answers the rotate-at that it was made for.
-fn answers(before: &Option<i64>, serial: i64) -> bool {
-    before.unwrap_or(0) < serial
-}
-
->>>>>>> scen
 /// In mode Once nothing follows, so at 80 % of the ttl an Event says that the end is near.
 async fn expires_soon(
     ctx: &Context,
