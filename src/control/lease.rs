@@ -1,23 +1,18 @@
 //! The controller of leases: brings an account about, and takes it back, step by step as `plan::lease` says.
 
+mod bring_about;
+mod take_back;
+
 use super::context::Context;
-use super::hold::{Error, Hold};
+use super::hold::Error;
 use super::report;
-use super::servers;
 use super::takeon;
-use super::tasks::{Answer, ask};
 use crate::api::CredentialLease;
-use crate::api::conditions::Reason;
-use crate::api::dynamic_secret::AccountOptions;
-use crate::api::lease::{Claim, Phase};
+use crate::api::lease::Claim;
 use crate::api::names::{LEASE_FINALIZER, role_name};
-use crate::api::ttl::Span;
-use crate::channel::frames::{Account, AccountSettings, AccountState, Done, Revocation, Task};
-use crate::cluster::credential_secret::{self, Credential, LeaseIdentity};
-use crate::cluster::{objects, server_record};
-use crate::keys::{RoleComment, RoleKind};
-use crate::plan::backoff;
-use crate::plan::lease::{End, Now, Observed, SecretSeen, Step, end, next};
+use crate::cluster::credential_secret::{self, LeaseIdentity};
+use crate::cluster::objects;
+use crate::plan::lease::{Now, Observed, SecretSeen, Step, end, next};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Secret;
 use kube::ResourceExt;
@@ -26,8 +21,6 @@ use kube::runtime::controller::Action;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// How long an engine may take to issue.
-const ISSUE_PATIENCE: Duration = Duration::from_secs(10);
 /// Until the next look at an outcome that is not known.
 const SOON: Duration = Duration::from_secs(1);
 /// Until the next look where an event is what is really waited for.
@@ -176,273 +169,6 @@ impl<'a> Pass<'a> {
         takeon::take_on(self.ctx, &self.lease).await
     }
 
-    async fn issue(&mut self, claim: &Claim) -> Result<Option<Action>, Error> {
-        self.ctx.still_leading()?;
-        let home = &self.ctx.settings.home;
-        let Some(server) = server_record::login(&self.ctx.client, home, &claim.server).await? else {
-            return self
-                .hold(Hold::new(
-                    Reason::BaseSecretMissing,
-                    format!(
-                        "server record {home}/{} is gone; it comes back from the base secret",
-                        claim.server
-                    ),
-                ))
-                .await;
-        };
-        let group = servers::claimed_group(self.ctx, claim)?;
-        let account = self.account_to_issue(claim)?;
-        let task = Task::Issue { server, group, account };
-        match ask(
-            self.ctx,
-            &self.ctx.pool_uid(&claim.pool),
-            &claim.server,
-            task,
-            ISSUE_PATIENCE,
-        )
-        .await
-        {
-            Answer::Done(engine, Done::Issued { role_oid, adopted }) => {
-                tracing::info!(lease = %self.name(), engine = engine.name, adopted, "account issued");
-                self.account = Some((role_oid, engine.name));
-                Ok(None)
-            }
-            Answer::Failed(failure) => {
-                self.ctx.servers.group_lost(&claim.server, &claim.group.name);
-                self.give_up(Hold::from(&failure)).await
-            }
-            other => self.hold(other.hold()).await,
-        }
-    }
-
-    fn account_to_issue(&self, claim: &Claim) -> Result<Account, Error> {
-        let role = self.role(claim);
-        let lease_uid = self.lease.uid().unwrap_or_default();
-        let comment = RoleComment {
-            kind: RoleKind::Lease,
-            installation: self.ctx.installation.id.clone(),
-            subject: lease_uid.clone(),
-            role: role.clone(),
-            claimed_at: claim.claimed_at.0,
-            expires_at: Some(claim.valid_until.0),
-        };
-        Ok(Account {
-            lease_uid,
-            role,
-            verifier: self.lease.verifier().unwrap_or_default().to_owned(),
-            comment: comment.sign(&self.ctx.installation.signing)?,
-            valid_until: claim.valid_until.0,
-            issue_deadline: claim.issue_deadline.0,
-            settings: claim.account.as_ref().map(settings).unwrap_or_default(),
-        })
-    }
-
-    /// The engine's answer was no: this lease will not come about. Its dynamic secret says why and makes the next one.
-    async fn give_up(&mut self, hold: Hold) -> Result<Option<Action>, Error> {
-        report::failed(self.ctx, &self.lease, &hold).await?;
-        if let Some(verifier) = self.lease.verifier() {
-            self.ctx.passwords.forget(verifier);
-        }
-        self.delete().await
-    }
-
-    async fn hold(&mut self, hold: Hold) -> Result<Option<Action>, Error> {
-        let wait = if hold.reason == Reason::WaitingForEngine {
-            BY_EVENT
-        } else {
-            SOON
-        };
-        let left = self
-            .lease
-            .claim()
-            .map(|claim| until_then(self.ctx.now(), claim.expires_at.0));
-        report::lease_waits(self.ctx, &self.lease, Phase::Pending, &hold).await?;
-        Ok(Some(Action::requeue(left.map_or(wait, |left| left.min(wait)))))
-    }
-
-    async fn deliver(&mut self, claim: &Claim) -> Result<Option<Action>, Error> {
-        let (Some(target), Some(verifier)) = (claim.target.clone(), self.lease.verifier()) else {
-            return Ok(Some(Action::await_change()));
-        };
-        let Some(password) = self.ctx.passwords.of(verifier) else {
-            return Ok(Some(Action::requeue(SOON)));
-        };
-        let identity = self.identity(claim);
-        let older = self.secret.clone();
-        let meta = older.as_ref().map(|found| &found.metadata);
-        if !matches!(
-            credential_secret::whose(meta, &identity),
-            SecretSeen::Absent | SecretSeen::Older
-        ) {
-            let message = format!(
-                "Secret {}/{target} exists and is not ours; rename or delete it, or choose another name",
-                identity.namespace
-            );
-            return self.give_up(Hold::new(Reason::TargetNotOurs, message)).await;
-        }
-        let home = &self.ctx.settings.home;
-        let Some(server) = server_record::login(&self.ctx.client, home, &claim.server).await? else {
-            return Ok(Some(Action::requeue(SOON)));
-        };
-        let owner = self.ctx.owner(&self.lease);
-        let wanted = owner
-            .as_ref()
-            .and_then(|owner| owner.spec.target.as_ref())
-            .filter(|_| claim.serial > 0);
-        let credential = Credential {
-            lease: &identity,
-            username: &self.role(claim),
-            password: &password,
-            server: &server,
-            expires_at: claim.expires_at.0,
-            target: wanted,
-        };
-        self.ctx.still_leading()?;
-        let key = &self.ctx.installation.hash_key;
-        match credential_secret::deliver(&self.ctx.client, &target, meta, &credential, key).await {
-            // What was written, or what came of a write without an answer, is looked at before it is believed.
-            Ok(_) => {}
-            Err(error) if error.is_unknown() || error.is_conflict() => {
-                tracing::info!(lease = %self.name(), %error, "looking again");
-            }
-            Err(error) if error.is_refused() => {
-                let answer = error.status().map(|s| s.message.clone()).unwrap_or_default();
-                let message = format!(
-                    "the API server refused Secret {}/{target}: {answer}",
-                    identity.namespace
-                );
-                return self.give_up(Hold::new(Reason::TargetRefused, message)).await;
-            }
-            Err(error) => return Err(error.into()),
-        }
-        self.look(Some(claim)).await?;
-        Ok(None)
-    }
-
-    async fn report(&mut self, claim: &Claim) -> Result<Option<Action>, Error> {
-        self.ctx.still_leading()?;
-        let role = self.role(claim);
-        let version = self.secret.as_ref().and_then(ResourceExt::resource_version);
-        let issued = report::Issued {
-            role: &role,
-            account: self.account.as_ref(),
-            secret_version: version,
-        };
-        let written = report::issued(self.ctx, &self.lease, claim, &issued).await?;
-        let took = self
-            .lease
-            .verifier()
-            .and_then(|verifier| self.ctx.passwords.forget(verifier));
-        if let Some(took) = took {
-            self.ctx.metrics.issued(took);
-        }
-        match written {
-            Some(lease) => self.lease = lease,
-            None => return Ok(Some(Action::await_change())),
-        }
-        Ok(None)
-    }
-
-    async fn delete_secret(&mut self, claim: &Claim) -> Result<Option<Action>, Error> {
-        let (Some(target), Some(found)) = (claim.target.clone(), self.secret.clone()) else {
-            return Ok(None);
-        };
-        self.ctx.still_leading()?;
-        let namespace = self.lease.namespace().unwrap_or_default();
-        match credential_secret::delete(&self.ctx.client, &namespace, &target, &found.metadata).await {
-            Ok(()) => {}
-            Err(error) if error.is_conflict() => {
-                tracing::info!(lease = %self.name(), "the Secret changed; looking again");
-            }
-            Err(error) => return Err(error.into()),
-        }
-        self.look(Some(claim)).await?;
-        Ok(None)
-    }
-
-    async fn revoke(&mut self, claim: &Claim) -> Result<Option<Action>, Error> {
-        self.ctx.still_leading()?;
-        let revocation = Revocation {
-            lease_uid: self.lease.uid().unwrap_or_default(),
-            role: self.role(claim),
-            issue_deadline: claim.issue_deadline.0,
-            role_oid: self
-                .lease
-                .status
-                .as_ref()
-                .and_then(|s| s.role_oid)
-                .and_then(|oid| u32::try_from(oid).ok()),
-            owned_objects: claim.owned_objects.into(),
-        };
-        let state = self
-            .ctx
-            .revocations
-            .revoke(self.ctx, &claim.pool.uid, &claim.server, revocation)
-            .await;
-        match state {
-            Ok(AccountState::Gone { proven: true, .. }) => {
-                self.gone = true;
-                let deleted = self.lease.metadata.deletion_timestamp.as_ref().map(|at| at.0);
-                let ended = deleted.map_or(claim.expires_at.0, |at| at.min(claim.expires_at.0));
-                self.ctx.metrics.revoked(until_then(ended, self.ctx.now()));
-                Ok(None)
-            }
-            // Absent, but a CREATE that is still under way may land until the deadline: asked again then.
-            Ok(AccountState::Gone { proven: false, .. }) => {
-                let message = format!(
-                    "the account is gone; the proof that it cannot come back is due at {}",
-                    credential_secret::whole_seconds(claim.issue_deadline.0)
-                );
-                report::lease_waits(
-                    self.ctx,
-                    &self.lease,
-                    Phase::Revoking,
-                    &Hold::new(Reason::Revoking, message),
-                )
-                .await?;
-                let now = self.ctx.now();
-                let there = self.ctx.servers.database_time(&claim.server, now).unwrap_or(now);
-                let wait = until_then(there, claim.issue_deadline.0).max(Duration::from_millis(100));
-                Ok(Some(Action::requeue(wait)))
-            }
-            Ok(AccountState::Blocked { locked, by, sql }) => self.blocked(locked, &by, sql.as_deref()).await.map(Some),
-            Ok(AccountState::Foreign { role }) => {
-                let message = format!(
-                    "role {role} has this lease's name, but its comment is not ours; it was not touched. Drop or rename it by hand"
-                );
-                self.retry(Phase::Blocked, Hold::new(Reason::ForeignRole, message))
-                    .await
-                    .map(Some)
-            }
-            Ok(AccountState::Failed(failure)) => self.retry(Phase::Revoking, Hold::from(&failure)).await.map(Some),
-            Err(hold) => self.retry(Phase::Revoking, hold).await.map(Some),
-        }
-    }
-
-    async fn blocked(&mut self, locked: bool, by: &str, sql: Option<&str>) -> Result<Action, Error> {
-        let login = if locked { "login is cut" } else { "login is not cut yet" };
-        let free = sql.map(|sql| format!("; to free it run: {sql}")).unwrap_or_default();
-        self.retry(
-            Phase::Blocked,
-            Hold::new(Reason::Blocked, format!("{login}; held by {by}{free}")),
-        )
-        .await
-    }
-
-    /// Taking back is never given up: it waits longer each time, five minutes at most, and an engine's connect wakes it.
-    async fn retry(&mut self, phase: Phase, hold: Hold) -> Result<Action, Error> {
-        let uid = self.lease.uid().unwrap_or_default();
-        let count = self.ctx.attempts.count(&uid);
-        report::lease_waits(self.ctx, &self.lease, phase, &hold).await?;
-        let pause = backoff::pause(count);
-        Ok(Action::requeue(Duration::try_from(pause).unwrap_or(BY_EVENT)))
-    }
-
-    async fn record_end(&mut self, claim: &Claim, why: Option<End>) -> Result<(), Error> {
-        self.ctx.still_leading()?;
-        report::ended(self.ctx, &self.lease, claim, &self.role(claim), why).await
-    }
-
     async fn delete(&mut self) -> Result<Option<Action>, Error> {
         self.ctx.still_leading()?;
         objects::delete(&self.ctx.client, &self.lease).await?;
@@ -475,20 +201,6 @@ impl<'a> Pass<'a> {
         self.ctx.told_no_more(&uid);
         self.ctx.wake_owner(&self.lease);
         Ok(Action::await_change())
-    }
-}
-
-fn settings(options: &AccountOptions) -> AccountSettings {
-    let ms = |span: &Option<Span>| {
-        span.as_ref()
-            .and_then(Span::length)
-            .and_then(|l| i64::try_from(l.as_millis()).ok())
-    };
-    AccountSettings {
-        connection_limit: options.connection_limit,
-        statement_timeout_ms: ms(&options.statement_timeout),
-        idle_in_transaction_timeout_ms: ms(&options.idle_in_transaction_timeout),
-        search_path: options.search_path.clone(),
     }
 }
 

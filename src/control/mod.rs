@@ -16,6 +16,7 @@ pub mod making;
 pub mod memory;
 pub mod operator;
 pub mod pool;
+pub mod prepare;
 pub mod report;
 pub mod revocations;
 pub mod run;

@@ -5,6 +5,7 @@ use super::context::Context;
 use super::hold::{Error, Halt, Hold};
 use super::lease::until_then;
 use super::making;
+use super::prepare;
 use super::report;
 use crate::api::conditions::Reason;
 use crate::api::dynamic_secret::Mode;
@@ -59,14 +60,14 @@ async fn try_take_on(ctx: &Context, lease: &CredentialLease) -> Result<(), Halt>
         .into());
     }
     let ttl = lease.spec.ttl.as_ref().and_then(Span::length);
-    let prepared = making::prepare(ctx, &owner, ttl).await?;
+    let prepared = prepare::prepare(ctx, &owner, ttl).await?;
     let target = lease.spec.target.as_ref().map(|target| target.name.clone());
     if let Some(target) = &target {
         // Serial 0 matches no other lease's Secret, so only an absent one passes.
         making::check_target(ctx, &prepared.owner, target, 0).await?;
     }
-    making::within_limits(ctx, &prepared, async || {
-        let claim = making::claim(ctx, &prepared, 0, target)?;
+    prepare::within_limits(ctx, &prepared, async || {
+        let claim = prepare::claim(ctx, &prepared, 0, target)?;
         ctx.still_leading()?;
         let held = hold_on(ctx, lease, &prepared.owner, &claim).await?;
         Ok(write_claim(ctx, &held, claim).await?)
@@ -97,7 +98,7 @@ async fn hold_on(
     if !held.finalizers().iter().any(|f| f == LEASE_FINALIZER) {
         held.finalizers_mut().push(LEASE_FINALIZER.to_owned());
     }
-    held.labels_mut().extend(making::labels(claim));
+    held.labels_mut().extend(prepare::labels(claim));
     let reference = owner.controller_owner_ref(&());
     if held.owner_references().is_empty() {
         held.owner_references_mut().extend(reference);

@@ -1,0 +1,204 @@
+//! Bringing an account about: issue, deliver, report.
+
+use super::{BY_EVENT, Pass, SOON, until_then};
+use crate::api::conditions::Reason;
+use crate::api::dynamic_secret::AccountOptions;
+use crate::api::lease::{Claim, Phase};
+use crate::api::ttl::Span;
+use crate::channel::frames::{Account, AccountSettings, Done, Task};
+use crate::cluster::credential_secret::{self, Credential};
+use crate::cluster::server_record;
+use crate::control::hold::{Error, Hold};
+use crate::control::tasks::{Answer, ask};
+use crate::control::{report, servers};
+use crate::keys::{RoleComment, RoleKind};
+use crate::plan::lease::SecretSeen;
+use kube::ResourceExt;
+use kube::runtime::controller::Action;
+use std::time::Duration;
+
+/// How long an engine may take to issue.
+const ISSUE_PATIENCE: Duration = Duration::from_secs(10);
+
+impl Pass<'_> {
+    pub(super) async fn issue(&mut self, claim: &Claim) -> Result<Option<Action>, Error> {
+        self.ctx.still_leading()?;
+        let home = &self.ctx.settings.home;
+        let Some(server) = server_record::login(&self.ctx.client, home, &claim.server).await? else {
+            return self
+                .hold(Hold::new(
+                    Reason::BaseSecretMissing,
+                    format!(
+                        "server record {home}/{} is gone; it comes back from the base secret",
+                        claim.server
+                    ),
+                ))
+                .await;
+        };
+        let group = servers::claimed_group(self.ctx, claim)?;
+        let account = self.account_to_issue(claim)?;
+        let task = Task::Issue { server, group, account };
+        match ask(
+            self.ctx,
+            &self.ctx.pool_uid(&claim.pool),
+            &claim.server,
+            task,
+            ISSUE_PATIENCE,
+        )
+        .await
+        {
+            Answer::Done(engine, Done::Issued { role_oid, adopted }) => {
+                tracing::info!(lease = %self.name(), engine = engine.name, adopted, "account issued");
+                self.account = Some((role_oid, engine.name));
+                Ok(None)
+            }
+            Answer::Failed(failure) => {
+                self.ctx.servers.group_lost(&claim.server, &claim.group.name);
+                self.give_up(Hold::from(&failure)).await
+            }
+            other => self.hold(other.hold()).await,
+        }
+    }
+
+    fn account_to_issue(&self, claim: &Claim) -> Result<Account, Error> {
+        let role = self.role(claim);
+        let lease_uid = self.lease.uid().unwrap_or_default();
+        let comment = RoleComment {
+            kind: RoleKind::Lease,
+            installation: self.ctx.installation.id.clone(),
+            subject: lease_uid.clone(),
+            role: role.clone(),
+            claimed_at: claim.claimed_at.0,
+            expires_at: Some(claim.valid_until.0),
+        };
+        Ok(Account {
+            lease_uid,
+            role,
+            verifier: self.lease.verifier().unwrap_or_default().to_owned(),
+            comment: comment.sign(&self.ctx.installation.signing)?,
+            valid_until: claim.valid_until.0,
+            issue_deadline: claim.issue_deadline.0,
+            settings: claim.account.as_ref().map(settings).unwrap_or_default(),
+        })
+    }
+
+    /// The engine's answer was no: this lease will not come about. Its dynamic secret says why and makes the next one.
+    async fn give_up(&mut self, hold: Hold) -> Result<Option<Action>, Error> {
+        report::failed(self.ctx, &self.lease, &hold).await?;
+        if let Some(verifier) = self.lease.verifier() {
+            self.ctx.passwords.forget(verifier);
+        }
+        self.delete().await
+    }
+
+    async fn hold(&mut self, hold: Hold) -> Result<Option<Action>, Error> {
+        let wait = if hold.reason == Reason::WaitingForEngine {
+            BY_EVENT
+        } else {
+            SOON
+        };
+        let left = self
+            .lease
+            .claim()
+            .map(|claim| until_then(self.ctx.now(), claim.expires_at.0));
+        report::lease_waits(self.ctx, &self.lease, Phase::Pending, &hold).await?;
+        Ok(Some(Action::requeue(left.map_or(wait, |left| left.min(wait)))))
+    }
+
+    pub(super) async fn deliver(&mut self, claim: &Claim) -> Result<Option<Action>, Error> {
+        let (Some(target), Some(verifier)) = (claim.target.clone(), self.lease.verifier()) else {
+            return Ok(Some(Action::await_change()));
+        };
+        let Some(password) = self.ctx.passwords.of(verifier) else {
+            return Ok(Some(Action::requeue(SOON)));
+        };
+        let identity = self.identity(claim);
+        let older = self.secret.clone();
+        let meta = older.as_ref().map(|found| &found.metadata);
+        if !matches!(
+            credential_secret::whose(meta, &identity),
+            SecretSeen::Absent | SecretSeen::Older
+        ) {
+            let message = format!(
+                "Secret {}/{target} exists and is not ours; rename or delete it, or choose another name",
+                identity.namespace
+            );
+            return self.give_up(Hold::new(Reason::TargetNotOurs, message)).await;
+        }
+        let home = &self.ctx.settings.home;
+        let Some(server) = server_record::login(&self.ctx.client, home, &claim.server).await? else {
+            return Ok(Some(Action::requeue(SOON)));
+        };
+        let owner = self.ctx.owner(&self.lease);
+        let wanted = owner
+            .as_ref()
+            .and_then(|owner| owner.spec.target.as_ref())
+            .filter(|_| claim.serial > 0);
+        let credential = Credential {
+            lease: &identity,
+            username: &self.role(claim),
+            password: &password,
+            server: &server,
+            expires_at: claim.expires_at.0,
+            target: wanted,
+        };
+        self.ctx.still_leading()?;
+        let key = &self.ctx.installation.hash_key;
+        match credential_secret::deliver(&self.ctx.client, &target, meta, &credential, key).await {
+            // What was written, or what came of a write without an answer, is looked at before it is believed.
+            Ok(_) => {}
+            Err(error) if error.is_unknown() || error.is_conflict() => {
+                tracing::info!(lease = %self.name(), %error, "looking again");
+            }
+            Err(error) if error.is_refused() => {
+                let answer = error.status().map(|s| s.message.clone()).unwrap_or_default();
+                let message = format!(
+                    "the API server refused Secret {}/{target}: {answer}",
+                    identity.namespace
+                );
+                return self.give_up(Hold::new(Reason::TargetRefused, message)).await;
+            }
+            Err(error) => return Err(error.into()),
+        }
+        self.look(Some(claim)).await?;
+        Ok(None)
+    }
+
+    pub(super) async fn report(&mut self, claim: &Claim) -> Result<Option<Action>, Error> {
+        self.ctx.still_leading()?;
+        let role = self.role(claim);
+        let version = self.secret.as_ref().and_then(ResourceExt::resource_version);
+        let issued = report::Issued {
+            role: &role,
+            account: self.account.as_ref(),
+            secret_version: version,
+        };
+        let written = report::issued(self.ctx, &self.lease, claim, &issued).await?;
+        let took = self
+            .lease
+            .verifier()
+            .and_then(|verifier| self.ctx.passwords.forget(verifier));
+        if let Some(took) = took {
+            self.ctx.metrics.issued(took);
+        }
+        match written {
+            Some(lease) => self.lease = lease,
+            None => return Ok(Some(Action::await_change())),
+        }
+        Ok(None)
+    }
+}
+
+fn settings(options: &AccountOptions) -> AccountSettings {
+    let ms = |span: &Option<Span>| {
+        span.as_ref()
+            .and_then(Span::length)
+            .and_then(|l| i64::try_from(l.as_millis()).ok())
+    };
+    AccountSettings {
+        connection_limit: options.connection_limit,
+        statement_timeout_ms: ms(&options.statement_timeout),
+        idle_in_transaction_timeout_ms: ms(&options.idle_in_transaction_timeout),
+        search_path: options.search_path.clone(),
+    }
+}

@@ -1,0 +1,116 @@
+//! Taking an account back: Secret, account, books.
+
+use super::{BY_EVENT, Pass, until_then};
+use crate::api::conditions::Reason;
+use crate::api::lease::{Claim, Phase};
+use crate::channel::frames::{AccountState, Revocation};
+use crate::cluster::credential_secret;
+use crate::control::hold::{Error, Hold};
+use crate::control::report;
+use crate::plan::backoff;
+use crate::plan::lease::End;
+use kube::ResourceExt;
+use kube::runtime::controller::Action;
+use std::time::Duration;
+
+impl Pass<'_> {
+    pub(super) async fn delete_secret(&mut self, claim: &Claim) -> Result<Option<Action>, Error> {
+        let (Some(target), Some(found)) = (claim.target.clone(), self.secret.clone()) else {
+            return Ok(None);
+        };
+        self.ctx.still_leading()?;
+        let namespace = self.lease.namespace().unwrap_or_default();
+        match credential_secret::delete(&self.ctx.client, &namespace, &target, &found.metadata).await {
+            Ok(()) => {}
+            Err(error) if error.is_conflict() => {
+                tracing::info!(lease = %self.name(), "the Secret changed; looking again");
+            }
+            Err(error) => return Err(error.into()),
+        }
+        self.look(Some(claim)).await?;
+        Ok(None)
+    }
+
+    pub(super) async fn revoke(&mut self, claim: &Claim) -> Result<Option<Action>, Error> {
+        self.ctx.still_leading()?;
+        let revocation = Revocation {
+            lease_uid: self.lease.uid().unwrap_or_default(),
+            role: self.role(claim),
+            issue_deadline: claim.issue_deadline.0,
+            role_oid: self
+                .lease
+                .status
+                .as_ref()
+                .and_then(|s| s.role_oid)
+                .and_then(|oid| u32::try_from(oid).ok()),
+            owned_objects: claim.owned_objects.into(),
+        };
+        let state = self
+            .ctx
+            .revocations
+            .revoke(self.ctx, &claim.pool.uid, &claim.server, revocation)
+            .await;
+        match state {
+            Ok(AccountState::Gone { proven: true, .. }) => {
+                self.gone = true;
+                let deleted = self.lease.metadata.deletion_timestamp.as_ref().map(|at| at.0);
+                let ended = deleted.map_or(claim.expires_at.0, |at| at.min(claim.expires_at.0));
+                self.ctx.metrics.revoked(until_then(ended, self.ctx.now()));
+                Ok(None)
+            }
+            // Absent, but a CREATE that is still under way may land until the deadline: asked again then.
+            Ok(AccountState::Gone { proven: false, .. }) => {
+                let message = format!(
+                    "the account is gone; the proof that it cannot come back is due at {}",
+                    credential_secret::whole_seconds(claim.issue_deadline.0)
+                );
+                report::lease_waits(
+                    self.ctx,
+                    &self.lease,
+                    Phase::Revoking,
+                    &Hold::new(Reason::Revoking, message),
+                )
+                .await?;
+                let now = self.ctx.now();
+                let there = self.ctx.servers.database_time(&claim.server, now).unwrap_or(now);
+                let wait = until_then(there, claim.issue_deadline.0).max(Duration::from_millis(100));
+                Ok(Some(Action::requeue(wait)))
+            }
+            Ok(AccountState::Blocked { locked, by, sql }) => self.blocked(locked, &by, sql.as_deref()).await.map(Some),
+            Ok(AccountState::Foreign { role }) => {
+                let message = format!(
+                    "role {role} has this lease's name, but its comment is not ours; it was not touched. Drop or rename it by hand"
+                );
+                self.retry(Phase::Blocked, Hold::new(Reason::ForeignRole, message))
+                    .await
+                    .map(Some)
+            }
+            Ok(AccountState::Failed(failure)) => self.retry(Phase::Revoking, Hold::from(&failure)).await.map(Some),
+            Err(hold) => self.retry(Phase::Revoking, hold).await.map(Some),
+        }
+    }
+
+    async fn blocked(&mut self, locked: bool, by: &str, sql: Option<&str>) -> Result<Action, Error> {
+        let login = if locked { "login is cut" } else { "login is not cut yet" };
+        let free = sql.map(|sql| format!("; to free it run: {sql}")).unwrap_or_default();
+        self.retry(
+            Phase::Blocked,
+            Hold::new(Reason::Blocked, format!("{login}; held by {by}{free}")),
+        )
+        .await
+    }
+
+    /// Taking back is never given up: it waits longer each time, five minutes at most, and an engine's connect wakes it.
+    async fn retry(&mut self, phase: Phase, hold: Hold) -> Result<Action, Error> {
+        let uid = self.lease.uid().unwrap_or_default();
+        let count = self.ctx.attempts.count(&uid);
+        report::lease_waits(self.ctx, &self.lease, phase, &hold).await?;
+        let pause = backoff::pause(count);
+        Ok(Action::requeue(Duration::try_from(pause).unwrap_or(BY_EVENT)))
+    }
+
+    pub(super) async fn record_end(&mut self, claim: &Claim, why: Option<End>) -> Result<(), Error> {
+        self.ctx.still_leading()?;
+        report::ended(self.ctx, &self.lease, claim, &self.role(claim), why).await
+    }
+}

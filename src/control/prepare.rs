@@ -1,0 +1,304 @@
+//! Everything that must be true before a lease is written, read fresh: pool, consent, base secret, server, group.
+
+use super::context::Context;
+use super::hold::{Error, Halt, Hold};
+use super::servers::{self, Base};
+use crate::api::conditions::Reason;
+use crate::api::dynamic_secret::{GroupRecord, OwnedObjectsPolicy};
+use crate::api::grants::Grant;
+use crate::api::lease::{Claim, ClaimedGroup, ClaimedPool};
+use crate::api::names::{DYNAMIC_SECRET_LABEL, MANAGED_BY, OPERATOR, POOL_LABEL, base32_hash};
+use crate::api::{CredentialLease, DynamicSecret, EnginePool};
+use crate::cluster::{Intention, objects, server_record, status};
+use crate::plan::consent::{self, Denied, Request};
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::core::v1::Namespace;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use kube::api::ListParams;
+use kube::{Api, ResourceExt};
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// How long after the claim the account may still be created, in the database's clock.
+const ISSUE_WINDOW: SignedDuration = SignedDuration::from_secs(60);
+
+/// Everything that a lease needs before it may be written.
+pub struct Prepared {
+    /// The dynamic secret as read just now.
+    pub owner: DynamicSecret,
+    /// The pool as read just now.
+    pub pool: EnginePool,
+    /// The base secret as read just now.
+    pub base: Base,
+    /// Completed grants.
+    pub grants: Vec<Grant>,
+    /// Group role.
+    pub group: ClaimedGroup,
+    /// Labels of the asker's namespace.
+    namespace_labels: BTreeMap<String, String>,
+    /// Life of the account.
+    ttl: SignedDuration,
+}
+
+/// Name of the group role that carries these grants for this dynamic secret.
+pub fn group_name(installation: &str, owner_uid: &str, grants: &[Grant]) -> String {
+    let mut texts: Vec<String> = grants.iter().map(Grant::to_string).collect();
+    texts.sort();
+    texts.dedup();
+    let parts: Vec<&str> = [installation, owner_uid]
+        .into_iter()
+        .chain(texts.iter().map(String::as_str))
+        .collect();
+    format!("dsvg_{}", base32_hash(&parts))
+}
+
+/// Fingerprint of what a credential is issued for: a difference asks for a new one.
+pub fn fingerprint(record: &str, pool_uid: &str, group: &str, prefix: &str) -> String {
+    base32_hash(&[record, pool_uid, group, prefix])
+}
+
+/// The grants of a dynamic secret, completed with the base secret's database.
+pub fn completed_grants(owner: &DynamicSecret, database: &str) -> Result<Vec<Grant>, Hold> {
+    let parse = |pair: &crate::api::permissions::GrantPermissions| pair.parse().map(|grant| grant.complete(database));
+    let grants: Result<Vec<Grant>, _> = owner.spec.pairs().iter().map(parse).collect();
+    grants.map_err(|error| Hold::new(Reason::InvalidSpec, error.to_string()))
+}
+
+/// Checks everything that can be checked before there is a lease, and makes group and server record ready: both are on
+/// the books (in the dynamic secret's status, in our namespace) before they exist anywhere else.
+pub async fn prepare(ctx: &Context, seen: &DynamicSecret, ttl: Option<Duration>) -> Result<Prepared, Halt> {
+    let namespace = seen.namespace().unwrap_or_default();
+    let fresh: Option<DynamicSecret> = objects::read(&ctx.client, &namespace, &seen.name_any()).await?;
+    let Some(owner) = fresh.filter(|f| f.uid() == seen.uid() && f.metadata.deletion_timestamp.is_none()) else {
+        return Err(Hold::new(Reason::Deleting, "the DynamicSecret is being deleted").into());
+    };
+    let pool = read_pool(ctx, &owner).await?;
+    let pool_namespace = pool.namespace().unwrap_or_default();
+    let base = servers::read_base(ctx, &pool_namespace, &owner.spec.link_config.linked_secret).await?;
+    let grants = completed_grants(&owner, &base.login.database)?;
+    let longest = owner
+        .spec
+        .ttl
+        .length()
+        .ok_or_else(|| Hold::new(Reason::InvalidSpec, "ttl is not a length of time"))?;
+    let ttl = SignedDuration::try_from(ttl.unwrap_or(longest).min(longest)).unwrap_or(SignedDuration::MAX);
+    let namespace_labels = namespace_labels(ctx, &namespace, &pool_namespace).await?;
+    let group_name = group_name(&ctx.installation.id, &owner.uid().unwrap_or_default(), &grants);
+    let known = owner
+        .status
+        .iter()
+        .flat_map(|s| &s.groups)
+        .find(|g| g.name == group_name && g.server == base.login.record);
+    let since = known.map_or_else(|| Time(whole_second(ctx.now())), |record| record.since.clone());
+    let group = ClaimedGroup {
+        name: group_name,
+        grants: servers::pairs(&grants),
+        since,
+    };
+    let prepared = Prepared {
+        owner,
+        pool,
+        base,
+        grants,
+        group,
+        namespace_labels,
+        ttl,
+    };
+    // Consent first: who is not admitted learns nothing about the server, and nothing is made for him.
+    admit(&prepared, 0)?;
+    servers::checked(ctx, &prepared.pool.uid().unwrap_or_default(), &prepared.base).await?;
+    ctx.still_leading()?;
+    server_record::keep(
+        &ctx.client,
+        &ctx.settings.home,
+        &prepared.base.secret,
+        &prepared.base.login,
+    )
+    .await?;
+    record_group(ctx, &prepared).await?;
+    let pool_uid = prepared.pool.uid().unwrap_or_default();
+    let group = servers::group(ctx, &prepared.owner.uid().unwrap_or_default(), &prepared.group)?;
+    servers::ensure_group(ctx, &pool_uid, &prepared.base.login, group).await?;
+    Ok(prepared)
+}
+
+async fn read_pool(ctx: &Context, owner: &DynamicSecret) -> Result<EnginePool, Halt> {
+    let reference = &owner.spec.pool;
+    let namespace = reference
+        .namespace
+        .clone()
+        .or_else(|| owner.namespace())
+        .unwrap_or_default();
+    let Some(pool) = objects::read::<EnginePool>(&ctx.client, &namespace, &reference.name).await? else {
+        let message = format!(
+            "EnginePool {namespace}/{} does not exist; create it or correct spec.pool",
+            reference.name
+        );
+        return Err(Hold::new(Reason::PoolMissing, message).into());
+    };
+    if pool.metadata.deletion_timestamp.is_some() {
+        let message = format!(
+            "EnginePool {namespace}/{} is being deleted; choose another one in spec.pool",
+            reference.name
+        );
+        return Err(Hold::new(Reason::PoolDeleting, message).into());
+    }
+    Ok(pool)
+}
+
+async fn namespace_labels(ctx: &Context, ours: &str, pools: &str) -> Result<BTreeMap<String, String>, Error> {
+    if ours == pools {
+        return Ok(BTreeMap::new());
+    }
+    let api: Api<Namespace> = Api::all(ctx.client.clone());
+    let namespace = api.get(ours).await.to(|| format!("read namespace {ours}"))?;
+    Ok(namespace.metadata.labels.unwrap_or_default())
+}
+
+fn admit(prepared: &Prepared, open_leases: i64) -> Result<(), Hold> {
+    let namespace = prepared.owner.namespace().unwrap_or_default();
+    let request = Request {
+        namespace: &namespace,
+        namespace_labels: &prepared.namespace_labels,
+        linked_secret: &prepared.owner.spec.link_config.linked_secret,
+        grants: &prepared.grants,
+        user_prefix: prepared.owner.spec.prefix(),
+        ttl: prepared.ttl,
+        open_leases,
+    };
+    let pool_namespace = prepared.pool.namespace().unwrap_or_default();
+    let database = &prepared.base.login.database;
+    consent::admit(&pool_namespace, &prepared.pool.spec, database, &request).map_err(|denied| match denied {
+        Denied::Leases(..) => Hold::new(Reason::TooManyLeases, denied.to_string()),
+        other => Hold::new(Reason::AccessDenied, other.to_string()),
+    })
+}
+
+/// Puts the group on the dynamic secret's books before it is made.
+async fn record_group(ctx: &Context, prepared: &Prepared) -> Result<(), Error> {
+    let record = GroupRecord {
+        name: prepared.group.name.clone(),
+        server: prepared.base.login.record.clone(),
+        pool: prepared.pool.uid().unwrap_or_default(),
+        grants: prepared.group.grants.clone(),
+        since: prepared.group.since.clone(),
+    };
+    status::amend(&ctx.client, &prepared.owner, |owner| {
+        let groups = &mut owner.status.get_or_insert_default().groups;
+        if groups
+            .iter()
+            .any(|g| g.name == record.name && g.server == record.server && g.pool == record.pool)
+        {
+            return false;
+        }
+        groups.retain(|g| g.name != record.name || g.server != record.server);
+        groups.push(record.clone());
+        true
+    })
+    .await?;
+    Ok(())
+}
+
+/// Counts the namespace's open leases against the pool's limit and then runs `make`, as one step: only the leader counts,
+/// and only one lease at a time passes here.
+pub async fn within_limits<T>(
+    ctx: &Context,
+    prepared: &Prepared,
+    make: impl AsyncFnOnce() -> Result<T, Halt>,
+) -> Result<T, Halt> {
+    let foreign = prepared.owner.namespace() != prepared.pool.namespace();
+    let limited = foreign && prepared.pool.spec.access.iter().any(|rule| rule.max_leases.is_some());
+    if !limited && prepared.owner.spec.max_leases.is_none() {
+        return make().await;
+    }
+    let _one_at_a_time = ctx.admission.lock().await;
+    if limited {
+        let in_pool = count(ctx, prepared, POOL_LABEL, &prepared.pool.uid().unwrap_or_default()).await?;
+        admit(prepared, in_pool)?;
+    }
+    if let Some(most) = prepared.owner.spec.max_leases {
+        let of_owner = count(
+            ctx,
+            prepared,
+            DYNAMIC_SECRET_LABEL,
+            &prepared.owner.uid().unwrap_or_default(),
+        )
+        .await?;
+        if of_owner >= most {
+            let message = format!(
+                "{of_owner} leases are open, which is as many as spec.maxLeases admits ({most}); one more is issued when one ends"
+            );
+            return Err(Hold::new(Reason::TooManyLeases, message).into());
+        }
+    }
+    make().await
+}
+
+async fn count(ctx: &Context, prepared: &Prepared, label: &str, uid: &str) -> Result<i64, Error> {
+    let namespace = prepared.owner.namespace().unwrap_or_default();
+    let api: Api<CredentialLease> = Api::namespaced(ctx.client.clone(), &namespace);
+    let params = ListParams::default().labels(&format!("{label}={uid}"));
+    let list = api
+        .list_metadata(&params)
+        .await
+        .to(|| format!("count the leases of namespace {namespace}"))?;
+    Ok(i64::try_from(list.items.len()).unwrap_or(i64::MAX))
+}
+
+/// What is decided when a lease is made or taken on.
+pub fn claim(ctx: &Context, prepared: &Prepared, serial: i64, target: Option<String>) -> Result<Claim, Hold> {
+    let now = ctx.now();
+    let record = &prepared.base.login.record;
+    let Some(database) = ctx.servers.database_time(record, now) else {
+        return Err(Hold::new(
+            Reason::WaitingForClock,
+            "no engine has reported the database's clock yet",
+        ));
+    };
+    let pool_uid = prepared.pool.uid().unwrap_or_default();
+    let prefix = prepared.owner.spec.prefix();
+    let after =
+        |from: Timestamp, span: SignedDuration| Time(whole_second(from.saturating_add(span).unwrap_or(Timestamp::MAX)));
+    let valid_until = after(database, prepared.ttl);
+    let issue_deadline = after(database, ISSUE_WINDOW.min(prepared.ttl));
+    let revocation = prepared.owner.spec.revocation.as_ref().and_then(|r| r.owned_objects);
+    Ok(Claim {
+        maker: ctx.me.clone(),
+        dynamic_secret_uid: prepared.owner.uid().unwrap_or_default(),
+        serial,
+        server: record.clone(),
+        pool: ClaimedPool {
+            namespace: prepared.pool.namespace().unwrap_or_default(),
+            name: prepared.pool.name_any(),
+            uid: pool_uid.clone(),
+        },
+        group: prepared.group.clone(),
+        user_prefix: prefix.to_owned(),
+        fingerprint: fingerprint(record, &pool_uid, &prepared.group.name, prefix),
+        ttl_seconds: prepared.ttl.as_secs(),
+        claimed_at: Time(whole_second(database)),
+        issue_deadline: Time(issue_deadline.0.min(valid_until.0)),
+        valid_until,
+        expires_at: after(now, prepared.ttl),
+        target,
+        owned_objects: revocation.unwrap_or(OwnedObjectsPolicy::Reassign),
+        account: prepared.owner.spec.account.clone(),
+    })
+}
+
+/// The next whole second: Kubernetes writes no fractions, and a ttl is never cut short by the rounding.
+fn whole_second(at: Timestamp) -> Timestamp {
+    let up = i64::from(at.subsec_nanosecond() > 0);
+    Timestamp::from_second(at.as_second() + up).unwrap_or(at)
+}
+
+/// The labels by which a lease is found without reading it.
+pub fn labels(claim: &Claim) -> BTreeMap<String, String> {
+    [
+        (MANAGED_BY, OPERATOR.to_owned()),
+        (DYNAMIC_SECRET_LABEL, claim.dynamic_secret_uid.clone()),
+        (POOL_LABEL, claim.pool.uid.clone()),
+    ]
+    .map(|(key, value)| (key.to_owned(), value))
+    .into()
+}
