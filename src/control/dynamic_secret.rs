@@ -19,6 +19,7 @@ use crate::plan::dynamic_secret::{self as plan, Early, Step};
 use jiff::Timestamp;
 use kube::ResourceExt;
 use kube::runtime::controller::Action;
+use kube::runtime::reflector::ObjectRef;
 use observe::{Gathered, gather};
 use rest::rest;
 use std::sync::Arc;
@@ -137,7 +138,7 @@ async fn drop_group(ctx: &Context, seen: &DynamicSecret, name: &str) -> Result<A
         signers: servers::signers(ctx),
         group,
     };
-    match ask(ctx, &record.pool, &record.server, task, DROP_PATIENCE).await {
+    match ask(ctx, &pool_of(ctx, seen, &record), &record.server, task, DROP_PATIENCE).await {
         Answer::Done(_, Done::GroupDropped) => {
             forget_group(ctx, seen, &record).await?;
             Ok(Action::requeue(Duration::ZERO))
@@ -155,6 +156,27 @@ async fn drop_group(ctx: &Context, seen: &DynamicSecret, name: &str) -> Result<A
             Ok(Action::requeue(wait))
         }
     }
+}
+
+/// The pool whose engines reach a group's server: the one on the books, or, where that one is gone, the one of the name that
+/// the spec has now.
+fn pool_of(ctx: &Context, seen: &DynamicSecret, record: &GroupRecord) -> String {
+    let known = |uid: &String| ctx.stores.pools.find(|pool| pool.uid().as_ref() == Some(uid)).is_some();
+    if known(&record.pool) {
+        return record.pool.clone();
+    }
+    let namespace = seen
+        .spec
+        .pool
+        .namespace
+        .clone()
+        .or_else(|| seen.namespace())
+        .unwrap_or_default();
+    let named = ctx
+        .stores
+        .pools
+        .get(&ObjectRef::new(&seen.spec.pool.name).within(&namespace));
+    named.and_then(|pool| pool.uid()).unwrap_or_else(|| record.pool.clone())
 }
 
 async fn forget_group(ctx: &Context, seen: &DynamicSecret, record: &GroupRecord) -> Result<(), Error> {

@@ -7,6 +7,7 @@ use super::context::Context;
 use super::hold::Error;
 use super::report;
 use super::takeon;
+use super::watches;
 use crate::api::CredentialLease;
 use crate::api::lease::Claim;
 use crate::api::names::{LEASE_FINALIZER, role_name};
@@ -200,6 +201,7 @@ impl<'a> Pass<'a> {
         self.ctx.attempts.reset(&uid);
         self.ctx.told_no_more(&uid);
         self.ctx.wake_owner(&self.lease);
+        watches::lease_released(self.ctx, &self.lease.namespace().unwrap_or_default());
         Ok(Action::await_change())
     }
 }

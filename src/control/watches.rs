@@ -1,11 +1,13 @@
 //! One watch per kind: it fills the cache, and what it shows wakes the controllers that care.
 
 use super::context::{Context, Stores};
+use crate::api::conditions::{self, Reason};
 use crate::api::names::{LEASE_LABEL, TYPE_LABEL, credential};
 use crate::api::{CredentialLease, DynamicSecret, Engine, EnginePool};
 use crate::channel::hub::HubEvent;
 use futures::{Stream, StreamExt, TryStreamExt};
 use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::api::PartialObjectMeta;
 use kube::runtime::reflector::{self, ObjectRef, Store};
 use kube::runtime::{WatchStreamExt, watcher};
@@ -134,6 +136,24 @@ pub fn lease_changed(ctx: &Context, lease: &CredentialLease) {
     ctx.wake_owner(lease);
 }
 
+/// A lease of the namespace is over: whoever waits for room below a limit looks again.
+pub fn lease_released(ctx: &Context, namespace: &str) {
+    let full = |conditions: &[Condition]| {
+        conditions::find(conditions, conditions::READY).is_some_and(|c| c.reason == Reason::TooManyLeases.as_str())
+    };
+    let secrets = ctx.stores.dynamic_secrets.state_filter(|one| {
+        one.namespace().as_deref() == Some(namespace) && one.status.as_ref().is_some_and(|s| full(&s.conditions))
+    });
+    nudge_all(ctx, secrets);
+    let leases = ctx.stores.leases.state_filter(|lease| {
+        lease.namespace().as_deref() == Some(namespace) && lease.status.as_ref().is_some_and(|s| full(&s.conditions))
+    });
+    for lease in leases {
+        ctx.attempts.reset(&lease.uid().unwrap_or_default());
+        ctx.wake_lease(namespace, &lease.name_any());
+    }
+}
+
 /// What else cares when a dynamic secret changes: leases that somebody asked for.
 pub fn dynamic_secret_changed(ctx: &Context, changed: &DynamicSecret) {
     let (namespace, name) = (changed.namespace(), changed.name_any());
@@ -177,7 +197,7 @@ fn nudge_all(ctx: &Context, all: Vec<Arc<DynamicSecret>>) {
         let ready = one
             .status
             .as_ref()
-            .and_then(|s| crate::api::conditions::find(&s.conditions, "Ready"))
+            .and_then(|s| conditions::find(&s.conditions, conditions::READY))
             .is_some_and(|c| c.status == "True");
         if !ready {
             ctx.nudges.nudge(&one.uid().unwrap_or_default());
