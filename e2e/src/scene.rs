@@ -25,6 +25,8 @@ pub struct Scene<'a> {
     pub databases: Namespace<'a>,
     /// Where dynamic secrets lie; labelled `team=shop`, as the pool's access entry asks.
     pub shop: Namespace<'a>,
+    /// In front of all account names of this scene: other scenes may use the same server.
+    pub prefix: String,
     administrator: Client,
     issuer: Login,
     /// Unless it is the stack's.
@@ -104,17 +106,30 @@ impl<'a> Scene<'a> {
             objects: Objects::new(stack.client().await?),
             databases: stack.namespace("databases", &[])?,
             shop: stack.namespace("shop", &[("team", "shop")])?,
+            prefix: format!("s{:08x}_", rand::random::<u32>()),
             administrator: server.connect("postgres").await?,
             issuer,
             own,
         };
         let base = scene.base_secret(sample::BASE_SECRET);
         scene.objects.create(&base).await?;
-        scene.objects.create(&sample::pool(&scene.databases, replicas)).await?;
+        let mut pool = sample::pool(&scene.databases, replicas);
+        merge(&mut pool, &json!({"spec": {"access": [scene.access()]}}));
+        scene.objects.create(&pool).await?;
         if let Some(replicas) = replicas.filter(|replicas| *replicas > 0) {
             scene.wait_connected(i64::from(replicas)).await?;
         }
         Ok(scene)
+    }
+
+    /// The entry by which the pool admits the shop.
+    pub fn access(&self) -> Value {
+        json!({
+            "namespaceSelector": {"matchLabels": {"team": "shop"}},
+            "linkedSecrets": [sample::BASE_SECRET],
+            "grants": [{"what": "SELECT, INSERT, UPDATE, DELETE", "where": "orders.public.*"}],
+            "userPrefixes": [self.prefix],
+        })
     }
 
     /// A base secret of the scene's server, not written yet.
@@ -166,7 +181,7 @@ impl<'a> Scene<'a> {
             "pool": {"name": sample::ORDERS, "namespace": &*self.databases},
             "linkConfig": {"linkType": "dynamic", "linkedSecret": sample::BASE_SECRET},
             "grantPermissions": {"what": "SELECT", "where": "public.orders"},
-            "userPrefix": "shop_",
+            "userPrefix": self.prefix,
             "ttl": 10,
         });
         merge(&mut whole, spec);
@@ -276,10 +291,19 @@ impl<'a> Scene<'a> {
         Ok(!self.administrator.query(query, &[&user]).await?.is_empty())
     }
 
-    /// All accounts whose names contain `part`; our names contain the dynamic secret's.
-    pub async fn accounts(&self, part: &str) -> Result<Vec<String>> {
-        let query = "SELECT rolname::text FROM pg_roles WHERE rolcanlogin AND strpos(rolname, $1) > 0 ORDER BY 1";
-        let rows = self.administrator.query(query, &[&part]).await?;
+    /// All accounts of a dynamic secret of this scene.
+    pub async fn accounts(&self, name: &str) -> Result<Vec<String>> {
+        self.accounts_beginning(&format!("{}{name}_", self.prefix)).await
+    }
+
+    /// All accounts of this scene.
+    pub async fn all_accounts(&self) -> Result<Vec<String>> {
+        self.accounts_beginning(&self.prefix).await
+    }
+
+    async fn accounts_beginning(&self, beginning: &str) -> Result<Vec<String>> {
+        let query = "SELECT rolname::text FROM pg_roles WHERE rolcanlogin AND starts_with(rolname, $1) ORDER BY 1";
+        let rows = self.administrator.query(query, &[&beginning]).await?;
         Ok(rows.iter().map(|row| row.get(0)).collect())
     }
 

@@ -219,7 +219,7 @@ async fn deleted(major: Major) {
     scene.objects.delete("DynamicSecret", &scene.shop, "app").await.unwrap();
     tokio::time::sleep(GRACE).await;
     assert_eq!(
-        scene.accounts("shop_app_").await.unwrap(),
+        scene.accounts("app").await.unwrap(),
         [""; 0],
         "{GRACE:?} after the deletion"
     );
