@@ -1,0 +1,220 @@
+//! An empty cluster, a PostgreSQL server, and a shell in which the README's blocks are run as they stand there.
+
+use std::net::SocketAddr;
+use std::os::unix::fs::symlink;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use e2e::control_plane::ControlPlane;
+use e2e::postgres::{Login, Major, Options, Server, Tls};
+use e2e::process::{Process, Spec};
+use e2e::run_dir::RunDir;
+use e2e::service::Service;
+use e2e::{health, places, ports, sample};
+use serde_json::Value;
+
+use super::text::{block, page};
+
+const LIMIT: Duration = Duration::from_secs(60);
+const POLL: Duration = Duration::from_millis(100);
+
+/// Everything that a reader of the README has, and nothing of the product in the cluster yet.
+pub struct World {
+    plane: ControlPlane,
+    postgres: Server,
+    issuer: Login,
+    dir: PathBuf,
+    channel: SocketAddr,
+    operator_health: SocketAddr,
+    engine_health: SocketAddr,
+    readme: String,
+    // Last: the folder goes after those who work in it.
+    _run: Arc<RunDir>,
+}
+
+fn loopback() -> Result<SocketAddr> {
+    Ok(SocketAddr::from(([127, 0, 0, 1], ports::free()?)))
+}
+
+impl World {
+    pub async fn start() -> Result<Self> {
+        let run = RunDir::of_this_process()?;
+        let options = Options {
+            tls: Tls::Offered,
+            ..Options::default()
+        };
+        let (plane, postgres) = tokio::try_join!(
+            ControlPlane::start_in(Arc::clone(&run)),
+            Server::start_in(Arc::clone(&run), Major::of_this_machine(), options),
+        )?;
+        let issuer = sample::fill(&postgres).await?;
+        let dir = run.subfolder("reader")?;
+        for folder in ["crds", "config"] {
+            symlink(places::workspace().join(folder), dir.join(folder))?;
+        }
+        Ok(Self {
+            plane,
+            postgres,
+            issuer,
+            dir,
+            channel: loopback()?,
+            operator_health: loopback()?,
+            engine_health: loopback()?,
+            readme: page("README.md"),
+            _run: run,
+        })
+    }
+
+    /// Runs a block of the README; the answer is what it printed.
+    pub fn run(&self, name: &str) -> Result<String> {
+        self.bash(name, &self.block(name)?)
+    }
+
+    /// A block with the README's example names replaced by those of this world.
+    fn block(&self, name: &str) -> Result<String> {
+        let text = block(&self.readme, name)?;
+        Ok(text
+            .replace("operator.example.com:8443", &self.channel.to_string())
+            .replace("db.example.com", self.postgres.host())
+            .replace("port=5432", &format!("port={}", self.postgres.port()))
+            .replace("change-me", &self.issuer.password))
+    }
+
+    fn spec(&self, name: &str, script: &str) -> Result<Spec> {
+        let kubectl = self.plane.kubectl();
+        let folders = [Some(places::bin_dir()?), kubectl.parent().map(Into::into)];
+        let mut path = std::env::join_paths(folders.into_iter().flatten())?
+            .into_string()
+            .unwrap_or_default();
+        path.push_str(":/usr/local/bin:/usr/bin:/bin");
+        // Not the administrator's own file: a block may write where KUBECONFIG points.
+        let number = rand::random::<u32>();
+        Ok(Spec::new(&format!("{name}-{number:08x}"), "bash", &self.dir)
+            .args(["-euo", "pipefail", "-c", script])
+            .env("PATH", path)
+            .env("HOME", self.dir.to_string_lossy())
+            .env("KUBECONFIG", self.plane.kubeconfig().to_string_lossy())
+            .env("DSV_CHANNEL_ADDR", self.channel.to_string())
+            .env("RUST_LOG", "info,dsv=debug"))
+    }
+
+    /// Runs a script to its end; the answer is what it printed.
+    pub fn bash(&self, name: &str, script: &str) -> Result<String> {
+        let spec = self.spec(name, script)?;
+        Process::run(&spec).with_context(|| format!("the script:\n{script}"))?;
+        Ok(std::fs::read_to_string(&spec.log)?)
+    }
+
+    /// What a script prints to standard output, as JSON.
+    pub fn json(&self, script: &str) -> Value {
+        let text = self.bash("json", &format!("{script} 2>/dev/null")).unwrap();
+        serde_json::from_str(&text).unwrap_or_else(|error| panic!("{script}: {error}:\n{text}"))
+    }
+
+    /// Starts a script that does not end.
+    pub fn service(&self, name: &str, script: &str) -> Result<Service> {
+        let service = Service::new(self.spec(name, script)?);
+        service.launch()?;
+        Ok(service)
+    }
+
+    /// Starts the README's operator and waits until it is ready.
+    pub async fn operator(&self, name: &str) -> Result<Service> {
+        let script = format!("exec env {}", self.block(name)?);
+        let spec = self
+            .spec(name, &script)?
+            .env("DSV_HEALTH_ADDR", self.operator_health.to_string());
+        let operator = Service::new(spec);
+        operator.launch()?;
+        health::wait_ready(&operator, self.operator_health, LIMIT).await?;
+        Ok(operator)
+    }
+
+    /// Starts the README's engine; the next block waits for what it does.
+    pub fn engine(&self, name: &str) -> Result<Service> {
+        let script = format!("exec env {}", self.block(name)?);
+        let spec = self
+            .spec(name, &script)?
+            .env("DSV_HEALTH_ADDR", self.engine_health.to_string());
+        let engine = Service::new(spec);
+        engine.launch()?;
+        Ok(engine)
+    }
+
+    pub async fn operator_metrics(&self) -> Result<String> {
+        Ok(health::get(self.operator_health, "/metrics").await?.1)
+    }
+
+    pub async fn engine_metrics(&self) -> Result<String> {
+        Ok(health::get(self.engine_health, "/metrics").await?.1)
+    }
+
+    /// The database's port, as text.
+    pub fn port(&self) -> String {
+        self.postgres.port().to_string()
+    }
+
+    fn key_of(&self, secret: &str, key: &str) -> String {
+        let script = format!("kubectl -n shop get secret {secret} -o jsonpath='{{.data.{key}}}' | base64 -d");
+        self.bash("key", &script).unwrap()
+    }
+
+    /// The account in a credential Secret.
+    pub fn user_of(&self, secret: &str) -> String {
+        self.key_of(secret, "username")
+    }
+
+    /// Uses the credential in a Secret.
+    pub async fn log_in_with(&self, secret: &str) -> Result<()> {
+        self.log_in(&self.user_of(secret), &self.key_of(secret, "password"))
+            .await
+    }
+
+    /// Logs in and reads what every sample grants.
+    pub async fn log_in(&self, user: &str, password: &str) -> Result<()> {
+        let login = Login {
+            user: user.to_owned(),
+            password: password.to_owned(),
+        };
+        let session = self.postgres.connect_as(&login, sample::ORDERS).await?;
+        let rows = session.query("SELECT item FROM public.orders", &[]).await?;
+        if rows.is_empty() {
+            bail!("{user} reads an empty table");
+        }
+        Ok(())
+    }
+
+    /// Waits until a role is dropped.
+    pub async fn until_role_is_gone(&self, user: &str) -> Result<()> {
+        let session = self.postgres.connect("postgres").await?;
+        let start = Instant::now();
+        loop {
+            let rows = session
+                .query("SELECT FROM pg_roles WHERE rolname = $1", &[&user])
+                .await?;
+            if rows.is_empty() {
+                return Ok(());
+            }
+            if start.elapsed() > LIMIT {
+                bail!("role {user} is still there after {LIMIT:?}");
+            }
+            tokio::time::sleep(POLL).await;
+        }
+    }
+
+    /// Asks again and again until there is an answer.
+    pub async fn eventually<T>(&self, what: &str, check: impl Fn() -> Option<T>) -> Result<T> {
+        let start = Instant::now();
+        loop {
+            if let Some(answer) = check() {
+                return Ok(answer);
+            }
+            if start.elapsed() > LIMIT {
+                bail!("waited {LIMIT:?} for this: {what}");
+            }
+            tokio::time::sleep(POLL).await;
+        }
+    }
+}
