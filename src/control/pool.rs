@@ -137,21 +137,28 @@ async fn look_at_servers(ctx: &Context, pool: &EnginePool) -> Result<Vec<ServerS
         .map(|base| (base.name_any(), base.resource_version().unwrap_or_default()))
         .collect();
     names.sort();
+    // Taken once: whatever was nudged is worth a look at every server that is not ready.
+    let nudged = ctx.nudges.take(&pool.uid().unwrap_or_default());
     let mut servers = Vec::new();
     for (name, version) in names {
-        servers.push(look_at_server(ctx, pool, &name, &version).await?);
+        servers.push(look_at_server(ctx, pool, (&name, &version), nudged).await?);
     }
     Ok(servers)
 }
 
-async fn look_at_server(ctx: &Context, pool: &EnginePool, name: &str, version: &str) -> Result<ServerStatus, Error> {
+async fn look_at_server(
+    ctx: &Context,
+    pool: &EnginePool,
+    (name, version): (&str, &str),
+    nudged: bool,
+) -> Result<ServerStatus, Error> {
     let old = pool
         .status
         .iter()
         .flat_map(|s| &s.servers)
         .find(|server| server.linked_secret == name);
     let now = ctx.now();
-    if let Some(old) = old.filter(|old| is_fresh(ctx, pool, old, name, version, now)) {
+    if let Some(old) = old.filter(|old| is_fresh(ctx, pool, old, (name, version), nudged, now)) {
         return Ok(old.clone());
     }
     let (namespace, pool_uid) = (pool.namespace().unwrap_or_default(), pool.uid().unwrap_or_default());
@@ -201,7 +208,14 @@ fn note_checked(ctx: &Context, pool: &EnginePool, name: &str, version: &str) {
     ctx.note_intact(&format!("{}/{name}", pool.uid().unwrap_or_default()), version);
 }
 
-fn is_fresh(ctx: &Context, pool: &EnginePool, old: &ServerStatus, name: &str, version: &str, now: Timestamp) -> bool {
+fn is_fresh(
+    ctx: &Context,
+    pool: &EnginePool,
+    old: &ServerStatus,
+    (name, version): (&str, &str),
+    nudged: bool,
+    now: Timestamp,
+) -> bool {
     let age = old
         .checked_at
         .as_ref()
@@ -209,7 +223,7 @@ fn is_fresh(ctx: &Context, pool: &EnginePool, old: &ServerStatus, name: &str, ve
     if old.ready {
         return age < CHECK_READY && ctx.intact(&format!("{}/{name}", pool.uid().unwrap_or_default()), version);
     }
-    age < CHECK_AGAIN && !ctx.nudges.take(&pool.uid().unwrap_or_default())
+    age < CHECK_AGAIN && !nudged
 }
 
 async fn report(ctx: &Context, pool: &EnginePool, servers: Vec<ServerStatus>) -> Result<Action, Error> {

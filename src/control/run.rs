@@ -188,6 +188,7 @@ impl Plant {
             endings: super::memory::Endings::default(),
             attempts: super::memory::Attempts::default(),
             nudges: super::memory::Nudges::default(),
+            pools_seen: super::memory::PoolsSeen::default(),
             servers: super::memory::ServerFacts::default(),
             bases: super::memory::BaseIdentities::default(),
             revocations: super::revocations::Revocations::default(),
