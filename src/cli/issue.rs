@@ -308,7 +308,7 @@ mod tests {
 
     #[test]
     fn a_ttl_is_a_length_of_time() {
-        assert_eq!(length("15m").unwrap().length(), Some(Duration::from_secs(900)));
+        assert_eq!(length("15m").unwrap().length(), Some(Duration::from_mins(15)));
         assert!(length("soon").is_err() && length("0").is_err());
     }
 }

@@ -1,7 +1,7 @@
 //! What every controller works with.
 
 use super::hold::Error;
-use super::memory::{Attempts, BaseIdentities, Endings, Nudges, Passwords, ServerFacts};
+use super::memory::{Attempts, BaseIdentities, Endings, Nudges, Passwords, PoolsSeen, ServerFacts};
 use super::revocations::Revocations;
 use super::watches::Filled;
 use crate::api::conditions::Reason;
@@ -97,6 +97,8 @@ pub struct Context {
     pub attempts: Attempts,
     /// Backoffs that something made pointless.
     pub nudges: Nudges,
+    /// What dynamic secrets depend on in their pools.
+    pub pools_seen: PoolsSeen,
     /// What engines reported of servers.
     pub servers: ServerFacts,
     /// Where base secrets lead.
@@ -146,6 +148,7 @@ impl Context {
             endings: Endings::default(),
             attempts: Attempts::default(),
             nudges: Nudges::default(),
+            pools_seen: PoolsSeen::default(),
             servers: ServerFacts::default(),
             bases: BaseIdentities::default(),
             revocations: Revocations::default(),

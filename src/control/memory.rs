@@ -90,6 +90,27 @@ impl Nudges {
     }
 }
 
+/// What of each pool (by UID) its dynamic secrets depend on, as last seen.
+#[derive(Default)]
+pub struct PoolsSeen(Mutex<HashMap<String, String>>);
+
+impl PoolsSeen {
+    /// Whether it differs from the last time.
+    pub fn differs(&self, uid: &str, what: String) -> bool {
+        let mut all = locked(&self.0);
+        let same = all.get(uid) == Some(&what);
+        if !same {
+            all.insert(uid.to_owned(), what);
+        }
+        !same
+    }
+
+    /// Forgets a pool that is gone.
+    pub fn forget(&self, uid: &str) {
+        locked(&self.0).remove(uid);
+    }
+}
+
 /// What engines reported of database servers, by server record.
 #[derive(Default)]
 pub struct ServerFacts(Mutex<HashMap<String, Facts>>);

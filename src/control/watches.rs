@@ -172,7 +172,14 @@ pub fn pool_changed(ctx: &Context, pool: &EnginePool) {
         d.spec.pool.name == name
             && d.spec.pool.namespace.clone().or_else(|| d.namespace()).as_deref() == Some(&namespace)
     };
-    nudge_all(ctx, ctx.stores.dynamic_secrets.state_filter(uses));
+    let uid = pool.uid().unwrap_or_default();
+    // What a pool's status counts changes all the time; if that ended backoffs, nothing that is refused would ever rest.
+    if ctx.stores.pools.get(&ObjectRef::from_obj(pool)).is_none() {
+        ctx.pools_seen.forget(&uid);
+        nudge_all(ctx, ctx.stores.dynamic_secrets.state_filter(uses));
+    } else if ctx.pools_seen.differs(&uid, relied_on(pool)) {
+        nudge_all(ctx, ctx.stores.dynamic_secrets.state_filter(uses));
+    }
     for engine in ctx
         .stores
         .engines
@@ -180,6 +187,17 @@ pub fn pool_changed(ctx: &Context, pool: &EnginePool) {
     {
         let _ = ctx.wakes.engines.send(ObjectRef::from_obj(engine.as_ref()));
     }
+}
+
+/// What of a pool decides whether its dynamic secrets are served: its spec, whether it goes, and which servers are ready.
+fn relied_on(pool: &EnginePool) -> String {
+    let servers = pool.status.iter().flat_map(|status| &status.servers);
+    let ready: Vec<&str> = servers
+        .filter(|server| server.ready)
+        .map(|server| server.linked_secret.as_str())
+        .collect();
+    let going = pool.metadata.deletion_timestamp.is_some();
+    format!("{:?} {going} {}", pool.metadata.generation, ready.join(" "))
 }
 
 /// What else cares when an engine changes: the hub and its pool.

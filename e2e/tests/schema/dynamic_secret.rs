@@ -88,6 +88,7 @@ fn accepted() -> Vec<Value> {
     rows
 }
 
+#[allow(clippy::too_many_lines, reason = "a table")]
 fn refused() -> Vec<(Value, &'static str)> {
     let mut rows = Vec::new();
     for what in [

@@ -1,0 +1,10 @@
+//! What a user sees when a credential cannot be issued: a reason and a sentence with the next step, nothing made anywhere,
+//! no storm of attempts; and when the fault is mended the credential comes by itself.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+mod base_secrets;
+mod kube_client;
+mod servers;
+mod trial;
+mod world;

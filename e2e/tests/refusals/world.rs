@@ -1,0 +1,175 @@
+//! Where a test takes place: the shared stack, and a namespace with a pool and base secrets that no other test sees.
+
+use e2e::postgres::{Login, Options, Server, Tls};
+use e2e::sample;
+use e2e::stack::{Namespace, Stack};
+use futures::future::BoxFuture;
+use serde_json::{Value, json};
+use std::fmt::Write as _;
+use std::time::{Duration, Instant};
+use tokio::sync::OnceCell;
+
+use crate::kube_client::{Kube, condition};
+
+const POLL: Duration = Duration::from_millis(100);
+/// An engine is a new process; all tests start theirs at once.
+const ENGINE_LIMIT: Duration = Duration::from_secs(60);
+
+static PLAIN: OnceCell<(Server, Login)> = OnceCell::const_new();
+
+pub struct World {
+    pub stack: &'static Stack,
+    pub kube: Kube,
+    /// A superuser's session in the sample's database.
+    pub admin: tokio_postgres::Client,
+    /// Where pools and base secrets are.
+    pub databases: Namespace<'static>,
+}
+
+impl World {
+    /// With the pool `orders` and one connected engine.
+    pub async fn new(prefix: &str) -> Self {
+        let world = Self::without_pool(prefix).await;
+        world.pool(json!({"engines": {"replicas": 1}})).await;
+        world
+    }
+
+    pub async fn without_pool(prefix: &str) -> Self {
+        let stack = Stack::shared().await.unwrap();
+        Self {
+            stack,
+            kube: Kube::new(stack).await,
+            admin: stack.postgres().connect(sample::ORDERS).await.unwrap(),
+            databases: stack.namespace(prefix, &[]).unwrap(),
+        }
+    }
+
+    /// Makes the pool `orders` and waits until its engine is connected.
+    pub async fn pool(&self, spec: Value) {
+        self.kube.put(&pool(&self.databases, sample::ORDERS, spec)).await;
+        let connected = async || {
+            let pool = self.kube.read("EnginePool", &self.databases, sample::ORDERS).await?;
+            condition(&pool, "Ready").filter(|ready| ready.status == "True")
+        };
+        within(ENGINE_LIMIT, connected)
+            .await
+            .expect("the pool's engine is connected");
+    }
+
+    /// A good base secret of the sample's server.
+    pub fn base(&self, name: &str) -> Value {
+        self.base_in(&self.databases, name)
+    }
+
+    pub fn base_in(&self, namespace: &str, name: &str) -> Value {
+        sample::base_secret(
+            namespace,
+            name,
+            self.stack.postgres(),
+            self.stack.issuer(),
+            sample::ORDERS,
+        )
+    }
+
+    /// A DynamicSecret that would be served: SELECT on the sample's table, for 12 seconds.
+    pub fn spec(&self, base: &str) -> Value {
+        json!({
+            "pool": {"name": sample::ORDERS, "namespace": &*self.databases},
+            "linkConfig": {"linkType": "dynamic", "linkedSecret": base},
+            "grantPermissions": {"what": "SELECT", "where": "public.orders"},
+            "userPrefix": "shop_",
+            "ttl": 12,
+        })
+    }
+
+    /// Runs SQL as superuser in the sample's database.
+    pub async fn sql(&self, sql: &str) {
+        self.admin.batch_execute(sql).await.unwrap();
+    }
+
+    /// A server that cannot do TLS, with the sample in it. One for all tests.
+    pub async fn plain() -> &'static (Server, Login) {
+        let start = async || {
+            let major = e2e::postgres::Major::of_this_machine();
+            let options = Options {
+                tls: Tls::Off,
+                ..Options::default()
+            };
+            let server = Server::start(major, options).await.unwrap();
+            let issuer = sample::fill(&server).await.unwrap();
+            (server, issuer)
+        };
+        PLAIN.get_or_init(start).await
+    }
+
+    /// Roles of a dynamic secret: its accounts by their name, its groups by the signed comment.
+    pub async fn roles(&self, account: &str, uid: &str) -> Vec<String> {
+        let sql = "SELECT r.rolname FROM pg_roles r LEFT JOIN pg_shdescription d \
+                   ON d.objoid = r.oid AND d.classoid = 'pg_authid'::regclass \
+                   WHERE starts_with(r.rolname, $1) OR d.description LIKE '%subject=' || $2 || ' %'";
+        let rows = self.admin.query(sql, &[&account, &uid]).await.unwrap();
+        rows.iter().map(|row| row.get(0)).collect()
+    }
+
+    /// Writes of the operator so far that concern an object whose name begins so.
+    pub fn writes(&self, namespace: &str, name: &str) -> Vec<String> {
+        let plane = self
+            .stack
+            .cluster()
+            .control_plane()
+            .expect("the audit log of an own cluster is needed");
+        let log = plane.audit_log();
+        let ours = log.lines().filter_map(|line| {
+            let event: Value = serde_json::from_str(line).ok()?;
+            let text = |path: &str| event.pointer(path).and_then(Value::as_str).unwrap_or_default();
+            let concerns = text("/objectRef/namespace") == namespace && text("/objectRef/name").starts_with(name);
+            let operator = text("/user/username").ends_with(":dsv-operator");
+            (concerns && operator).then(|| {
+                let (kind, sub) = (text("/objectRef/resource"), text("/objectRef/subresource"));
+                format!("{} {kind}/{} {sub}", text("/verb"), text("/objectRef/name"))
+            })
+        });
+        ours.collect()
+    }
+
+    /// What the operator logged about an object: for a failure.
+    pub fn log_about(&self, name: &str) -> String {
+        let mut about = String::new();
+        for operator in self.stack.operators() {
+            let text = operator.log_text();
+            let lines: Vec<&str> = text.lines().filter(|line| line.contains(name)).collect();
+            for line in lines.iter().skip(lines.len().saturating_sub(8)) {
+                let (time, _) = line.split_once(' ').unwrap_or_default();
+                writeln!(about, "    {time} {}", line.split("}: ").last().unwrap_or_default()).unwrap();
+            }
+        }
+        about
+    }
+}
+
+/// A pool as a manifest.
+pub fn pool(namespace: &str, name: &str, spec: Value) -> Value {
+    json!({
+        "apiVersion": "dsv.dev/v1alpha1",
+        "kind": "EnginePool",
+        "metadata": {"name": name, "namespace": namespace},
+        "spec": spec,
+    })
+}
+
+/// Asks again and again until there is an answer; none after the limit.
+pub async fn within<T>(limit: Duration, mut ask: impl AsyncFnMut() -> Option<T>) -> Option<T> {
+    let start = Instant::now();
+    loop {
+        if let Some(answer) = ask().await {
+            return Some(answer);
+        }
+        if start.elapsed() > limit {
+            return None;
+        }
+        tokio::time::sleep(POLL).await;
+    }
+}
+
+/// What mends a fault.
+pub type Mend = Box<dyn for<'a> Fn(&'a World) -> BoxFuture<'a, ()> + Send + Sync>;
