@@ -64,7 +64,8 @@ pub struct LeaseSeen {
     pub issued_at: Option<Timestamp>,
     /// End, once claimed.
     pub expires_at: Option<Timestamp>,
-    /// It is being taken back.
+    /// It is being taken back: marked as deleted, or reported and over. One that is over but was never reported is not
+    /// ending before it is marked: until then it may turn out to have been delivered.
     pub ending: bool,
     /// What it was issued for.
     pub fingerprint: String,

@@ -109,7 +109,7 @@ pub fn next(seen: &Observed<'_>, now: Now) -> Step {
         return if seen.deleting { Step::Nothing } else { Step::TakeOn };
     }
     match end(seen, claim, now) {
-        Some(end) => take_back(seen, end),
+        Some(_) => take_back(seen),
         None => bring_about(seen, claim, now),
     }
 }
@@ -164,14 +164,20 @@ fn bring_about(seen: &Observed<'_>, claim: &Claim, now: Now) -> Step {
     }
 }
 
-fn take_back(seen: &Observed<'_>, end: End) -> Step {
+fn take_back(seen: &Observed<'_>) -> Step {
     // The Secret goes first: whether or not the database can be reached, nobody may go on reading an ended credential.
     if seen.secret == SecretSeen::Ours {
-        return Step::DeleteSecret;
+        // It was delivered, even if nobody lived to say so before the end. That is said first, or it would count as failed
+        // and mode Once would issue another.
+        return if seen.reported || seen.deleting {
+            Step::DeleteSecret
+        } else {
+            Step::Report
+        };
     }
     // A lease that failed is marked before it is taken back: its account may only be proven gone after the deadline, and
     // the next serial need not wait for that.
-    if matches!(end, End::NotDelivered | End::NotIssued) && !seen.deleting {
+    if !seen.reported && !seen.deleting {
         return Step::Delete;
     }
     if !seen.gone {
@@ -310,6 +316,29 @@ mod tests {
             next(&seen, now(61)),
             Step::Report,
             "after the deadline the Secret is the proof"
+        );
+    }
+
+    #[test]
+    fn a_delivery_that_nobody_reported_is_reported_before_its_secret_goes() {
+        let claim = claim();
+        let seen = Observed {
+            finalizer: true,
+            claim: Some(&claim),
+            secret: SecretSeen::Ours,
+            ..Observed::default()
+        };
+        assert_eq!(next(&seen, now(100)), Step::Report);
+        let reported = Observed {
+            reported: true,
+            ..seen.clone()
+        };
+        assert_eq!(next(&reported, now(100)), Step::DeleteSecret);
+        let deleted = Observed { deleting: true, ..seen };
+        assert_eq!(
+            next(&deleted, now(1)),
+            Step::DeleteSecret,
+            "what is marked as deleted is not reported any more"
         );
     }
 

@@ -150,7 +150,10 @@ impl Cluster {
                 now.verifier = lease.verifier;
                 now.issued_at = lease.issued_at;
             }),
-            Write::DeleteLease(name, uid) => self.delete_lease(name, *uid),
+            Write::DeleteLease(name, uid) => {
+                self.delete_lease(name, *uid);
+                Ok(())
+            }
             Write::ReleaseLease(name, meta) => {
                 self.lease(name, meta, |now| now.meta.finalizer = false)?;
                 self.leases
@@ -204,11 +207,11 @@ impl Cluster {
         Ok(())
     }
 
-    pub fn delete_lease(&mut self, name: &str, uid: Uid) -> Result<(), Refused> {
+    /// Absent, or another one of the name, is success: what was meant is gone.
+    pub fn delete_lease(&mut self, name: &str, uid: Uid) {
         let version = self.next_version();
-        // Absent, or another one of the name: what was meant is gone.
         let Some(lease) = self.leases.get_mut(name).filter(|lease| lease.meta.uid == uid) else {
-            return Ok(());
+            return;
         };
         if !lease.meta.finalizer {
             self.leases.remove(name);
@@ -216,7 +219,6 @@ impl Cluster {
             lease.meta.deleting = true;
             lease.meta.version = version;
         }
-        Ok(())
     }
 
     fn dynamic(&mut self, meta: &Meta, change: impl FnOnce(&mut Dynamic)) -> Result<(), Refused> {
@@ -312,7 +314,7 @@ impl Cluster {
             .cloned()
             .collect();
         for orphan in orphans {
-            let _ = self.delete_lease(&orphan.name, orphan.meta.uid);
+            self.delete_lease(&orphan.name, orphan.meta.uid);
         }
     }
 }

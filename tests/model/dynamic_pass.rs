@@ -135,7 +135,7 @@ impl World {
         }
         let Some(target) = target else { return Ok(Some(true)) };
         let found = self.cluster.secrets.get(target);
-        let whose = whose_for(found, 0, Some(owner.meta.uid.to_string()), serial);
+        let whose = whose_for(found, 0, Some(owner.meta.uid), serial);
         Ok(Some(matches!(whose, SecretSeen::Absent | SecretSeen::Older)))
     }
 
@@ -296,7 +296,7 @@ fn lease_seen(lease: &Lease, now: i64) -> Option<LeaseSeen> {
         serial: claim.serial,
         issued_at: lease.issued_at.map(at),
         expires_at: Some(claim.expires_at.0),
-        ending: lease.meta.deleting || at(now) >= claim.expires_at.0,
+        ending: lease.meta.deleting || (lease.issued_at.is_some() && at(now) >= claim.expires_at.0),
         fingerprint: claim.fingerprint.clone(),
         ttl_seconds: claim.ttl_seconds,
         group: claim.group.name.clone(),

@@ -1,6 +1,6 @@
 //! One pass over one lease: observe, ask `plan::lease`, act with the guards of `docs/architecture.md`, until it waits.
 
-use super::cluster::{Cluster, DYNAMIC, Dynamic, Lease, Naming, Secret, Write};
+use super::cluster::{Cluster, DYNAMIC, Dynamic, Lease, Naming, Secret, Uid, Write};
 use super::database::{Answer, Task};
 use super::world::{Lost, World, at};
 use dsv::api::dynamic_secret::Mode;
@@ -11,12 +11,28 @@ use std::rc::Rc;
 /// Steps of one pass; a plan that never waits would not end.
 const STEPS: usize = 40;
 
+#[derive(Clone)]
+enum Found {
+    NotLookedYet,
+    Nothing,
+    Secret(Secret),
+}
+
+impl Found {
+    fn secret(&self) -> Option<&Secret> {
+        match self {
+            Self::Secret(secret) => Some(secret),
+            Self::NotLookedYet | Self::Nothing => None,
+        }
+    }
+}
+
 struct Pass {
     lease: Lease,
     /// The cache of dynamic secrets.
     owners: Rc<Cluster>,
     /// The Secret as looked at in this pass.
-    found: Option<Option<Secret>>,
+    found: Found,
     account: bool,
     gone: bool,
 }
@@ -38,7 +54,7 @@ impl World {
         let mut pass = Pass {
             lease,
             owners: self.view(owner_behind),
-            found: None,
+            found: Found::NotLookedYet,
             account: false,
             gone: false,
         };
@@ -60,10 +76,11 @@ impl World {
             None => SecretSeen::NotWanted,
             Some(_) if steady => SecretSeen::Ours,
             Some(target) => {
-                let found = pass
-                    .found
-                    .get_or_insert_with(|| self.cluster.secrets.get(&target).cloned());
-                whose(found.as_ref(), lease)
+                if matches!(pass.found, Found::NotLookedYet) {
+                    let live = self.cluster.secrets.get(&target).cloned();
+                    pass.found = live.map_or(Found::Nothing, Found::Secret);
+                }
+                whose(pass.found.secret(), lease)
             }
         };
         let observed = Observed {
@@ -79,17 +96,17 @@ impl World {
         };
         let step = next(&observed, now);
         match (step, claim) {
-            (Step::Wait(_) | Step::Nothing, _) => Ok(true),
             (Step::TakeOn, claim) => self.take_on(&pass.lease.clone(), claim.is_some()).map(|()| true),
             (Step::Release, _) => self.release(&pass.lease),
             (Step::Delete, _) => self.delete(pass),
-            (_, None) => Ok(true),
             (Step::Issue, Some(claim)) => self.issue(pass, &claim),
             (Step::Deliver, Some(claim)) => self.deliver(pass, &claim, secret),
             (Step::Report, Some(_)) => self.report(pass),
             (Step::DeleteSecret, Some(claim)) => self.delete_secret(pass, &claim),
             (Step::Revoke, Some(claim)) => self.revoke(pass, &claim),
             (Step::RecordEnd, Some(claim)) => self.record_end(pass, &claim),
+            // It waits, or the plan asks for what only a claimed lease can have.
+            (Step::Wait(_) | Step::Nothing, _) | (_, None) => Ok(true),
         }
     }
 
@@ -150,10 +167,10 @@ impl World {
         }
         let names = Naming {
             lease: pass.lease.meta.uid,
-            dynamic: claim.dynamic_secret_uid.parse().unwrap(),
+            dynamic: dynamic_of(claim),
             serial: claim.serial,
         };
-        let write = match (secret, pass.found.clone().flatten()) {
+        let write = match (secret, pass.found.secret().cloned()) {
             (SecretSeen::Absent, _) => Write::PostSecret(target, names),
             (SecretSeen::Older, Some(older)) => Write::PutSecret(target, older.meta, names),
             _ => return self.give_up(pass, claim),
@@ -165,7 +182,7 @@ impl World {
     fn then_look_again(&mut self, pass: &mut Pass, write: Write) -> Turn {
         match self.write(write) {
             Ok(()) | Err(Lost::Conflict | Lost::NotFound | Lost::Unknown) => {
-                pass.found = None;
+                pass.found = Found::NotLookedYet;
                 Ok(false)
             }
             Err(lost) => Err(lost),
@@ -189,7 +206,7 @@ impl World {
     }
 
     fn delete_secret(&mut self, pass: &mut Pass, claim: &Claim) -> Turn {
-        let (Some(target), Some(found)) = (claim.target.clone(), pass.found.clone().flatten()) else {
+        let (Some(target), Some(found)) = (claim.target.clone(), pass.found.secret().cloned()) else {
             return Ok(true);
         };
         self.then_look_again(pass, Write::DeleteSecret(target, found.meta))
@@ -302,16 +319,21 @@ impl Dynamic {
     }
 }
 
+/// The dynamic secret that a claim is of.
+pub fn dynamic_of(claim: &Claim) -> Uid {
+    claim.dynamic_secret_uid.parse().unwrap()
+}
+
 /// Whose a Secret is, as a lease sees it.
 pub fn whose(found: Option<&Secret>, lease: &Lease) -> SecretSeen {
     let claim = lease.claim.as_ref();
     let serial = claim.map_or(0, |claim| claim.serial);
-    let dynamic = claim.map(|claim| claim.dynamic_secret_uid.clone());
+    let dynamic = claim.map(|claim| dynamic_of(claim));
     whose_for(found, lease.meta.uid, dynamic, serial)
 }
 
 /// The same for a lease that is not made yet, with a UID that no Secret names.
-pub fn whose_for(found: Option<&Secret>, lease: u32, dynamic: Option<String>, serial: i64) -> SecretSeen {
+pub fn whose_for(found: Option<&Secret>, lease: u32, dynamic: Option<Uid>, serial: i64) -> SecretSeen {
     let Some(secret) = found else { return SecretSeen::Absent };
     let Some(names) = &secret.names else {
         return SecretSeen::Foreign;
@@ -323,7 +345,7 @@ pub fn whose_for(found: Option<&Secret>, lease: u32, dynamic: Option<String>, se
             SecretSeen::Released
         };
     }
-    let same_owner = dynamic == Some(names.dynamic.to_string());
+    let same_owner = dynamic == Some(names.dynamic);
     if !(secret.labelled && same_owner && names.serial > 0 && serial > 0) {
         return SecretSeen::Foreign;
     }

@@ -9,6 +9,8 @@
 mod cluster;
 mod database;
 mod dynamic_pass;
+mod found;
+
 mod lease_pass;
 mod people;
 mod rest;
@@ -181,7 +183,7 @@ fn any_mode() -> impl Strategy<Value = Mode> {
 }
 
 proptest! {
-    #![proptest_config(cases(3000))]
+    #![proptest_config(cases(2000))]
 
     /// Whatever happens: at every moment every role has its lease on the books, with its one verifier, and no Secret names
     /// a lease that is released; when it stops, everything comes to rest, and in the end nothing is left.

@@ -5,7 +5,7 @@ use super::world::World;
 use dsv::api::dynamic_secret::Mode;
 use proptest::prelude::*;
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Copy)]
 pub enum Action {
     CreateDynamic(Mode),
     DeleteDynamic,
@@ -136,7 +136,7 @@ impl World {
         let leases: Vec<_> = self.cluster.leases.values().cloned().collect();
         if !leases.is_empty() {
             let lease = &leases[which % leases.len()];
-            let _ = self.cluster.delete_lease(&lease.name, lease.meta.uid);
+            self.cluster.delete_lease(&lease.name, lease.meta.uid);
         }
     }
 

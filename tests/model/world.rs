@@ -2,6 +2,7 @@
 
 use super::cluster::{Cluster, Dynamic, Lease, Refused, Secret, Uid, Verifier, Write};
 use super::database::{Answer, Database, Task};
+use super::lease_pass::dynamic_of;
 use super::people::Action;
 use dsv::api::lease::Maker;
 use jiff::Timestamp;
@@ -182,7 +183,7 @@ impl World {
             else {
                 continue;
             };
-            let dynamic = claim.dynamic_secret_uid.parse().unwrap();
+            let dynamic = dynamic_of(claim);
             self.past.reported.entry(dynamic).or_default().insert(lease.meta.uid);
         }
         for (name, secret) in &self.past.hands_off {
@@ -366,7 +367,7 @@ impl World {
         let choice = usize::from(self.dice.roll(4));
         if choice == 3 {
             let action = usize::from(self.dice.roll(16));
-            return self.people(Action::SUDDEN[action % Action::SUDDEN.len()].clone());
+            return self.people(Action::SUDDEN[action % Action::SUDDEN.len()]);
         }
         match leases.get(choice) {
             Some(name) => self.lease_pass(&name.clone(), 0, 0),
