@@ -24,15 +24,16 @@ pub fn pages() -> Vec<(String, String)> {
     names.into_iter().map(|name| (name.clone(), page(&name))).collect()
 }
 
-/// The command block after the mark `<!-- test: name -->`.
+/// The block after the mark `<!-- test: name -->`.
 pub fn block(page: &str, name: &str) -> Result<String> {
-    let mark = format!("<!-- test: {name} -->\n```bash\n");
+    let mark = format!("<!-- test: {name} -->\n```");
     let (_, rest) = page
         .split_once(&mark)
         .with_context(|| format!("no block is marked {name}"))?;
     let (block, _) = rest
         .split_once("\n```")
         .with_context(|| format!("the block {name} has no end"))?;
+    let (_language, block) = block.split_once('\n').context("the block is empty")?;
     Ok(block.to_owned())
 }
 

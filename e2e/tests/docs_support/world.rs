@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use e2e::control_plane::ControlPlane;
-use e2e::postgres::{Login, Major, Options, Server, Tls};
+use e2e::postgres::{Login, Major, Options, Server, Tls, random_password};
 use e2e::process::{Process, Spec};
 use e2e::run_dir::RunDir;
 use e2e::service::Service;
@@ -38,6 +38,28 @@ fn loopback() -> Result<SocketAddr> {
     Ok(SocketAddr::from(([127, 0, 0, 1], ports::free()?)))
 }
 
+/// The sample database with the login that the guide describes, hardened as it advises. The harness' own issuer has more
+/// rights and is not used.
+async fn issuer(postgres: &Server) -> Result<Login> {
+    sample::fill(postgres).await?;
+    let login = Login {
+        user: "guide_issuer".to_owned(),
+        password: random_password(),
+    };
+    let guide = page("docs/guide.md");
+    let administrator = postgres.connect(sample::ORDERS).await?;
+    for name in ["issuer", "hardening"] {
+        let sql = block(&guide, name)?
+            .replace("dsv_issuer", &login.user)
+            .replace("'...'", &format!("'{}'", login.password));
+        administrator
+            .batch_execute(&sql)
+            .await
+            .with_context(|| format!("the block {name} of docs/guide.md"))?;
+    }
+    Ok(login)
+}
+
 impl World {
     pub async fn start() -> Result<Self> {
         let run = RunDir::of_this_process()?;
@@ -49,7 +71,7 @@ impl World {
             ControlPlane::start_in(Arc::clone(&run)),
             Server::start_in(Arc::clone(&run), Major::of_this_machine(), options),
         )?;
-        let issuer = sample::fill(&postgres).await?;
+        let issuer = issuer(&postgres).await?;
         let dir = run.subfolder("reader")?;
         for folder in ["crds", "config"] {
             symlink(places::workspace().join(folder), dir.join(folder))?;
@@ -79,6 +101,7 @@ impl World {
             .replace("operator.example.com:8443", &self.channel.to_string())
             .replace("db.example.com", self.postgres.host())
             .replace("port=5432", &format!("port={}", self.postgres.port()))
+            .replace("dsv_issuer", &self.issuer.user)
             .replace("change-me", &self.issuer.password))
     }
 
