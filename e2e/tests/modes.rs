@@ -419,8 +419,7 @@ async fn account_settings_reach_the_role() {
     let third = scene
         .log_in(&credential.login)
         .await
-        .err()
-        .expect("two sessions are the limit");
+        .expect_err("two sessions are the limit");
     assert!(format!("{third:#}").contains("too many connections"), "{third:#}");
 }
 
