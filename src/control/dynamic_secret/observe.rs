@@ -147,12 +147,14 @@ async fn listed_leases(ctx: &Context, seen: &DynamicSecret, uid: &str) -> Result
 fn lease_seen(lease: &CredentialLease, now: Timestamp) -> Option<LeaseSeen> {
     let claim = lease.claim()?;
     let status = lease.status.as_ref();
+    let reported = status.is_some_and(|s| s.issued_at.is_some());
     Some(LeaseSeen {
         name: lease.name_any(),
         serial: claim.serial,
         issued_at: status.and_then(|s| s.issued_at.as_ref()).map(|at| at.0),
         expires_at: Some(claim.expires_at.0),
-        ending: lease.metadata.deletion_timestamp.is_some() || now >= claim.expires_at.0,
+        // One that is over but was never reported may still turn out to have been delivered.
+        ending: lease.metadata.deletion_timestamp.is_some() || (reported && now >= claim.expires_at.0),
         fingerprint: claim.fingerprint.clone(),
         ttl_seconds: claim.ttl_seconds,
         group: claim.group.name.clone(),
