@@ -17,6 +17,7 @@ use kube::api::Api;
 use kube::runtime::reflector::{self, Store};
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Client, ResourceExt};
+use nix::sys::signal::Signal;
 use tokio::task::JoinHandle;
 use tokio::time::MissedTickBehavior;
 
@@ -67,6 +68,14 @@ impl EngineRunner {
             log: running.engine.log_path().display().to_string(),
         };
         lock(&self.engines).iter().map(row).collect()
+    }
+
+    /// Sends every engine process a signal. One that ends is started again within a moment, as a kubelet does.
+    pub fn signal(&self, signal: Signal) -> Result<()> {
+        lock(&self.engines)
+            .values()
+            .filter(|running| running.engine.is_running())
+            .try_for_each(|running| running.engine.signal(signal))
     }
 
     /// The end of each engine's log.

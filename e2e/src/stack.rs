@@ -18,7 +18,8 @@ use crate::cluster::{Cluster, EXTERNAL};
 use crate::diagnosis;
 use crate::engine::Engine;
 use crate::engine_runner::EngineRunner;
-use crate::install;
+use crate::install::{self, NAMESPACE};
+use crate::objects::{Objects, text};
 use crate::operator::Operator;
 use crate::postgres::{Login, Major, Options, Server, Tls};
 use crate::run_dir::RunDir;
@@ -75,11 +76,17 @@ static SHARED: OnceCell<Stack> = OnceCell::const_new();
 impl Stack {
     /// One stack for all tests of a test program: one operator, a node, the machine's PostgreSQL.
     pub async fn shared() -> Result<&'static Self> {
+        Self::shared_of(1).await
+    }
+
+    /// The same with several operators. The first call of a test program decides.
+    pub async fn shared_of(operators: usize) -> Result<&'static Self> {
         SHARED
             .get_or_try_init(|| async {
                 let runtime = BACKGROUND.as_ref().map_err(|error| anyhow!("no runtime: {error}"))?;
                 runtime
                     .spawn(Self::start(Shape {
+                        operators,
                         node: true,
                         ..Shape::default()
                     }))
@@ -136,6 +143,16 @@ impl Stack {
 
     pub fn operators(&self) -> &[Operator] {
         &self.operators
+    }
+
+    /// The replica that holds leadership. It may be dead: nobody else knows that before its time is over.
+    pub async fn leader(&self) -> Result<&Operator> {
+        let leases = Objects::new(self.client().await?);
+        let lease = leases.get("Lease", NAMESPACE, "dsv-operator").await?;
+        let holder = text(&lease.context("nobody ever led")?, "/spec/holderIdentity");
+        let (name, _) = holder.split_once('_').context("nobody leads")?;
+        let leader = self.operators.iter().find(|operator| operator.name() == name);
+        leader.with_context(|| format!("{holder} leads, which is none of ours"))
     }
 
     /// The stand-in for the node, if this stack has one.
