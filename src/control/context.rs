@@ -1,7 +1,7 @@
 //! What every controller works with.
 
 use super::hold::Error;
-use super::memory::{Attempts, BaseIdentities, Endings, Nudges, Passwords, PoolsSeen, ServerFacts};
+use super::memory::{Attempts, BaseIdentities, Endings, Nudges, Passwords, ReliedOn, ServerFacts};
 use super::revocations::Revocations;
 use super::watches::Filled;
 use crate::api::conditions::Reason;
@@ -94,8 +94,8 @@ pub struct Context {
     pub attempts: Attempts,
     /// Backoffs that something made pointless.
     pub nudges: Nudges,
-    /// What dynamic secrets depend on in their pools.
-    pub pools_seen: PoolsSeen,
+    /// What dynamic secrets rely on in pools and namespaces.
+    pub relied_on: ReliedOn,
     /// What engines reported of servers.
     pub servers: ServerFacts,
     /// Where base secrets lead.

@@ -188,7 +188,7 @@ impl Plant {
             endings: super::memory::Endings::default(),
             attempts: super::memory::Attempts::default(),
             nudges: super::memory::Nudges::default(),
-            pools_seen: super::memory::PoolsSeen::default(),
+            relied_on: super::memory::ReliedOn::default(),
             servers: super::memory::ServerFacts::default(),
             bases: super::memory::BaseIdentities::default(),
             revocations: super::revocations::Revocations::default(),
@@ -327,6 +327,11 @@ impl Plant {
             stop.clone(),
             "base secrets",
             watches::follow_bases(ctx.clone(), watches.bases),
+        ));
+        parts.spawn(until(
+            stop.clone(),
+            "namespaces",
+            watches::follow_namespaces(ctx.clone(), watches.namespaces),
         ));
         parts.spawn(until(stop.clone(), "hub events", watches::follow_hub(ctx.clone())));
         parts.spawn(until(stop.clone(), "sweep", sweep_for_ever(ctx.clone())));
