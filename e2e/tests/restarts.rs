@@ -54,6 +54,7 @@ async fn state(scene: &Scene<'_>) -> BTreeMap<String, Value> {
 }
 
 #[tokio::test]
+#[allow(clippy::too_many_lines, reason = "one story")]
 async fn a_restart_of_any_part_issues_nothing_and_changes_no_password() {
     let _turn = TURN.lock().await;
     let stack = pair().await;

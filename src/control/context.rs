@@ -1,7 +1,7 @@
 //! What every controller works with.
 
 use super::hold::Error;
-use super::memory::{Attempts, BaseIdentities, Endings, Nudges, Passwords, PoolsSeen, ServerFacts};
+use super::memory::{Attempts, BaseIdentities, Endings, Nudges, Passwords, ReliedOn, ServerFacts};
 use super::revocations::Revocations;
 use super::watches::Filled;
 use crate::api::conditions::Reason;
@@ -11,6 +11,7 @@ use crate::api::{CredentialLease, DynamicSecret, Engine, EnginePool};
 use crate::channel::hub::Hub;
 use crate::cluster::installation::Installation;
 use crate::cluster::leadership::{Leader, NotLeading, Term};
+use crate::cluster::objects;
 use crate::telemetry::metrics::Metrics;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ObjectReference, Secret};
@@ -97,8 +98,8 @@ pub struct Context {
     pub attempts: Attempts,
     /// Backoffs that something made pointless.
     pub nudges: Nudges,
-    /// What dynamic secrets depend on in their pools.
-    pub pools_seen: PoolsSeen,
+    /// What dynamic secrets rely on in pools and namespaces.
+    pub relied_on: ReliedOn,
     /// What engines reported of servers.
     pub servers: ServerFacts,
     /// Where base secrets lead.
@@ -148,7 +149,7 @@ impl Context {
             endings: Endings::default(),
             attempts: Attempts::default(),
             nudges: Nudges::default(),
-            pools_seen: PoolsSeen::default(),
+            relied_on: ReliedOn::default(),
             servers: ServerFacts::default(),
             bases: BaseIdentities::default(),
             revocations: Revocations::default(),
@@ -188,17 +189,25 @@ impl Context {
         let _ = self.wakes.leases.send(ObjectRef::new(name).within(namespace));
     }
 
-    /// The dynamic secret of a lease, from the cache; none where it is gone or another one of the same name.
-    pub fn owner(&self, lease: &CredentialLease) -> Option<Arc<DynamicSecret>> {
+    /// The dynamic secret of a lease; none where it is gone or another one of the same name. The cache may be old, so what it
+    /// does not show is asked for: without an answer nobody would be told of the lease's end.
+    pub async fn owner(&self, lease: &CredentialLease) -> Result<Option<DynamicSecret>, Error> {
         let namespace = lease.namespace().unwrap_or_default();
-        let found = self
+        let name = &lease.spec.dynamic_secret;
+        let ours = |found: &DynamicSecret| {
+            lease
+                .claim()
+                .is_none_or(|claim| found.uid().as_deref() == Some(claim.dynamic_secret_uid.as_str()))
+        };
+        let cached = self
             .stores
             .dynamic_secrets
-            .get(&ObjectRef::new(&lease.spec.dynamic_secret).within(&namespace))?;
-        match lease.claim() {
-            Some(claim) if found.uid().as_deref() != Some(claim.dynamic_secret_uid.as_str()) => None,
-            _ => Some(found),
+            .get(&ObjectRef::new(name).within(&namespace));
+        if let Some(found) = cached.filter(|found| ours(found)) {
+            return Ok(Some(found.as_ref().clone()));
         }
+        let live: Option<DynamicSecret> = objects::read(&self.client, &namespace, name).await?;
+        Ok(live.filter(ours))
     }
 
     /// UID of the pool whose engines reach a lease's server: the pool that was claimed, or, where that one is gone (restored

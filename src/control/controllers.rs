@@ -114,6 +114,8 @@ impl Controllers {
             "base secrets",
             watches::follow_bases(ctx.clone(), watches.bases),
         ));
+        let namespaces = watches::follow_namespaces(ctx.clone(), watches.namespaces);
+        parts.spawn(until(stop.clone(), "namespaces", namespaces));
         parts.spawn(until(stop.clone(), "hub events", watches::follow_hub(ctx.clone())));
         parts.spawn(until(stop.clone(), "sweep", sweep_for_ever(ctx.clone())));
         parts.spawn(until(stop.clone(), "counts", count_for_ever(ctx.clone())));

@@ -5,7 +5,7 @@ mod rest;
 
 use super::context::Context;
 use super::hold::{Error, Halt, Hold};
-use super::making;
+use super::making::{self, Basis};
 use super::report;
 use super::servers;
 use super::tasks::{Answer, ask};
@@ -59,7 +59,8 @@ async fn act(
         }
         Step::Make { serial, need } => {
             tracing::info!(dynamic_secret = seen.name_any(), serial, ?need, "making a lease");
-            make(ctx, seen, serial).await
+            let delivered = gathered.observed(seen, false).delivered_serial;
+            make(ctx, seen, Basis { serial, delivered }).await
         }
         Step::End { lease, why } => end(ctx, seen, &lease, why).await,
         Step::DropGroup { group } => drop_group(ctx, seen, &group).await,
@@ -72,8 +73,8 @@ async fn act(
     }
 }
 
-async fn make(ctx: &Context, seen: &DynamicSecret, serial: i64) -> Result<Action, Error> {
-    match making::make(ctx, seen, serial).await {
+async fn make(ctx: &Context, seen: &DynamicSecret, basis: Basis) -> Result<Action, Error> {
+    match making::make(ctx, seen, basis).await {
         Ok(()) => Ok(Action::requeue(BY_EVENT)),
         Err(Halt::Error(error)) => Err(error),
         Err(Halt::Hold(hold)) if hold.reason == Reason::Deleting => Ok(Action::await_change()),

@@ -4,11 +4,12 @@ mod bring_about;
 mod take_back;
 
 use super::context::Context;
-use super::hold::Error;
+use super::hold::{Error, Hold};
 use super::report;
 use super::takeon;
 use super::watches;
 use crate::api::CredentialLease;
+use crate::api::conditions::Reason;
 use crate::api::lease::Claim;
 use crate::api::names::{LEASE_FINALIZER, role_name};
 use crate::cluster::credential_secret::{self, LeaseIdentity};
@@ -84,9 +85,12 @@ impl<'a> Pass<'a> {
         if !steady && !self.looked {
             self.look(claim.as_ref()).await?;
         }
-        let observed = self.observed(claim.as_ref(), steady);
+        let mut observed = self.observed(claim.as_ref(), steady);
+        // Only asked when it matters: after the account is gone.
+        observed.end_recorded = self.gone && report::end_is_recorded(self.ctx, &self.lease).await?;
         let step = next(&observed, now);
         let why = claim.as_ref().and_then(|claim| end(&observed, claim, now));
+        let reported = observed.reported;
         tracing::debug!(lease = %self.name(), ?step, ?why, "step");
         match (step, claim) {
             (Step::Wait(until), _) => {
@@ -95,7 +99,12 @@ impl<'a> Pass<'a> {
             }
             (Step::TakeOn, _) => self.take_on().await.map(Some),
             (Step::Release, _) => self.release().await.map(Some),
-            (Step::Delete, _) => self.delete().await,
+            (Step::Delete, _) => {
+                if !reported {
+                    self.count_failure().await?;
+                }
+                self.delete().await
+            }
             (Step::Nothing, _) | (_, None) => Ok(Some(Action::await_change())),
             (Step::Issue, Some(claim)) => self.issue(&claim).await,
             (Step::Deliver, Some(claim)) => self.deliver(&claim).await,
@@ -162,12 +171,18 @@ impl<'a> Pass<'a> {
             secret,
             password: verifier.is_some_and(|v| self.ctx.passwords.of(v).is_some()),
             gone: self.gone,
-            end_recorded: report::end_is_recorded(self.ctx, &self.lease),
+            end_recorded: false,
         }
     }
 
     async fn take_on(&mut self) -> Result<Action, Error> {
         takeon::take_on(self.ctx, &self.lease).await
+    }
+
+    /// A lease that did not come about: its dynamic secret waits a little longer before the next one.
+    async fn count_failure(&self) -> Result<(), Error> {
+        let message = "the credential could not be delivered in time; another one is issued";
+        report::failed(self.ctx, &self.lease, &Hold::new(Reason::NotDelivered, message)).await
     }
 
     async fn delete(&mut self) -> Result<Option<Action>, Error> {

@@ -27,12 +27,26 @@ pub fn target_name(owner: &DynamicSecret) -> String {
         .unwrap_or_else(|| owner.name_any())
 }
 
-/// Makes the next lease of a dynamic secret. `serial` is the least it may have.
-pub async fn make(ctx: &Context, seen: &DynamicSecret, serial: i64) -> Result<(), Halt> {
+/// What a decision to make a lease was based on.
+#[derive(Debug, Clone, Copy)]
+pub struct Basis {
+    /// The serial that the lease must have.
+    pub serial: i64,
+    /// The highest serial that was known as delivered.
+    pub delivered: i64,
+}
+
+/// Makes the next lease of a dynamic secret, unless the decision was made on an old view: then the newer view, which is on
+/// its way, decides again.
+pub async fn make(ctx: &Context, seen: &DynamicSecret, basis: Basis) -> Result<(), Halt> {
+    let serial = basis.serial;
     let prepared = prepare(ctx, seen, None).await?;
+    if prepared.owner.resource_version() != seen.resource_version() {
+        return Ok(());
+    }
     let target = target_name(&prepared.owner);
     check_target(ctx, &prepared.owner, &target, serial).await?;
-    let Some(serial) = free_serial(ctx, &prepared.owner, serial).await? else {
+    let Some(serial) = free_serial(ctx, &prepared.owner, basis).await? else {
         return Ok(());
     };
     within_limits(ctx, &prepared, async || {
@@ -65,7 +79,8 @@ pub async fn check_target(ctx: &Context, owner: &DynamicSecret, target: &str, se
 }
 
 /// The next serial by a live LIST; none where a lease is already on its way (the cache had not shown it yet).
-async fn free_serial(ctx: &Context, owner: &DynamicSecret, least: i64) -> Result<Option<i64>, Error> {
+async fn free_serial(ctx: &Context, owner: &DynamicSecret, basis: Basis) -> Result<Option<i64>, Error> {
+    let least = basis.serial;
     let namespace = owner.namespace().unwrap_or_default();
     let uid = owner.uid().unwrap_or_default();
     let api: Api<CredentialLease> = Api::namespaced(ctx.client.clone(), &namespace);
@@ -88,7 +103,12 @@ async fn free_serial(ctx: &Context, owner: &DynamicSecret, least: i64) -> Result
     let listed = claims().map(|(_, claim)| claim.serial).max().unwrap_or(0);
     let recorded = owner.status.as_ref().and_then(|s| s.last_serial).unwrap_or(0);
     // A serial above what the caller saw means that it decided on an old view: it looks again.
-    let stale = on_the_way || listed.max(recorded) >= least;
+    let issued = |lease: &CredentialLease| lease.status.as_ref().is_some_and(|s| s.issued_at.is_some());
+    let delivered = claims()
+        .filter(|(lease, _)| issued(lease))
+        .map(|(_, claim)| claim.serial)
+        .max();
+    let stale = on_the_way || listed.max(recorded) >= least || delivered.is_some_and(|serial| serial > basis.delivered);
     if stale {
         ctx.wake_dynamic_secret(&namespace, &owner.name_any());
     }

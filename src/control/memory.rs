@@ -90,22 +90,17 @@ impl Nudges {
     }
 }
 
-/// What of each pool (by UID) its dynamic secrets depend on, as last seen.
+/// What of each pool and namespace (by UID) dynamic secrets rely on, as last seen.
 #[derive(Default)]
-pub struct PoolsSeen(Mutex<HashMap<String, String>>);
+pub struct ReliedOn(Mutex<HashMap<String, String>>);
 
-impl PoolsSeen {
-    /// Whether it differs from the last time.
-    pub fn differs(&self, uid: &str, what: String) -> bool {
-        let mut all = locked(&self.0);
-        let same = all.get(uid) == Some(&what);
-        if !same {
-            all.insert(uid.to_owned(), what);
-        }
-        !same
+impl ReliedOn {
+    /// Remembers what is seen now and returns what was seen before.
+    pub fn replace(&self, uid: &str, what: String) -> Option<String> {
+        locked(&self.0).insert(uid.to_owned(), what)
     }
 
-    /// Forgets a pool that is gone.
+    /// Forgets what is gone.
     pub fn forget(&self, uid: &str) {
         locked(&self.0).remove(uid);
     }

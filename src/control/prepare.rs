@@ -74,7 +74,11 @@ pub async fn prepare(ctx: &Context, seen: &DynamicSecret, ttl: Option<Duration>)
     };
     let pool = read_pool(ctx, &owner).await?;
     let pool_namespace = pool.namespace().unwrap_or_default();
-    let base = servers::read_base(ctx, &pool_namespace, &owner.spec.link_config.linked_secret).await?;
+    let namespace_labels = namespace_labels(ctx, &namespace, &pool_namespace).await?;
+    let linked = &owner.spec.link_config.linked_secret;
+    consent::admit_link(&pool_namespace, &pool.spec, (&namespace, &namespace_labels), linked)
+        .map_err(|denied| Hold::new(Reason::AccessDenied, denied.to_string()))?;
+    let base = servers::read_base(ctx, &pool_namespace, linked).await?;
     let grants = completed_grants(&owner, &base.login.database)?;
     let longest = owner
         .spec
@@ -82,7 +86,6 @@ pub async fn prepare(ctx: &Context, seen: &DynamicSecret, ttl: Option<Duration>)
         .length()
         .ok_or_else(|| Hold::new(Reason::InvalidSpec, "ttl is not a length of time"))?;
     let ttl = SignedDuration::try_from(ttl.unwrap_or(longest).min(longest)).unwrap_or(SignedDuration::MAX);
-    let namespace_labels = namespace_labels(ctx, &namespace, &pool_namespace).await?;
     let group_name = group_name(&ctx.installation.id, &owner.uid().unwrap_or_default(), &grants);
     let known = owner
         .status

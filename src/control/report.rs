@@ -18,15 +18,17 @@ use kube::runtime::events::EventType;
 const HISTORY: usize = 5;
 
 /// Whether the dynamic secret's status has this lease's end. Without the dynamic secret there is nobody to tell.
-pub fn end_is_recorded(ctx: &Context, lease: &CredentialLease) -> bool {
-    let Some(owner) = ctx.owner(lease) else { return true };
+pub async fn end_is_recorded(ctx: &Context, lease: &CredentialLease) -> Result<bool, Error> {
+    let Some(owner) = ctx.owner(lease).await? else {
+        return Ok(true);
+    };
     let name = lease.name_any();
-    owner
+    let recorded = owner
         .status
         .iter()
         .flat_map(|status| &status.history)
-        .any(|record| record.lease == name)
-        || ctx.recorded(&lease.uid().unwrap_or_default())
+        .any(|record| record.lease == name);
+    Ok(recorded || ctx.recorded(&lease.uid().unwrap_or_default()))
 }
 
 /// An account that came about.
@@ -49,8 +51,10 @@ pub async fn issued(
     let now = ctx.now();
     ctx.told_no_more(&lease.uid().unwrap_or_default());
     let written = status::amend(&ctx.client, lease, |lease| {
+        // What is marked as deleted is taken back: it must not count as delivered any more.
+        let going = lease.metadata.deletion_timestamp.is_some();
         let status = lease.status.get_or_insert_default();
-        if status.issued_at.is_some() {
+        if going || status.issued_at.is_some() {
             return false;
         }
         status.phase = Some(Phase::Issued);
@@ -112,7 +116,9 @@ pub async fn lease_waits(ctx: &Context, lease: &CredentialLease, phase: Phase, h
 
 /// A lease did not come about: counts on its dynamic secret, which waits and makes the next one.
 pub async fn failed(ctx: &Context, lease: &CredentialLease, hold: &Hold) -> Result<(), Error> {
-    let Some(owner) = ctx.owner(lease) else { return Ok(()) };
+    let Some(owner) = ctx.owner(lease).await? else {
+        return Ok(());
+    };
     if lease.claim().is_some_and(|claim| claim.serial == 0) {
         return Ok(());
     }
@@ -171,7 +177,9 @@ pub async fn ended(
     why: Option<End>,
 ) -> Result<(), Error> {
     let uid = lease.uid().unwrap_or_default();
-    let Some(owner) = ctx.owner(lease) else { return Ok(()) };
+    let Some(owner) = ctx.owner(lease).await? else {
+        return Ok(());
+    };
     let now = ctx.now();
     let (why, early) = name_end(ctx, &owner, lease, claim, why);
     let asked = lease.annotations().get(ROTATE_AT).cloned();
@@ -183,7 +191,7 @@ pub async fn ended(
         ended_at: Time(now),
         why: why.to_owned(),
     };
-    status::amend(&ctx.client, owner.as_ref(), |owner| {
+    status::amend(&ctx.client, &owner, |owner| {
         let (mode, generation) = (owner.spec.mode(), owner.metadata.generation);
         let status = owner.status.get_or_insert_default();
         if status.history.iter().any(|old| old.lease == record.lease) {

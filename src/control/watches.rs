@@ -6,7 +6,7 @@ use crate::api::names::{LEASE_LABEL, TYPE_LABEL, credential};
 use crate::api::{CredentialLease, DynamicSecret, Engine, EnginePool};
 use crate::channel::hub::HubEvent;
 use futures::{Stream, StreamExt, TryStreamExt};
-use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::api::core::v1::{Namespace, Secret};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::api::PartialObjectMeta;
 use kube::runtime::reflector::{self, ObjectRef, Store};
@@ -77,6 +77,8 @@ pub struct Watches {
     pub engines: futures::stream::BoxStream<'static, Result<Engine, watcher::Error>>,
     /// Credential Secrets.
     pub credentials: futures::stream::BoxStream<'static, Result<PartialObjectMeta<Secret>, watcher::Error>>,
+    /// Namespaces, whose labels decide about access.
+    pub namespaces: futures::stream::BoxStream<'static, Result<PartialObjectMeta<Namespace>, watcher::Error>>,
     /// Base secrets.
     pub bases: futures::stream::BoxStream<'static, Result<PartialObjectMeta<Secret>, watcher::Error>>,
 }
@@ -120,7 +122,15 @@ pub fn prepare(client: &Client) -> (Stores, Watches) {
         bases,
         filled,
     };
+    // No cache: namespaces are read live where it counts.
+    let namespaces = watcher(
+        Api::<PartialObjectMeta<Namespace>>::all(client.clone()),
+        watcher::Config::default(),
+    )
+    .default_backoff()
+    .touched_objects();
     let watches = Watches {
+        namespaces: namespaces.boxed(),
         leases: lease_stream.boxed(),
         dynamic_secrets: dynamic_stream.boxed(),
         pools: pool_stream.boxed(),
@@ -173,11 +183,14 @@ pub fn pool_changed(ctx: &Context, pool: &EnginePool) {
             && d.spec.pool.namespace.clone().or_else(|| d.namespace()).as_deref() == Some(&namespace)
     };
     let uid = pool.uid().unwrap_or_default();
+    let gone = ctx.stores.pools.get(&ObjectRef::from_obj(pool)).is_none();
+    let now = relied_on(pool);
     // What a pool's status counts changes all the time; if that ended backoffs, nothing that is refused would ever rest.
-    if ctx.stores.pools.get(&ObjectRef::from_obj(pool)).is_none() {
-        ctx.pools_seen.forget(&uid);
-        nudge_all(ctx, ctx.stores.dynamic_secrets.state_filter(uses));
-    } else if ctx.pools_seen.differs(&uid, relied_on(pool)) {
+    let same = !gone && ctx.relied_on.replace(&uid, now.clone()) == Some(now);
+    if gone {
+        ctx.relied_on.forget(&uid);
+    }
+    if !same {
         nudge_all(ctx, ctx.stores.dynamic_secrets.state_filter(uses));
     }
     for engine in ctx
@@ -262,6 +275,28 @@ pub async fn follow_bases(
                 && d.spec.pool.namespace.clone().or_else(|| d.namespace()).as_deref() == Some(&namespace)
         };
         nudge_all(&ctx, ctx.stores.dynamic_secrets.state_filter(links));
+    })
+    .await;
+}
+
+/// Follows namespaces: other labels may be admitted by other access entries.
+pub async fn follow_namespaces(
+    ctx: Arc<Context>,
+    stream: futures::stream::BoxStream<'static, Result<PartialObjectMeta<Namespace>, watcher::Error>>,
+) {
+    follow("namespaces", stream, |namespace: &PartialObjectMeta<Namespace>| {
+        let uid = namespace.uid().unwrap_or_default();
+        if namespace.metadata.deletion_timestamp.is_some() {
+            ctx.relied_on.forget(&uid);
+            return;
+        }
+        let labels = format!("{:?}", namespace.labels());
+        let before = ctx.relied_on.replace(&uid, labels.clone());
+        // The first sight says nothing: a restart hurries nobody.
+        if before.is_some_and(|before| before != labels) {
+            let name = Some(namespace.name_any());
+            nudge_all(&ctx, ctx.stores.dynamic_secrets.state_filter(|d| d.namespace() == name));
+        }
     })
     .await;
 }

@@ -81,6 +81,33 @@ pub fn admit(pool_namespace: &str, spec: &EnginePoolSpec, database: &str, reques
     Err(closest)
 }
 
+/// Whether the base secret is any of the asker's business: some rule for its namespace lists it. Asked before the Secret is
+/// read, or the answer would tell strangers which Secrets there are and what is in them.
+pub fn admit_link(
+    pool_namespace: &str,
+    spec: &EnginePoolSpec,
+    namespace: (&str, &BTreeMap<String, String>),
+    linked_secret: &str,
+) -> Result<(), Denied> {
+    let (name, labels) = namespace;
+    if name == pool_namespace {
+        return Ok(());
+    }
+    let mut rules = spec
+        .access
+        .iter()
+        .filter(|rule| selects(&rule.namespace_selector, labels))
+        .peekable();
+    if rules.peek().is_none() {
+        return Err(Denied::Namespace(name.to_owned()));
+    }
+    if rules.any(|rule| rule.linked_secrets.iter().any(|listed| listed == linked_secret)) {
+        Ok(())
+    } else {
+        Err(Denied::LinkedSecret(linked_secret.to_owned()))
+    }
+}
+
 fn distance(denied: &Denied) -> u8 {
     match denied {
         Denied::Namespace(_) => 0,
@@ -223,6 +250,21 @@ mod tests {
     #[test]
     fn a_request_within_one_entry_is_admitted() {
         assert_eq!(ask(|_| ()), Ok(()));
+    }
+
+    #[test]
+    fn a_base_secret_is_read_only_for_whom_it_is_listed() {
+        let (shop, other) = (labels(&[("team", "shop")]), labels(&[]));
+        let link = |namespace: (&str, &BTreeMap<String, String>), secret: &str| {
+            admit_link("databases", &pool(), namespace, secret)
+        };
+        assert_eq!(link(("shop", &shop), "orders-db"), Ok(()));
+        assert_eq!(link(("databases", &other), "any"), Ok(()));
+        assert!(matches!(link(("shop", &shop), "any"), Err(Denied::LinkedSecret(_))));
+        assert!(matches!(
+            link(("other", &other), "orders-db"),
+            Err(Denied::Namespace(_))
+        ));
     }
 
     #[test]

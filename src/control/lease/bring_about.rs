@@ -129,7 +129,7 @@ impl Pass<'_> {
         let Some(server) = server_record::login(&self.ctx.client, home, &claim.server).await? else {
             return Ok(Some(Action::requeue(SOON)));
         };
-        let owner = self.ctx.owner(&self.lease);
+        let owner = self.ctx.owner(&self.lease).await?;
         let wanted = owner
             .as_ref()
             .and_then(|owner| owner.spec.target.as_ref())
