@@ -14,6 +14,7 @@ use docs_support::world::World;
 use dsv::api::conditions::Reason;
 use dsv::telemetry::metrics;
 use e2e::places;
+use e2e::say::say;
 use serde_json::Value;
 
 #[tokio::test]
@@ -29,6 +30,7 @@ async fn the_readme_leads_from_an_empty_cluster_to_a_credential() {
     assert!(uri.starts_with("postgresql://shop_orders-app_"), "{uri}");
     world.log_in_with("orders-app").await.unwrap();
     let out = world.run("why").unwrap();
+    say(format!("what the README's block `why` shows:\n{out}"));
     for seen in [
         "connected",
         "DynamicSecret shop/orders-app is ready: Issued",
@@ -73,6 +75,7 @@ async fn plugin(world: &World) {
     );
     issue(world).await;
     hold(world).await;
+    stop_waiting(world).await;
     let before = world.user_of("orders-web-db");
     let out = world
         .bash("rotate", "kubectl dsv rotate orders-web -n shop --wait")
@@ -130,6 +133,36 @@ async fn hold(world: &World) {
         .await
         .unwrap();
     world.until_role_is_gone(&user).await.unwrap();
+    let out = world.bash("ending", "kubectl dsv why orders-adhoc -n shop").unwrap();
+    say(format!("after Ctrl-C:\n{out}"));
+    assert!(out.contains(" Ending "), "{out}");
+}
+
+/// Ctrl-C while nothing is issued yet leaves no lease behind.
+async fn stop_waiting(world: &World) {
+    let suspend = |value: bool| {
+        let patch = format!(r#"{{"spec": {{"suspend": {value}}}}}"#);
+        let script = format!("kubectl -n shop patch dynamicsecret orders-adhoc --type=merge -p '{patch}'");
+        world.bash("suspend", &script).unwrap()
+    };
+    suspend(true);
+    let waiter = world
+        .service("waiter", "exec kubectl-dsv issue orders-adhoc -n shop")
+        .unwrap();
+    let told = || waiter.log_text().contains("waiting: Suspended").then_some(());
+    world
+        .eventually("the plugin says what it waits for", told)
+        .await
+        .unwrap();
+    waiter.signal(nix::sys::signal::Signal::SIGINT).unwrap();
+    let stopped = || {
+        waiter
+            .log_text()
+            .contains("stopped waiting; nothing was issued")
+            .then_some(())
+    };
+    world.eventually("the plugin ends", stopped).await.unwrap();
+    suspend(false);
 }
 
 fn refusals(world: &World) {

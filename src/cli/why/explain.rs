@@ -2,6 +2,7 @@
 
 use super::{Facts, Seen};
 use crate::api::conditions::{self, READY};
+use crate::api::lease::Phase;
 use crate::api::pool::ServerStatus;
 use crate::api::{CredentialLease, EnginePool};
 use crate::cli::{advice, show, status};
@@ -312,11 +313,16 @@ fn lease_lines(facts: &Facts) -> Vec<LeaseLine> {
 fn lease_line(lease: &CredentialLease) -> LeaseLine {
     let status = lease.status.clone().unwrap_or_default();
     let condition = conditions::find(&status.conditions, READY);
+    let ending = lease.metadata.deletion_timestamp.is_some() && status.phase != Some(Phase::Blocked);
+    // Its account may be gone already, while the proof waits for the issue deadline.
+    let phase = if ending {
+        Some("Ending".to_owned())
+    } else {
+        status.phase.map(|phase| format!("{phase:?}"))
+    };
     LeaseLine {
         name: lease.name_any(),
-        phase: status
-            .phase
-            .map_or_else(|| "-".to_owned(), |phase| format!("{phase:?}")),
+        phase: phase.unwrap_or_else(|| "-".to_owned()),
         expires_at: status
             .expires_at
             .or_else(|| lease.claim().map(|c| c.expires_at.clone()))
@@ -346,81 +352,4 @@ fn event_lines(facts: &Facts) -> Vec<EventLine> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::api::DynamicSecret;
-    use serde_json::json;
-
-    fn facts(pool: Seen<EnginePool>) -> Facts {
-        let owner: DynamicSecret = serde_json::from_value(json!({
-            "apiVersion": "dsv.dev/v1alpha1", "kind": "DynamicSecret",
-            "metadata": {"name": "orders-app", "namespace": "shop", "generation": 2},
-            "spec": {
-                "pool": {"name": "orders", "namespace": "databases"},
-                "linkConfig": {"linkType": "dynamic", "linkedSecret": "orders-db"},
-                "grantPermissions": {"what": "SELECT", "where": "public.orders"}, "ttl": 1000,
-            },
-            "status": {"observedGeneration": 2, "conditions": [{
-                "type": "Ready", "status": "False", "reason": "DatabaseUnreachable", "message": "no route",
-                "lastTransitionTime": "2026-01-01T00:00:00Z",
-            }]},
-        }))
-        .unwrap();
-        Facts {
-            owner,
-            leases: Seen::Hidden,
-            pool,
-            engines: Seen::Hidden,
-            events: Seen::Hidden,
-        }
-    }
-
-    fn pool_with(server: &serde_json::Value) -> EnginePool {
-        serde_json::from_value(json!({
-            "apiVersion": "dsv.dev/v1alpha1", "kind": "EnginePool",
-            "metadata": {"name": "orders", "namespace": "databases"},
-            "spec": {},
-            "status": {"conditions": [{
-                "type": "Ready", "status": "True", "reason": "Connected", "message": "1 of 1 engines are connected",
-                "lastTransitionTime": "2026-01-01T00:00:00Z",
-            }], "servers": [server]},
-        }))
-        .unwrap()
-    }
-
-    fn verdict_of(explanation: &Explanation, subject: &str) -> (Verdict, String) {
-        let found = explanation.findings.iter().find(|f| f.subject == subject).unwrap();
-        (found.verdict, found.text.clone())
-    }
-
-    #[test]
-    fn the_server_that_does_not_answer_is_named() {
-        let server = json!({"linkedSecret": "orders-db", "ready": false, "address": "db:5432",
-            "reason": "DatabaseUnreachable", "message": "no route"});
-        let explanation = explain(&facts(Seen::Found(pool_with(&server))), Timestamp::UNIX_EPOCH);
-        assert_eq!(
-            explanation.next_step,
-            "check host, port and network between engine and database"
-        );
-        assert_eq!(verdict_of(&explanation, "pool databases/orders").0, Verdict::Good);
-        let (verdict, text) = verdict_of(&explanation, "base secret databases/orders-db");
-        assert_eq!(
-            (verdict, text.as_str()),
-            (Verdict::Problem, "db:5432: DatabaseUnreachable: no route")
-        );
-    }
-
-    #[test]
-    fn what_may_not_be_read_is_unknown_and_what_is_not_there_is_a_problem() {
-        let hidden = explain(&facts(Seen::Hidden), Timestamp::UNIX_EPOCH);
-        assert_eq!(verdict_of(&hidden, "pool databases/orders").0, Verdict::Unknown);
-        let missing = explain(&facts(Seen::Missing), Timestamp::UNIX_EPOCH);
-        assert_eq!(verdict_of(&missing, "pool databases/orders").0, Verdict::Problem);
-        let other = json!({"linkedSecret": "other-db", "ready": true});
-        let other = explain(&facts(Seen::Found(pool_with(&other))), Timestamp::UNIX_EPOCH);
-        assert_eq!(
-            verdict_of(&other, "base secret databases/orders-db").0,
-            Verdict::Problem
-        );
-    }
-}
+mod tests;
