@@ -317,19 +317,21 @@ pub fn target_name(owner: &DynamicSecret) -> String {
         .unwrap_or_else(|| owner.name_any())
 }
 
-/// Makes the next lease of a dynamic secret. `serial` is the least it may have.
-pub async fn make(ctx: &Context, seen: &DynamicSecret, serial: i64) -> Result<(), Halt> {
+/// Makes the next lease of a dynamic secret. `serial` is the least it may have. False where that was decided on an old view:
+/// nothing was made, and the caller looks again in a moment.
+pub async fn make(ctx: &Context, seen: &DynamicSecret, serial: i64) -> Result<bool, Halt> {
     let prepared = prepare(ctx, seen, None).await?;
     let target = target_name(&prepared.owner);
     check_target(ctx, &prepared.owner, &target, serial).await?;
     let Some(serial) = free_serial(ctx, &prepared.owner, serial).await? else {
-        return Ok(());
+        return Ok(false);
     };
     within_limits(ctx, &prepared, async || {
         let claim = claim(ctx, &prepared, serial, Some(target))?;
         post(ctx, &prepared.owner, claim).await
     })
-    .await
+    .await?;
+    Ok(true)
 }
 
 /// The target must be absent or ours, seen live: nothing is issued that could not be delivered.
@@ -373,15 +375,13 @@ async fn free_serial(ctx: &Context, owner: &DynamicSecret, least: i64) -> Result
     };
     let on_the_way = claims().any(|(lease, claim)| {
         let reported = lease.status.as_ref().is_some_and(|s| s.issued_at.is_some());
-        !reported && lease.metadata.deletion_timestamp.is_none() && claim.maker == ctx.me
+        let over = lease.metadata.deletion_timestamp.is_some() || ctx.now() >= claim.expires_at.0;
+        !reported && !over && claim.maker == ctx.me
     });
     let listed = claims().map(|(_, claim)| claim.serial).max().unwrap_or(0);
     let recorded = owner.status.as_ref().and_then(|s| s.last_serial).unwrap_or(0);
-    // A serial above what the caller saw means that it decided on an old view: it looks again.
+    // A serial above what the caller saw means that it decided on an old view.
     let stale = on_the_way || listed.max(recorded) >= least;
-    if stale {
-        ctx.wake_dynamic_secret(&namespace, &owner.name_any());
-    }
     Ok((!stale).then_some(least))
 }
 
