@@ -99,7 +99,7 @@ pub async fn prepare(ctx: &Context, seen: &DynamicSecret, ttl: Option<Duration>)
         grants: servers::pairs(&grants),
         since,
     };
-    let prepared = Prepared {
+    let mut prepared = Prepared {
         owner,
         pool,
         base,
@@ -119,7 +119,7 @@ pub async fn prepare(ctx: &Context, seen: &DynamicSecret, ttl: Option<Duration>)
         &prepared.base.login,
     )
     .await?;
-    record_group(ctx, &prepared).await?;
+    prepared.group.since = record_group(ctx, &prepared).await?;
     let pool_uid = prepared.pool.uid().unwrap_or_default();
     let group = servers::group(ctx, &prepared.owner.uid().unwrap_or_default(), &prepared.group)?;
     servers::ensure_group(ctx, &pool_uid, &prepared.base.login, group).await?;
@@ -178,8 +178,9 @@ fn admit(prepared: &Prepared, open_leases: i64) -> Result<(), Hold> {
     })
 }
 
-/// Puts the group on the dynamic secret's books before it is made.
-async fn record_group(ctx: &Context, prepared: &Prepared) -> Result<(), Error> {
+/// Puts the group on the dynamic secret's books before it is made. Returns the claim time of its comment: of two leases that
+/// are made at once the first one's counts for both, or the group would have two comments.
+async fn record_group(ctx: &Context, prepared: &Prepared) -> Result<Time, Error> {
     let record = GroupRecord {
         name: prepared.group.name.clone(),
         server: prepared.base.login.record.clone(),
@@ -187,8 +188,13 @@ async fn record_group(ctx: &Context, prepared: &Prepared) -> Result<(), Error> {
         grants: prepared.group.grants.clone(),
         since: prepared.group.since.clone(),
     };
+    let mut since = record.since.clone();
     status::amend(&ctx.client, &prepared.owner, |owner| {
         let groups = &mut owner.status.get_or_insert_default().groups;
+        let known = groups
+            .iter()
+            .find(|g| g.name == record.name && g.server == record.server);
+        since = known.map_or_else(|| record.since.clone(), |known| known.since.clone());
         if groups
             .iter()
             .any(|g| g.name == record.name && g.server == record.server && g.pool == record.pool)
@@ -196,11 +202,14 @@ async fn record_group(ctx: &Context, prepared: &Prepared) -> Result<(), Error> {
             return false;
         }
         groups.retain(|g| g.name != record.name || g.server != record.server);
-        groups.push(record.clone());
+        groups.push(GroupRecord {
+            since: since.clone(),
+            ..record.clone()
+        });
         true
     })
     .await?;
-    Ok(())
+    Ok(since)
 }
 
 /// Counts the namespace's open leases against the pool's limit and then runs `make`, as one step: only the leader counts,
