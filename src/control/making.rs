@@ -110,7 +110,9 @@ pub async fn prepare(ctx: &Context, seen: &DynamicSecret, ttl: Option<Duration>)
     };
     // Consent first: who is not admitted learns nothing about the server, and nothing is made for him.
     admit(&prepared, 0)?;
-    servers::checked(ctx, &prepared.pool.uid().unwrap_or_default(), &prepared.base).await?;
+    let pool_uid = prepared.pool.uid().unwrap_or_default();
+    engine_connected(ctx, &pool_uid)?;
+    servers::checked(ctx, &pool_uid, &prepared.base).await?;
     ctx.still_leading()?;
     server_record::keep(
         &ctx.client,
@@ -120,10 +122,20 @@ pub async fn prepare(ctx: &Context, seen: &DynamicSecret, ttl: Option<Duration>)
     )
     .await?;
     prepared.group.since = record_group(ctx, &prepared).await?;
-    let pool_uid = prepared.pool.uid().unwrap_or_default();
     let group = servers::group(ctx, &prepared.owner.uid().unwrap_or_default(), &prepared.group)?;
     servers::ensure_group(ctx, &pool_uid, &prepared.base.login, group).await?;
     Ok(prepared)
+}
+
+/// What an engine told earlier is no reason to make a lease that nobody can bring about.
+fn engine_connected(ctx: &Context, pool_uid: &str) -> Result<(), Hold> {
+    if ctx.hub.connected(pool_uid).iter().any(|session| !session.draining) {
+        return Ok(());
+    }
+    Err(Hold::new(
+        Reason::WaitingForEngine,
+        "no engine of the pool is connected; it goes on when one dials in (kubectl get engines)",
+    ))
 }
 
 async fn read_pool(ctx: &Context, owner: &DynamicSecret) -> Result<EnginePool, Halt> {
