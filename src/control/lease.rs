@@ -7,7 +7,7 @@ use super::servers;
 use super::takeon;
 use super::tasks::{Answer, ask};
 use crate::api::CredentialLease;
-use crate::api::conditions::Reason;
+use crate::api::conditions::{Reason, ReasonKind};
 use crate::api::dynamic_secret::AccountOptions;
 use crate::api::lease::{Claim, Phase};
 use crate::api::names::{LEASE_FINALIZER, role_name};
@@ -203,7 +203,12 @@ impl<'a> Pass<'a> {
             }
             Answer::Failed(failure) => {
                 self.ctx.servers.group_lost(&claim.server, &claim.group.name);
-                self.give_up(Hold::from(&failure)).await
+                let hold = Hold::from(&failure);
+                // No other lease follows one that somebody asked for, so it is tried until its deadline.
+                if claim.serial == 0 && hold.reason.kind() == ReasonKind::Waiting {
+                    return self.hold(hold).await;
+                }
+                self.give_up(hold).await
             }
             other => self.hold(other.hold()).await,
         }

@@ -111,6 +111,8 @@ pub async fn lease_waits(ctx: &Context, lease: &CredentialLease, phase: Phase, h
 pub async fn failed(ctx: &Context, lease: &CredentialLease, hold: &Hold) -> Result<(), Error> {
     let Some(owner) = ctx.owner(lease) else { return Ok(()) };
     if lease.claim().is_some_and(|claim| claim.serial == 0) {
+        // The object goes; the Event stays for the asker.
+        ctx.tell(lease, hold.reason, &hold.message, EventType::Warning).await;
         return Ok(());
     }
     count_failure(ctx, &owner, hold).await
