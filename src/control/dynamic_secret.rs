@@ -75,7 +75,8 @@ async fn act(
 
 async fn make(ctx: &Context, seen: &DynamicSecret, basis: Basis) -> Result<Action, Error> {
     match making::make(ctx, seen, basis).await {
-        Ok(()) => Ok(Action::requeue(BY_EVENT)),
+        Ok(true) => Ok(Action::requeue(BY_EVENT)),
+        Ok(false) => Ok(Action::requeue(SOON)),
         Err(Halt::Error(error)) => Err(error),
         Err(Halt::Hold(hold)) if hold.reason == Reason::Deleting => Ok(Action::await_change()),
         // What an event ends is no failure: it costs nothing to wait for it.

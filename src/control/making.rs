@@ -36,24 +36,25 @@ pub struct Basis {
     pub delivered: i64,
 }
 
-/// Makes the next lease of a dynamic secret, unless the decision was made on an old view: then the newer view, which is on
-/// its way, decides again.
-pub async fn make(ctx: &Context, seen: &DynamicSecret, basis: Basis) -> Result<(), Halt> {
+/// Makes the next lease of a dynamic secret. False where that was decided on an old view: nothing was made, and the caller
+/// looks again in a moment.
+pub async fn make(ctx: &Context, seen: &DynamicSecret, basis: Basis) -> Result<bool, Halt> {
     let serial = basis.serial;
     let prepared = prepare(ctx, seen, None).await?;
     if prepared.owner.resource_version() != seen.resource_version() {
-        return Ok(());
+        return Ok(false);
     }
     let target = target_name(&prepared.owner);
     check_target(ctx, &prepared.owner, &target, serial).await?;
     let Some(serial) = free_serial(ctx, &prepared.owner, basis).await? else {
-        return Ok(());
+        return Ok(false);
     };
     within_limits(ctx, &prepared, async || {
         let claim = claim(ctx, &prepared, serial, Some(target))?;
         post(ctx, &prepared.owner, claim).await
     })
-    .await
+    .await?;
+    Ok(true)
 }
 
 /// The target must be absent or ours, seen live: nothing is issued that could not be delivered.
@@ -98,20 +99,18 @@ async fn free_serial(ctx: &Context, owner: &DynamicSecret, basis: Basis) -> Resu
     };
     let on_the_way = claims().any(|(lease, claim)| {
         let reported = lease.status.as_ref().is_some_and(|s| s.issued_at.is_some());
-        !reported && lease.metadata.deletion_timestamp.is_none() && claim.maker == ctx.me
+        let over = lease.metadata.deletion_timestamp.is_some() || ctx.now() >= claim.expires_at.0;
+        !reported && !over && claim.maker == ctx.me
     });
     let listed = claims().map(|(_, claim)| claim.serial).max().unwrap_or(0);
     let recorded = owner.status.as_ref().and_then(|s| s.last_serial).unwrap_or(0);
-    // A serial above what the caller saw means that it decided on an old view: it looks again.
+    // A serial above what the caller saw means that it decided on an old view.
     let issued = |lease: &CredentialLease| lease.status.as_ref().is_some_and(|s| s.issued_at.is_some());
     let delivered = claims()
         .filter(|(lease, _)| issued(lease))
         .map(|(_, claim)| claim.serial)
         .max();
     let stale = on_the_way || listed.max(recorded) >= least || delivered.is_some_and(|serial| serial > basis.delivered);
-    if stale {
-        ctx.wake_dynamic_secret(&namespace, &owner.name_any());
-    }
     Ok((!stale).then_some(least))
 }
 

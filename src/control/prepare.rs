@@ -98,7 +98,7 @@ pub async fn prepare(ctx: &Context, seen: &DynamicSecret, ttl: Option<Duration>)
         grants: servers::pairs(&grants),
         since,
     };
-    let prepared = Prepared {
+    let mut prepared = Prepared {
         owner,
         pool,
         base,
@@ -109,7 +109,9 @@ pub async fn prepare(ctx: &Context, seen: &DynamicSecret, ttl: Option<Duration>)
     };
     // Consent first: who is not admitted learns nothing about the server, and nothing is made for him.
     admit(&prepared, 0)?;
-    servers::checked(ctx, &prepared.pool.uid().unwrap_or_default(), &prepared.base).await?;
+    let pool_uid = prepared.pool.uid().unwrap_or_default();
+    engine_connected(ctx, &pool_uid)?;
+    servers::checked(ctx, &pool_uid, &prepared.base).await?;
     ctx.still_leading()?;
     server_record::keep(
         &ctx.client,
@@ -118,11 +120,21 @@ pub async fn prepare(ctx: &Context, seen: &DynamicSecret, ttl: Option<Duration>)
         &prepared.base.login,
     )
     .await?;
-    record_group(ctx, &prepared).await?;
-    let pool_uid = prepared.pool.uid().unwrap_or_default();
+    prepared.group.since = record_group(ctx, &prepared).await?;
     let group = servers::group(ctx, &prepared.owner.uid().unwrap_or_default(), &prepared.group)?;
     servers::ensure_group(ctx, &pool_uid, &prepared.base.login, group).await?;
     Ok(prepared)
+}
+
+/// What an engine told earlier is no reason to make a lease that nobody can bring about.
+fn engine_connected(ctx: &Context, pool_uid: &str) -> Result<(), Hold> {
+    if ctx.hub.connected(pool_uid).iter().any(|session| !session.draining) {
+        return Ok(());
+    }
+    Err(Hold::new(
+        Reason::WaitingForEngine,
+        "no engine of the pool is connected; it goes on when one dials in (kubectl get engines)",
+    ))
 }
 
 async fn read_pool(ctx: &Context, owner: &DynamicSecret) -> Result<EnginePool, Halt> {
@@ -177,8 +189,9 @@ fn admit(prepared: &Prepared, open_leases: i64) -> Result<(), Hold> {
     })
 }
 
-/// Puts the group on the dynamic secret's books before it is made.
-async fn record_group(ctx: &Context, prepared: &Prepared) -> Result<(), Error> {
+/// Puts the group on the dynamic secret's books before it is made. Returns the claim time of its comment: of two leases that
+/// are made at once the first one's counts for both, or the group would have two comments.
+async fn record_group(ctx: &Context, prepared: &Prepared) -> Result<Time, Error> {
     let record = GroupRecord {
         name: prepared.group.name.clone(),
         server: prepared.base.login.record.clone(),
@@ -186,8 +199,13 @@ async fn record_group(ctx: &Context, prepared: &Prepared) -> Result<(), Error> {
         grants: prepared.group.grants.clone(),
         since: prepared.group.since.clone(),
     };
+    let mut since = record.since.clone();
     status::amend(&ctx.client, &prepared.owner, |owner| {
         let groups = &mut owner.status.get_or_insert_default().groups;
+        let known = groups
+            .iter()
+            .find(|g| g.name == record.name && g.server == record.server);
+        since = known.map_or_else(|| record.since.clone(), |known| known.since.clone());
         if groups
             .iter()
             .any(|g| g.name == record.name && g.server == record.server && g.pool == record.pool)
@@ -195,11 +213,14 @@ async fn record_group(ctx: &Context, prepared: &Prepared) -> Result<(), Error> {
             return false;
         }
         groups.retain(|g| g.name != record.name || g.server != record.server);
-        groups.push(record.clone());
+        groups.push(GroupRecord {
+            since: since.clone(),
+            ..record.clone()
+        });
         true
     })
     .await?;
-    Ok(())
+    Ok(since)
 }
 
 /// Counts the namespace's open leases against the pool's limit and then runs `make`, as one step: only the leader counts,

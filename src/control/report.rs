@@ -120,6 +120,8 @@ pub async fn failed(ctx: &Context, lease: &CredentialLease, hold: &Hold) -> Resu
         return Ok(());
     };
     if lease.claim().is_some_and(|claim| claim.serial == 0) {
+        // The object goes; the Event stays for the asker.
+        ctx.tell(lease, hold.reason, &hold.message, EventType::Warning).await;
         return Ok(());
     }
     count_failure(ctx, &owner, hold).await

@@ -1,7 +1,7 @@
 //! Bringing an account about: issue, deliver, report.
 
 use super::{BY_EVENT, Pass, SOON, until_then};
-use crate::api::conditions::Reason;
+use crate::api::conditions::{Reason, ReasonKind};
 use crate::api::dynamic_secret::AccountOptions;
 use crate::api::lease::{Claim, Phase};
 use crate::api::ttl::Span;
@@ -54,7 +54,12 @@ impl Pass<'_> {
             }
             Answer::Failed(failure) => {
                 self.ctx.servers.group_lost(&claim.server, &claim.group.name);
-                self.give_up(Hold::from(&failure)).await
+                let hold = Hold::from(&failure);
+                // No other lease follows one that somebody asked for, so it is tried until its deadline.
+                if claim.serial == 0 && hold.reason.kind() == ReasonKind::Waiting {
+                    return self.hold(hold).await;
+                }
+                self.give_up(hold).await
             }
             other => self.hold(other.hold()).await,
         }
