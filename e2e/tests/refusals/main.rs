@@ -3,8 +3,13 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+mod access;
 mod base_secrets;
 mod kube_client;
+mod leases;
+mod pools;
 mod servers;
+mod targets;
+mod tenants;
 mod trial;
 mod world;
