@@ -105,7 +105,10 @@ pub fn base32_hash(parts: &[&str]) -> String {
 pub fn role_name(user_prefix: &str, dynamic_secret: &str, lease_uid: &str) -> Option<String> {
     let uid = base32_uid(lease_uid)?;
     let room = MAX_USER_PREFIX.checked_sub(user_prefix.len())?;
-    let slug: String = dynamic_secret.replace('.', "-").chars().take(room).collect();
+    let mut slug: String = dynamic_secret.replace('.', "-").chars().take(room).collect();
+    if format!("{user_prefix}{slug}") == "pg" {
+        slug.push('-'); // PostgreSQL keeps names that begin with pg_ for itself
+    }
     Some(format!("{user_prefix}{slug}_{uid}"))
 }
 
@@ -144,6 +147,10 @@ mod tests {
         );
         assert!(role_name(&"p".repeat(MAX_USER_PREFIX + 1), "b", UID).is_none());
         assert!(role_name("p", "b", "not-a-uid").is_none());
+        for (prefix, name) in [("", "pg"), ("p", "g"), ("pg", "")] {
+            let role = role_name(prefix, name, UID).unwrap();
+            assert!(role.starts_with("pg-_"), "{role} would be refused as reserved");
+        }
     }
 
     #[test]

@@ -179,6 +179,9 @@ fn registration(ctx: &Context, engine: &Engine, home: &str, name: &str, key: &En
 /// A deleted engine stays for revocations as long as its pool has open leases.
 async fn leave(ctx: &Context, engine: &Engine) -> Result<Action, Error> {
     ctx.hub.recheck();
+    if !engine.finalizers().iter().any(|f| f == POOL_FINALIZER) {
+        return Ok(Action::await_change()); // somebody else's finalizer holds it
+    }
     let namespace = engine.namespace().unwrap_or_default();
     let pool = ctx
         .stores

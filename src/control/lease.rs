@@ -7,7 +7,6 @@ use super::context::Context;
 use super::hold::{Error, Hold};
 use super::report;
 use super::takeon;
-use super::watches;
 use crate::api::CredentialLease;
 use crate::api::conditions::Reason;
 use crate::api::lease::Claim;
@@ -216,7 +215,6 @@ impl<'a> Pass<'a> {
         self.ctx.attempts.reset(&uid);
         self.ctx.told_no_more(&uid);
         self.ctx.wake_owner(&self.lease);
-        watches::lease_released(self.ctx, &self.lease.namespace().unwrap_or_default());
         Ok(Action::await_change())
     }
 }

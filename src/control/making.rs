@@ -70,12 +70,26 @@ pub async fn check_target(ctx: &Context, owner: &DynamicSecret, target: &str, se
     };
     match credential_secret::whose(found.as_ref().map(|f| &f.metadata), &next) {
         SecretSeen::Absent | SecretSeen::Older => Ok(()),
-        _ => {
-            let message = format!(
-                "Secret {namespace}/{target} exists and is not ours; rename or delete it, or choose another name in spec.target.name"
-            );
-            Err(Hold::new(Reason::TargetNotOurs, message).into())
-        }
+        _ => Err(occupied(&namespace, target, found.as_ref()).into()),
+    }
+}
+
+/// Why the target cannot be written: another dynamic secret delivers there, or it is none of ours.
+fn occupied(namespace: &str, target: &str, found: Option<&PartialObjectMeta<Secret>>) -> Hold {
+    let choose = "choose another name in spec.target.name";
+    let other = found.filter(|secret| {
+        let managed = secret.labels().get(names::MANAGED_BY).map(String::as_str) == Some(names::OPERATOR);
+        managed && secret.labels().contains_key(names::LEASE_LABEL)
+    });
+    match other.and_then(|secret| secret.annotations().get(names::credential::LEASE)) {
+        Some(lease) => Hold::new(
+            Reason::TargetShared,
+            format!("Secret {namespace}/{target} holds the credential of another one (lease {lease}); {choose}"),
+        ),
+        None => Hold::new(
+            Reason::TargetNotOurs,
+            format!("Secret {namespace}/{target} exists and is not ours; rename or delete it, or {choose}"),
+        ),
     }
 }
 

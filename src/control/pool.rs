@@ -43,6 +43,9 @@ pub async fn reconcile(pool: Arc<EnginePool>, ctx: Arc<Context>) -> Result<Actio
 /// A deleted pool stays while leases need it: they live to their end, unless its namespace goes too, which must not wait
 /// for a ttl.
 async fn leave(ctx: &Context, pool: &EnginePool) -> Result<Action, Error> {
+    if !pool.finalizers().iter().any(|f| f == POOL_FINALIZER) {
+        return Ok(Action::await_change()); // somebody else's finalizer holds it
+    }
     let uid = pool.uid().unwrap_or_default();
     let open = open_leases(ctx, &uid).await?;
     if open == 0 {

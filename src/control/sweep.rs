@@ -20,8 +20,19 @@ pub const EVERY: Duration = Duration::from_mins(1);
 pub async fn sweep(ctx: &Context) -> Result<usize, Error> {
     let mut deleted = 0;
     for secret in ctx.stores.credentials.state() {
-        if suspicious(ctx, &secret) && delete_if_closed(ctx, &secret).await? {
-            deleted += 1;
+        if !suspicious(ctx, &secret) {
+            continue;
+        }
+        match delete_if_closed(ctx, &secret).await {
+            Ok(true) => deleted += 1,
+            Ok(false) => {}
+            Err(error @ Error::NotLeading(_)) => return Err(error),
+            // Labels and annotations are anybody's: a Secret that cannot be judged must not save the others.
+            Err(error) => tracing::warn!(
+                secret = format!("{}/{}", secret.namespace().unwrap_or_default(), secret.name_any()),
+                error = &error as &dyn std::error::Error,
+                "a credential Secret could not be judged"
+            ),
         }
     }
     Ok(deleted)
@@ -48,6 +59,12 @@ fn cached_lease(ctx: &Context, secret: &PartialObjectMeta<Secret>) -> Option<Arc
         .get(&ObjectRef::new(name).within(&secret.namespace().unwrap_or_default()))
 }
 
+/// The annotation becomes part of a request's path, and anybody may write it.
+fn is_object_name(name: &str) -> bool {
+    let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '.';
+    name.chars().all(plain) && name.starts_with(|c: char| c.is_ascii_alphanumeric())
+}
+
 async fn delete_if_closed(ctx: &Context, secret: &PartialObjectMeta<Secret>) -> Result<bool, Error> {
     let (namespace, name) = (secret.namespace().unwrap_or_default(), secret.name_any());
     // Live: Secret first, then lease. A Secret that was replaced meanwhile fails the precondition below.
@@ -56,7 +73,7 @@ async fn delete_if_closed(ctx: &Context, secret: &PartialObjectMeta<Secret>) -> 
     };
     let uid = live.labels().get(LEASE_LABEL).cloned();
     let lease_name = live.annotations().get(credential::LEASE).cloned().unwrap_or_default();
-    if uid.is_none() || lease_name.is_empty() {
+    if uid.is_none() || !is_object_name(&lease_name) {
         return Ok(false);
     }
     let lease: Option<CredentialLease> = objects::read(&ctx.client, &namespace, &lease_name).await?;

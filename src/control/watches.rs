@@ -1,7 +1,7 @@
 //! One watch per kind: it fills the cache, and what it shows wakes the controllers that care.
 
 use super::context::{Context, Stores};
-use crate::api::conditions::{self, Reason};
+use crate::api::conditions::{self, READY, Reason};
 use crate::api::names::{LEASE_LABEL, TYPE_LABEL, credential};
 use crate::api::{CredentialLease, DynamicSecret, Engine, EnginePool};
 use crate::channel::hub::HubEvent;
@@ -16,6 +16,9 @@ use serde::de::DeserializeOwned;
 use std::fmt::Debug;
 use std::hash::Hash;
 use std::sync::Arc;
+
+/// How many are woken for one place that a lease left: the first may have been refused for another reason meanwhile.
+const WOKEN_FOR_A_PLACE: usize = 3;
 
 /// A cache and the stream that fills it; each object that appears, changes or goes comes out of the stream. `filled` counts
 /// the cache when it is complete for the first time: a [`Store`] itself wakes only one of those who wait for that, and its
@@ -141,26 +144,43 @@ pub fn prepare(client: &Client) -> (Stores, Watches) {
     (stores, watches)
 }
 
-/// What else cares when a lease changes.
+/// What else cares when a lease changes: its dynamic secret, and when it is gone whoever waits for its place.
 pub fn lease_changed(ctx: &Context, lease: &CredentialLease) {
     ctx.wake_owner(lease);
+    if ctx.stores.leases.get(&ObjectRef::from_obj(lease)).is_none() {
+        place_freed(ctx, lease);
+    }
 }
 
-/// A lease of the namespace is over: whoever waits for room below a limit looks again.
-pub fn lease_released(ctx: &Context, namespace: &str) {
-    let full = |conditions: &[Condition]| {
-        conditions::find(conditions, conditions::READY).is_some_and(|c| c.reason == Reason::TooManyLeases.as_str())
+/// Wakes those in the lease's namespace that wait for a place, longest first, and not all of them: there is one place.
+fn place_freed(ctx: &Context, gone: &CredentialLease) {
+    let namespace = gone.namespace();
+    let waits = |conditions: &[Condition]| {
+        conditions::find(conditions, READY)
+            .filter(|ready| ready.reason == Reason::TooManyLeases.as_str())
+            .map(|ready| ready.last_transition_time.0)
     };
-    let secrets = ctx.stores.dynamic_secrets.state_filter(|one| {
-        one.namespace().as_deref() == Some(namespace) && one.status.as_ref().is_some_and(|s| full(&s.conditions))
-    });
-    nudge_all(ctx, secrets);
-    let leases = ctx.stores.leases.state_filter(|lease| {
-        lease.namespace().as_deref() == Some(namespace) && lease.status.as_ref().is_some_and(|s| full(&s.conditions))
-    });
-    for lease in leases {
-        ctx.attempts.reset(&lease.uid().unwrap_or_default());
-        ctx.wake_lease(namespace, &lease.name_any());
+    let owners = ctx.stores.dynamic_secrets.state_filter(|d| d.namespace() == namespace);
+    let mut owners: Vec<_> = owners
+        .iter()
+        .filter_map(|owner| Some((waits(&owner.status.as_ref()?.conditions)?, owner)))
+        .collect();
+    owners.sort_by_key(|(since, _)| *since);
+    for (_, owner) in owners.iter().take(WOKEN_FOR_A_PLACE) {
+        ctx.nudges.nudge(&owner.uid().unwrap_or_default());
+        ctx.wake_dynamic_secret(&owner.namespace().unwrap_or_default(), &owner.name_any());
+    }
+    let asked = ctx
+        .stores
+        .leases
+        .state_filter(|l| l.namespace() == namespace && l.claim().is_none());
+    let mut asked: Vec<_> = asked
+        .iter()
+        .filter_map(|lease| Some((waits(&lease.status.as_ref()?.conditions)?, lease)))
+        .collect();
+    asked.sort_by_key(|(since, _)| *since);
+    for (_, lease) in asked.iter().take(WOKEN_FOR_A_PLACE) {
+        ctx.wake_lease(&lease.namespace().unwrap_or_default(), &lease.name_any());
     }
 }
 
@@ -228,7 +248,7 @@ fn nudge_all(ctx: &Context, all: Vec<Arc<DynamicSecret>>) {
         let ready = one
             .status
             .as_ref()
-            .and_then(|s| conditions::find(&s.conditions, conditions::READY))
+            .and_then(|s| conditions::find(&s.conditions, READY))
             .is_some_and(|c| c.status == "True");
         if !ready {
             ctx.nudges.nudge(&one.uid().unwrap_or_default());

@@ -66,6 +66,16 @@ impl Kube {
             .unwrap();
     }
 
+    /// Replaces one part of an object; others may write to the rest meanwhile.
+    pub async fn replace_at(&self, kind: &str, namespace: &str, name: &str, path: &str, value: Value) {
+        let patch = json!([{"op": "replace", "path": path, "value": value}]);
+        let patch = Patch::<Value>::Json(serde_json::from_value(patch).unwrap());
+        self.api(kind, namespace)
+            .patch(name, &PatchParams::default(), &patch)
+            .await
+            .unwrap();
+    }
+
     pub async fn delete(&self, kind: &str, namespace: &str, name: &str) {
         match self.api(kind, namespace).delete(name, &DeleteParams::default()).await {
             Err(Error::Api(status)) if status.is_not_found() => {}

@@ -9,8 +9,13 @@
     clippy::needless_pass_by_value
 )]
 
+mod access;
 mod base_secrets;
 mod kube_client;
+mod leases;
+mod pools;
 mod servers;
+mod targets;
+mod tenants;
 mod trial;
 mod world;

@@ -19,8 +19,8 @@ const REFUSAL_LIMIT: Duration = Duration::from_secs(20);
 /// more seconds, each with one status; an Event is written once.
 const QUIET: Duration = Duration::from_secs(4);
 const QUIET_WRITES: usize = 4;
-/// After a change that the operator can see.
-const WOKEN_LIMIT: Duration = Duration::from_secs(10);
+/// After a change that the operator can see: far below the pause of five minutes that it would otherwise wait.
+const WOKEN_LIMIT: Duration = Duration::from_secs(20);
 /// After a change that only trying again can find: the next attempts are at most 8 to 10 seconds apart by then.
 const FOUND_LIMIT: Duration = Duration::from_secs(25);
 const LEAVE_LIMIT: Duration = Duration::from_secs(10);
@@ -74,7 +74,7 @@ impl Row {
     /// `mend` is what somebody does about it.
     pub fn mended(
         mut self,
-        mend: impl for<'a> Fn(&'a World) -> futures::future::BoxFuture<'a, ()> + Send + Sync + 'static,
+        mend: impl for<'a> Fn(&'a World) -> futures::future::LocalBoxFuture<'a, ()> + 'static,
     ) -> Self {
         self.mend = Box::new(mend);
         self

@@ -3,7 +3,7 @@
 use e2e::postgres::{Login, Options, Server, Tls};
 use e2e::sample;
 use e2e::stack::{Namespace, Stack};
-use futures::future::BoxFuture;
+use futures::future::LocalBoxFuture;
 use serde_json::{Value, json};
 use std::fmt::Write as _;
 use std::time::{Duration, Instant};
@@ -111,7 +111,7 @@ impl World {
         rows.iter().map(|row| row.get(0)).collect()
     }
 
-    /// Writes of the operator so far that concern an object whose name begins so.
+    /// Writes of the operator so far for a dynamic secret: it itself, its leases, Secrets and Events.
     pub fn writes(&self, namespace: &str, name: &str) -> Vec<String> {
         let plane = self
             .stack
@@ -119,10 +119,12 @@ impl World {
             .control_plane()
             .expect("the audit log of an own cluster is needed");
         let log = plane.audit_log();
-        let ours = log.lines().filter_map(|line| {
+        let ours = log.lines().filter(|line| line.contains(namespace)).filter_map(|line| {
             let event: Value = serde_json::from_str(line).ok()?;
             let text = |path: &str| event.pointer(path).and_then(Value::as_str).unwrap_or_default();
-            let concerns = text("/objectRef/namespace") == namespace && text("/objectRef/name").starts_with(name);
+            let theirs = ["enginepools", "engines"].contains(&text("/objectRef/resource"));
+            let concerns =
+                text("/objectRef/namespace") == namespace && text("/objectRef/name").starts_with(name) && !theirs;
             let operator = text("/user/username").ends_with(":dsv-operator");
             (concerns && operator).then(|| {
                 let (kind, sub) = (text("/objectRef/resource"), text("/objectRef/subresource"));
@@ -172,4 +174,4 @@ pub async fn within<T>(limit: Duration, mut ask: impl AsyncFnMut() -> Option<T>)
 }
 
 /// What mends a fault.
-pub type Mend = Box<dyn for<'a> Fn(&'a World) -> BoxFuture<'a, ()> + Send + Sync>;
+pub type Mend = Box<dyn for<'a> Fn(&'a World) -> LocalBoxFuture<'a, ()>>;
