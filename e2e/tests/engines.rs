@@ -134,6 +134,7 @@ async fn issues_are_spread_over_all_engines_of_the_pool() {
 }
 
 #[tokio::test]
+#[allow(clippy::too_many_lines, reason = "one story")]
 async fn engines_in_the_cluster_have_no_rights_in_it_and_live_out_of_reach_of_tenants() {
     let stack = Stack::shared().await.unwrap();
     let scene = Scene::open(stack, Some(1)).await.unwrap();
