@@ -10,7 +10,7 @@ use super::tasks::{Answer, ask};
 use crate::api::conditions::{self, READY, Reason};
 use crate::api::dynamic_secret::{GroupRecord, Mode};
 use crate::api::names::{DYNAMIC_SECRET_FINALIZER, DYNAMIC_SECRET_LABEL, LEASE_LABEL, ROTATE_AT, credential};
-use crate::api::{CredentialLease, DynamicSecret};
+use crate::api::{CredentialLease, DynamicSecret, EnginePool};
 use crate::channel::frames::{Done, Task};
 use crate::cluster::{Intention, credential_secret, objects, server_record, status};
 use crate::plan::dynamic_secret::{self as plan, Early, GroupSeen, LeaseSeen, Observed, Step, TargetSeen, Waiting};
@@ -123,6 +123,7 @@ async fn gather(ctx: &Context, seen: &DynamicSecret) -> Result<Gathered, Error> 
     let groups = recorded.map(|g| GroupSeen {
         name: g.name.clone(),
         current: current_group.as_ref() == Some(&g.name),
+        leaving: pool_leaves(ctx, &g.pool),
     });
     let target = target_seen(ctx, seen, &leases).await?;
     let namespace_going = deleting && namespace_is_going(ctx, seen).await?;
@@ -135,6 +136,11 @@ async fn gather(ctx: &Context, seen: &DynamicSecret) -> Result<Gathered, Error> 
         target,
         namespace_going,
     })
+}
+
+fn pool_leaves(ctx: &Context, uid: &str) -> bool {
+    let leaves = |pool: &EnginePool| pool.uid().as_deref() == Some(uid) && pool.metadata.deletion_timestamp.is_some();
+    !ctx.stores.pools.state_filter(leaves).is_empty()
 }
 
 fn cached_leases(ctx: &Context, seen: &DynamicSecret, uid: &str) -> Vec<Arc<CredentialLease>> {
