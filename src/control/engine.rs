@@ -188,18 +188,21 @@ async fn leave(ctx: &Context, engine: &Engine) -> Result<Action, Error> {
         .pools
         .get(&ObjectRef::<EnginePool>::new(&engine.spec.pool).within(&namespace));
     if let Some(pool) = &pool {
-        let open = open_leases(ctx, &pool.uid().unwrap_or_default()).await?;
+        let uid = pool.uid().unwrap_or_default();
+        let open = open_leases(ctx, &uid).await?;
+        // A pool that leaves has its group roles dropped; otherwise they can wait for another engine.
+        let groups = pool.metadata.deletion_timestamp.is_some() && !super::pool::owners_of_groups(ctx, &uid).is_empty();
         let others = ctx
             .hub
             .connected(&pool.uid().unwrap_or_default())
             .iter()
             .any(|s| !s.draining && s.engine.uid != engine.uid().unwrap_or_default());
-        if open > 0 && !others {
+        if (open > 0 || groups) && !others {
             let message = format!(
-                "{open} open leases of the pool need an engine, and no other one is connected; this one takes them back and then goes"
+                "{open} open leases of the pool and its group roles need an engine, and no other one is connected; this one takes them back and then goes"
             );
             write_condition(ctx, engine, &Hold::new(Reason::Deleting, message), |_| ()).await?;
-            return Ok(Action::requeue(Duration::from_secs(5)));
+            return Ok(Action::requeue(Duration::from_secs(2)));
         }
     }
     if let Some(name) = managed_engine(&engine.uid().unwrap_or_default()).filter(|_| is_managed(engine)) {

@@ -7,7 +7,7 @@ use super::servers;
 use crate::api::conditions::{self, Reason};
 use crate::api::names::POOL_FINALIZER;
 use crate::api::pool::ServerStatus;
-use crate::api::{CredentialLease, Engine, EnginePool, EngineSpec};
+use crate::api::{CredentialLease, DynamicSecret, Engine, EnginePool, EngineSpec};
 use crate::cluster::{Intention, objects, server_record, status};
 use jiff::SignedDuration;
 use k8s_openapi::api::core::v1::Namespace;
@@ -24,6 +24,11 @@ const CHECK_READY: SignedDuration = SignedDuration::from_mins(30);
 const CHECK_AGAIN: SignedDuration = SignedDuration::from_mins(1);
 /// Until the next look at a pool; events come sooner.
 const USUAL: Duration = Duration::from_mins(5);
+
+/// Between two looks at the group roles of a pool that leaves.
+const GROUP_LOOK: Duration = Duration::from_secs(1);
+/// How many looks a pool that leaves waits for its group roles.
+const GROUP_LOOKS: i64 = 60;
 
 /// One pass over one pool.
 pub async fn reconcile(pool: Arc<EnginePool>, ctx: Arc<Context>) -> Result<Action, Error> {
@@ -49,8 +54,7 @@ async fn leave(ctx: &Context, pool: &EnginePool) -> Result<Action, Error> {
     let uid = pool.uid().unwrap_or_default();
     let open = open_leases(ctx, &uid).await?;
     if open == 0 {
-        objects::remove_finalizer(&ctx.client, pool, POOL_FINALIZER).await?;
-        return Ok(Action::await_change());
+        return leave_groups(ctx, pool).await;
     }
     let name = pool.namespace().unwrap_or_default();
     let api: Api<Namespace> = Api::all(ctx.client.clone());
@@ -62,6 +66,35 @@ async fn leave(ctx: &Context, pool: &EnginePool) -> Result<Action, Error> {
     let hold = Hold::new(Reason::Deleting, message);
     write(ctx, pool, &hold, |_| ()).await?;
     Ok(Action::requeue(Duration::from_secs(5)))
+}
+
+/// With its last lease gone a pool still waits a while for its group roles: their dynamic secrets drop them now, because
+/// later there is no engine for it. A database that cannot be reached does not hold it for ever.
+async fn leave_groups(ctx: &Context, pool: &EnginePool) -> Result<Action, Error> {
+    let uid = pool.uid().unwrap_or_default();
+    let owners = owners_of_groups(ctx, &uid);
+    if owners.is_empty() || ctx.attempts.count(&uid) > GROUP_LOOKS {
+        if !owners.is_empty() {
+            tracing::warn!(
+                pool = pool.name_any(),
+                dynamic_secrets = owners.len(),
+                "the pool goes without its group roles; their dynamic secrets keep them on the books"
+            );
+        }
+        ctx.attempts.reset(&uid);
+        objects::remove_finalizer(&ctx.client, pool, POOL_FINALIZER).await?;
+        return Ok(Action::await_change());
+    }
+    for owner in owners {
+        ctx.wake_dynamic_secret(&owner.namespace().unwrap_or_default(), &owner.name_any());
+    }
+    Ok(Action::requeue(GROUP_LOOK))
+}
+
+/// Dynamic secrets that have group roles of the pool on their books.
+pub fn owners_of_groups(ctx: &Context, pool_uid: &str) -> Vec<Arc<DynamicSecret>> {
+    let has = |owner: &DynamicSecret| owner.status.iter().flat_map(|s| &s.groups).any(|g| g.pool == pool_uid);
+    ctx.stores.dynamic_secrets.state_filter(has)
 }
 
 async fn end_leases(ctx: &Context, pool_uid: &str) -> Result<(), Error> {

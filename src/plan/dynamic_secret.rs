@@ -95,6 +95,8 @@ pub struct GroupSeen {
     pub name: String,
     /// A credential issued now would use it.
     pub current: bool,
+    /// Its pool is being deleted: later there will be no engine to drop it.
+    pub leaving: bool,
 }
 
 /// Why a credential is made.
@@ -191,7 +193,7 @@ pub fn next(seen: &Observed<'_>, now: Timestamp) -> Step {
     if !seen.finalizer {
         return Step::AddFinalizer;
     }
-    if let Some(step) = end_early(seen, now) {
+    if let Some(step) = end_early(seen, now).or_else(|| drop_leaving_group(seen)) {
         return step;
     }
     match need(seen, now) {
@@ -356,8 +358,16 @@ fn make(seen: &Observed<'_>, need: Need, now: Timestamp) -> Step {
 fn drop_unneeded_group(seen: &Observed<'_>) -> Option<Step> {
     // Without knowing the current one, any group may be it.
     seen.fingerprint?;
+    drop_idle_group(seen, |group| !group.current)
+}
+
+fn drop_leaving_group(seen: &Observed<'_>) -> Option<Step> {
+    drop_idle_group(seen, |group| group.leaving)
+}
+
+fn drop_idle_group(seen: &Observed<'_>, which: impl Fn(&GroupSeen) -> bool) -> Option<Step> {
     let used = |group: &GroupSeen| seen.leases.iter().any(|l| l.group == group.name);
-    let idle = seen.groups.iter().find(|group| !group.current && !used(group))?;
+    let idle = seen.groups.iter().find(|group| which(group) && !used(group))?;
     Some(Step::DropGroup {
         group: idle.name.clone(),
     })
@@ -712,6 +722,7 @@ mod tests {
         let groups = [GroupSeen {
             name: "g".into(),
             current: true,
+            leaving: false,
         }];
         let live = [lease(1, 0)];
         let going = Observed {
@@ -761,10 +772,12 @@ mod tests {
             GroupSeen {
                 name: "old".into(),
                 current: false,
+                leaving: false,
             },
             GroupSeen {
                 name: "g".into(),
                 current: true,
+                leaving: false,
             },
         ];
         let live = [
@@ -798,6 +811,27 @@ mod tests {
             )),
             Some(Waiting::Valid)
         );
+    }
+
+    #[test]
+    fn the_groups_of_a_pool_that_leaves_go_first_whatever_else_is_due() {
+        let groups = [GroupSeen {
+            name: "g".into(),
+            current: true,
+            leaving: true,
+        }];
+        let live = [lease(1, 0)];
+        let view = Observed {
+            groups: &groups,
+            ..seen(Mode::Rotate, &live)
+        };
+        assert_eq!(
+            waits(&next(&view, at(20))),
+            Some(Waiting::Valid),
+            "a live lease needs it"
+        );
+        let ended = Observed { leases: &[], ..view };
+        assert_eq!(next(&ended, at(20)), Step::DropGroup { group: "g".into() });
     }
 
     #[test]

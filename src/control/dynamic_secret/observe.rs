@@ -1,7 +1,7 @@
 //! Observing a dynamic secret: from the caches as far as they tell, from the API server where it matters.
 
 use crate::api::names::{DYNAMIC_SECRET_FINALIZER, DYNAMIC_SECRET_LABEL, LEASE_LABEL, ROTATE_AT, credential};
-use crate::api::{CredentialLease, DynamicSecret};
+use crate::api::{CredentialLease, DynamicSecret, EnginePool};
 use crate::cluster::{Intention, credential_secret};
 use crate::control::context::Context;
 use crate::control::hold::Error;
@@ -95,6 +95,7 @@ pub(super) async fn gather(ctx: &Context, seen: &DynamicSecret) -> Result<Gather
     let groups = recorded.map(|g| GroupSeen {
         name: g.name.clone(),
         current: current_group.as_ref() == Some(&g.name),
+        leaving: pool_leaves(ctx, &g.pool),
     });
     let target = target_seen(ctx, seen, &leases).await?;
     let namespace_going = deleting && namespace_is_going(ctx, seen).await?;
@@ -107,6 +108,11 @@ pub(super) async fn gather(ctx: &Context, seen: &DynamicSecret) -> Result<Gather
         target,
         namespace_going,
     })
+}
+
+fn pool_leaves(ctx: &Context, uid: &str) -> bool {
+    let leaves = |pool: &EnginePool| pool.uid().as_deref() == Some(uid) && pool.metadata.deletion_timestamp.is_some();
+    !ctx.stores.pools.state_filter(leaves).is_empty()
 }
 
 fn cached_leases(ctx: &Context, seen: &DynamicSecret, uid: &str) -> Vec<Arc<CredentialLease>> {
