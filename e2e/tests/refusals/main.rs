@@ -13,6 +13,7 @@ mod access;
 mod base_secrets;
 mod kube_client;
 mod leases;
+mod names;
 mod pools;
 mod servers;
 mod targets;
