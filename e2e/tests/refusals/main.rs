@@ -6,7 +6,10 @@
 #![allow(
     clippy::too_many_lines,
     clippy::struct_excessive_bools,
-    clippy::needless_pass_by_value
+    clippy::needless_pass_by_value,
+    clippy::similar_names,
+    clippy::type_complexity,
+    clippy::semicolon_if_nothing_returned
 )]
 
 mod access;
