@@ -40,3 +40,4 @@ pub mod say;
 pub mod scene;
 pub mod service;
 pub mod stack;
+pub mod tap;

@@ -41,8 +41,15 @@ impl Deref for Operator {
 }
 
 impl Operator {
-    /// Starts `replicas` of them for one installation; all are ready, one of them leads. `more` are further arguments.
-    pub async fn start_all(run: &Arc<RunDir>, cluster: &Cluster, replicas: usize, more: &[&str]) -> Result<Vec<Self>> {
+    /// Starts `replicas` of them for one installation; all are ready, one of them leads. `more` are further arguments, `log`
+    /// is a log filter other than the usual one.
+    pub async fn start_all(
+        run: &Arc<RunDir>,
+        cluster: &Cluster,
+        replicas: usize,
+        more: &[&str],
+        log: Option<&str>,
+    ) -> Result<Vec<Self>> {
         let mut channels = Vec::new();
         for _ in 0..replicas {
             channels.push(loopback(ports::free()?));
@@ -57,7 +64,10 @@ impl Operator {
                 .service_account_kubeconfig(NAMESPACE, SERVICE_ACCOUNT, &kubeconfig)
                 .await?;
             let health = loopback(ports::free()?);
-            let spec = spec(&dir, &identity, channel, health, &endpoint)?.args(more);
+            let mut spec = spec(&dir, &identity, channel, health, &endpoint)?.args(more);
+            if let Some(filter) = log {
+                spec = spec.env("RUST_LOG", filter);
+            }
             let operator = Self {
                 service: Service::new(spec),
                 health,

@@ -37,6 +37,8 @@ pub struct Shape {
     pub operators: usize,
     /// Further arguments of every operator.
     pub operator_args: Vec<String>,
+    /// Log filter of every operator; without one it is that of `RUST_LOG`.
+    pub operator_log: Option<String>,
     pub postgres: Major,
     pub options: Options,
     /// Whether engine Deployments are run as processes.
@@ -48,6 +50,7 @@ impl Default for Shape {
         Self {
             operators: 1,
             operator_args: Vec::new(),
+            operator_log: None,
             postgres: Major::of_this_machine(),
             options: Options {
                 tls: Tls::Offered,
@@ -117,7 +120,8 @@ impl Stack {
         };
         say(format!("starting {} operator(s)", shape.operators));
         let args: Vec<&str> = shape.operator_args.iter().map(String::as_str).collect();
-        let operators = Operator::start_all(&run, &cluster, shape.operators, &args).await?;
+        let operators =
+            Operator::start_all(&run, &cluster, shape.operators, &args, shape.operator_log.as_deref()).await?;
         Ok(Self {
             runner,
             operators,
