@@ -91,7 +91,8 @@ pub async fn prepare(ctx: &Context, seen: &DynamicSecret, ttl: Option<Duration>)
         .status
         .iter()
         .flat_map(|s| &s.groups)
-        .find(|g| g.name == group_name && g.server == base.login.record);
+        // On any server: two records may lead to the same one, under two names.
+        .find(|g| g.name == group_name);
     let since = known.map_or_else(|| Time(whole_second(ctx.now())), |record| record.since.clone());
     let group = ClaimedGroup {
         name: group_name,
@@ -202,9 +203,7 @@ async fn record_group(ctx: &Context, prepared: &Prepared) -> Result<Time, Error>
     let mut since = record.since.clone();
     status::amend(&ctx.client, &prepared.owner, |owner| {
         let groups = &mut owner.status.get_or_insert_default().groups;
-        let known = groups
-            .iter()
-            .find(|g| g.name == record.name && g.server == record.server);
+        let known = groups.iter().find(|g| g.name == record.name);
         since = known.map_or_else(|| record.since.clone(), |known| known.since.clone());
         if groups
             .iter()
