@@ -22,6 +22,7 @@ struct Change {
     renews: bool,
 }
 
+#[allow(clippy::too_many_lines, reason = "a table")]
 fn changes(scene: &Scene<'_>) -> Vec<Change> {
     let change = |name, field, spec, renews| Change {
         name,
