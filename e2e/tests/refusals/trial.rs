@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use dsv::api::conditions::{Reason, ReasonKind};
 use e2e::postgres::Login;
+use e2e::say::say;
 use futures::future::join_all;
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -14,15 +15,16 @@ use serde_json::{Value, json};
 use crate::kube_client::condition;
 use crate::world::{Mend, World, within};
 
-const REFUSAL_LIMIT: Duration = Duration::from_secs(20);
+/// Long, because some rows wait for an engine, and all engines start at once.
+const REFUSAL_LIMIT: Duration = Duration::from_secs(45);
 /// How long it must stay quiet, and how much may be written about one object in that time: attempts follow after 1 and 2
 /// more seconds, each with one status; an Event is written once.
 const QUIET: Duration = Duration::from_secs(4);
 const QUIET_WRITES: usize = 4;
 /// After a change that the operator can see: far below the pause of five minutes that it would otherwise wait.
-const WOKEN_LIMIT: Duration = Duration::from_secs(20);
-/// After a change that only trying again can find: the next attempts are at most 8 to 10 seconds apart by then.
-const FOUND_LIMIT: Duration = Duration::from_secs(25);
+const WOKEN_LIMIT: Duration = Duration::from_secs(45);
+/// After a change that only trying again can find: the next attempts follow after 4, 8 and 16 seconds by then.
+const FOUND_LIMIT: Duration = Duration::from_secs(45);
 const LEAVE_LIMIT: Duration = Duration::from_secs(10);
 /// A group goes when the last account is proven gone, which is after the account could still have been made.
 const TRACE_LIMIT: Duration = Duration::from_secs(45);
@@ -303,6 +305,7 @@ impl Trial<'_> {
             self.pretend_many_failures().await;
         }
         (self.row.mend)(self.world).await;
+        let mended = Instant::now();
         let limit = if self.row.seen { WOKEN_LIMIT } else { FOUND_LIMIT };
         let ready = within(limit, async || {
             let object = self.object(self.row.name).await?;
@@ -315,6 +318,11 @@ impl Trial<'_> {
             ));
         };
         let object = self.object(self.row.name).await.ok_or("the DynamicSecret is gone")?;
+        say(format!(
+            "{}: mended, and served {:.1} s later",
+            self.row.fault,
+            mended.elapsed().as_secs_f64()
+        ));
         if ready.reason != "Issued" || condition(&object, "Stalled").is_some() {
             return Err(format!("Ready, but not as it should be: {}", object["status"]));
         }
