@@ -168,7 +168,7 @@ impl<'a> Scene<'a> {
             ensure!(
                 ready && number(&pool, "/status/connectedEngines") == engines,
                 "the pool says {}",
-                pool["status"]
+                pool.get("status").unwrap_or(&Value::Null)
             );
             Ok(Some(()))
         };
