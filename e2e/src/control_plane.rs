@@ -32,10 +32,11 @@ const POLL: Duration = Duration::from_millis(50);
 /// The first address of the service range; the API server is reachable there from inside a cluster.
 const SERVICE_ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 1);
 
-/// Writes of people and programs, without bodies; the cluster's own components are left out.
+/// Writes of people and programs and every request of the operator, without bodies; the cluster's own components are left out.
 const AUDIT_POLICY: &str = r#"{"apiVersion":"audit.k8s.io/v1","kind":"Policy","omitStages":["RequestReceived"],"rules":[
   {"level":"None","users":["system:apiserver","system:kube-controller-manager"]},
   {"level":"None","userGroups":["system:serviceaccounts:kube-system"]},
+  {"level":"Metadata","users":["system:serviceaccount:dsv-system:dsv-operator"]},
   {"level":"Metadata","verbs":["create","update","patch","delete","deletecollection"]},
   {"level":"None"}]}"#;
 
@@ -101,7 +102,8 @@ impl ControlPlane {
         token(self.client().await?, namespace, account).await
     }
 
-    /// Every write that went through the API server, one JSON event a line, the cluster's own components left out.
+    /// Every write that went through the API server and every request of the operator, one JSON event a line, the cluster's own
+    /// components left out. A watch is in it when it begins and again when it ends.
     pub fn audit_log(&self) -> String {
         fs::read_to_string(self.dir.join("audit.log")).unwrap_or_default()
     }

@@ -193,10 +193,10 @@ async fn deleted(major: Major) {
     let scene = Scene::open_alone(stack, major, Some(1)).await.unwrap();
     let before = scene.books().await.unwrap();
     let spec = json!({
-        "ttl": 25,
+        "ttl": 15,
         "grantPermissions": null,
         "grants": [{"what": "SELECT, INSERT, UPDATE", "where": "public.*"}, {"what": "DELETE", "where": "public.invoices"}],
-        "issuance": {"mode": "Rotate", "overlap": 20},
+        "issuance": {"mode": "Rotate", "overlap": 12},
     });
     scene.ask("app", &spec).await.unwrap();
     let first = scene.wait_credential("app").await.unwrap();
