@@ -480,7 +480,7 @@ async fn a_secret_that_is_not_ours_is_never_overwritten() {
     scene.ask("app", &json!({"ttl": 20})).await.unwrap();
     let credential = scene.wait_credential("app").await.unwrap();
     scene.ask("rival", &json!({"target": {"name": "app"}})).await.unwrap();
-    scene.wait_ready("rival", "False/TargetNotOurs").await.unwrap();
+    scene.wait_ready("rival", "False/TargetShared").await.unwrap();
     let now = scene
         .objects
         .get("Secret", &scene.shop, "taken")
