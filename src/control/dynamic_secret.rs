@@ -29,6 +29,8 @@ use std::time::Duration;
 const DROP_PATIENCE: Duration = Duration::from_secs(30);
 /// Until the next look where an event is what is really waited for.
 const BY_EVENT: Duration = Duration::from_mins(1);
+/// Until the next look where this one was at an old view; the newer view usually comes sooner.
+const AGAIN: Duration = Duration::from_millis(500);
 /// Until the next look while something is being taken back.
 const SOON: Duration = Duration::from_secs(2);
 
@@ -76,8 +78,15 @@ async fn act(
 async fn make(ctx: &Context, seen: &DynamicSecret, basis: Basis) -> Result<Action, Error> {
     match making::make(ctx, seen, basis).await {
         Ok(true) => Ok(Action::requeue(BY_EVENT)),
-        Ok(false) => Ok(Action::requeue(SOON)),
-        Err(Halt::Error(error)) => Err(error),
+        // It was due, and still is: the next look must not wait for a backoff that this one had passed.
+        Ok(false) => {
+            ctx.nudges.nudge(&seen.uid().unwrap_or_default());
+            Ok(Action::requeue(AGAIN))
+        }
+        Err(Halt::Error(error)) => {
+            ctx.nudges.nudge(&seen.uid().unwrap_or_default());
+            Err(error)
+        }
         Err(Halt::Hold(hold)) if hold.reason == Reason::Deleting => Ok(Action::await_change()),
         // What an event ends is no failure: it costs nothing to wait for it.
         Err(Halt::Hold(hold)) if hold.reason == Reason::WaitingForEngine => {
