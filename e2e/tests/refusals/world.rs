@@ -126,7 +126,9 @@ impl World {
             let concerns =
                 text("/objectRef/namespace") == namespace && text("/objectRef/name").starts_with(name) && !theirs;
             let operator = text("/user/username").ends_with(":dsv-operator");
-            (concerns && operator).then(|| {
+            // The audit log tells reads too; a wait may look, it may not write.
+            let wrote = !["get", "list", "watch"].contains(&text("/verb"));
+            (concerns && operator && wrote).then(|| {
                 let (kind, sub) = (text("/objectRef/resource"), text("/objectRef/subresource"));
                 format!("{} {kind}/{} {sub}", text("/verb"), text("/objectRef/name"))
             })
