@@ -166,6 +166,8 @@ pub enum Task {
     Revoke {
         /// The server.
         server: ServerLogin,
+        /// The installation that the accounts' comments must name: a clone of it has the same keys and other accounts.
+        installation: String,
         /// Public halves (base64url) of the keys that may have signed the accounts' comments.
         signers: Vec<String>,
         /// At most [`MAX_REVOKE_BATCH`].
@@ -175,6 +177,8 @@ pub enum Task {
     DropGroup {
         /// The server.
         server: ServerLogin,
+        /// The installation that the group's comment must name.
+        installation: String,
         /// Public halves (base64url) of the keys that may have signed the group's comment.
         signers: Vec<String>,
         /// Which group; its grants name the databases to clean.
@@ -254,6 +258,10 @@ pub struct Group {
     pub name: String,
     /// Signed role comment.
     pub comment: String,
+    /// Public halves (base64url) of the installation's signing keys: a group role that is there already, with a comment
+    /// that says the same and was signed by one of these, is this group.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub signers: Vec<String>,
     /// What it carries, completed: every `where` names its database.
     pub grants: Vec<GrantText>,
 }

@@ -126,7 +126,7 @@ async fn drop_group(ctx: &Context, seen: &DynamicSecret, name: &str) -> Result<A
         return Ok(Action::requeue(SOON));
     };
     let home = &ctx.settings.home;
-    let Some(server) = server_record::login(&ctx.client, home, &record.server).await? else {
+    let Some(found) = server_record::read(&ctx.client, home, &record.server).await? else {
         let hold = Hold::new(
             Reason::BaseSecretMissing,
             format!(
@@ -145,8 +145,9 @@ async fn drop_group(ctx: &Context, seen: &DynamicSecret, name: &str) -> Result<A
     let group = servers::group(ctx, &seen.uid().unwrap_or_default(), &claimed)?;
     ctx.servers.group_lost(&record.server, name);
     let task = Task::DropGroup {
-        server,
-        signers: servers::signers(ctx),
+        installation: ctx.installation.id.clone(),
+        signers: servers::signers_on(ctx, &found),
+        server: found.login,
         group,
     };
     match ask(ctx, &pool_of(ctx, seen, &record), &record.server, task, DROP_PATIENCE).await {

@@ -118,13 +118,14 @@ async fn ask_engine(
     accounts: Vec<Revocation>,
 ) -> Result<HashMap<String, AccountState>, Hold> {
     let home = &ctx.settings.home;
-    let server = server_record::login(&ctx.client, home, record)
+    let found = server_record::read(&ctx.client, home, record)
         .await
         .map_err(|error| Hold::new(Reason::ClusterError, format!("could not {error}")))?
         .ok_or_else(|| Hold::new(Reason::BaseSecretMissing, format!("server record {home}/{record} is gone; restore it, or create a base secret with the same host, port, database and username beside the pool")))?;
     let task = Task::Revoke {
-        server,
-        signers: servers::signers(ctx),
+        installation: ctx.installation.id.clone(),
+        signers: servers::signers_on(ctx, &found),
+        server: found.login,
         accounts,
     };
     match ask(ctx, pool_uid, record, task, PATIENCE).await {

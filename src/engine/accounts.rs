@@ -1,7 +1,7 @@
 //! What the engine needs from the database side.
 
 use crate::channel::frames::{Account, DatabaseClock, Failure, Group, Outcome, ProbeReport, Revocation, ServerLogin};
-use crate::keys::SigningPublicKey;
+use crate::postgres::Signers;
 use std::time::Duration;
 
 /// Accounts on database servers. Every operation may be repeated, and be called for many servers at once.
@@ -26,11 +26,11 @@ pub trait Accounts: Send + Sync + 'static {
         patience: Duration,
     ) -> impl Future<Output = Outcome> + Send;
 
-    /// Makes accounts gone, and proves it. `signers` may have signed their comments.
+    /// Makes accounts gone, and proves it. Only those whose comments `signers` recognise.
     fn revoke(
         &self,
         login: &ServerLogin,
-        signers: &[SigningPublicKey],
+        signers: &Signers,
         accounts: &[Revocation],
     ) -> impl Future<Output = Outcome> + Send;
 
@@ -38,7 +38,7 @@ pub trait Accounts: Send + Sync + 'static {
     fn drop_group(
         &self,
         login: &ServerLogin,
-        signers: &[SigningPublicKey],
+        signers: &Signers,
         group: &Group,
     ) -> impl Future<Output = Outcome> + Send;
 

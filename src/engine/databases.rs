@@ -2,7 +2,6 @@
 
 use super::accounts::Accounts;
 use crate::channel::frames::{Account, DatabaseClock, Failure, Group, Outcome, ProbeReport, Revocation, ServerLogin};
-use crate::keys::SigningPublicKey;
 use crate::postgres::{Servers, Signers};
 use std::time::Duration;
 
@@ -19,12 +18,12 @@ impl Accounts for Servers {
         Servers::issue(self, login, group, account, patience).await
     }
 
-    async fn revoke(&self, login: &ServerLogin, signers: &[SigningPublicKey], accounts: &[Revocation]) -> Outcome {
-        Servers::revoke(self, login, &Signers::new(signers), accounts).await
+    async fn revoke(&self, login: &ServerLogin, signers: &Signers, accounts: &[Revocation]) -> Outcome {
+        Servers::revoke(self, login, signers, accounts).await
     }
 
-    async fn drop_group(&self, login: &ServerLogin, signers: &[SigningPublicKey], group: &Group) -> Outcome {
-        Servers::drop_group(self, login, &Signers::new(signers), group).await
+    async fn drop_group(&self, login: &ServerLogin, signers: &Signers, group: &Group) -> Outcome {
+        Servers::drop_group(self, login, signers, group).await
     }
 
     fn forget_idle(&self, older_than: Duration) {

@@ -4,7 +4,7 @@ use super::accounts::Accounts;
 use super::metrics::EngineMetrics;
 use crate::channel::frames::{Done, Failure, FailureClass, MAX_REVOKE_BATCH, Outcome, Task};
 use crate::channel::link::Tasks;
-use crate::keys::SigningPublicKey;
+use crate::postgres::Signers;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::timeout;
@@ -49,18 +49,24 @@ impl<A: Accounts> Dispatcher<A> {
             Task::Issue { server, group, account } => self.accounts.issue(server, group, account, patience).await,
             Task::Revoke {
                 server,
+                installation,
                 signers,
                 accounts,
             } => {
                 if accounts.len() > MAX_REVOKE_BATCH {
                     return Outcome::Failed(bad_task(format!("a task revokes at most {MAX_REVOKE_BATCH} accounts")));
                 }
-                match keys(signers) {
+                match read(installation, signers) {
                     Ok(signers) => self.accounts.revoke(server, &signers, accounts).await,
                     Err(failure) => Outcome::Failed(failure),
                 }
             }
-            Task::DropGroup { server, signers, group } => match keys(signers) {
+            Task::DropGroup {
+                server,
+                installation,
+                signers,
+                group,
+            } => match read(installation, signers) {
                 Ok(signers) => self.accounts.drop_group(server, &signers, group).await,
                 Err(failure) => Outcome::Failed(failure),
             },
@@ -93,9 +99,9 @@ impl<A: Accounts> Tasks for Dispatcher<A> {
     }
 }
 
-fn keys(texts: &[String]) -> Result<Vec<SigningPublicKey>, Failure> {
-    let parsed: Result<_, _> = texts.iter().map(|text| text.parse()).collect();
-    parsed.map_err(|error| bad_task(format!("the task lists a signing key that is none: {error}")))
+fn read(installation: &str, signers: &[String]) -> Result<Signers, Failure> {
+    let read = Signers::parse(installation, signers);
+    read.map_err(|error| bad_task(format!("the task lists a signing key that is none: {error}")))
 }
 
 fn bad_task(message: String) -> Failure {
@@ -108,7 +114,7 @@ fn bad_task(message: String) -> Failure {
 
 #[cfg(test)]
 mod tests {
-    use super::{Accounts, Dispatcher, EngineMetrics, Failure, FailureClass, Outcome, SigningPublicKey, Task, Tasks};
+    use super::{Accounts, Dispatcher, EngineMetrics, Failure, FailureClass, Outcome, Signers, Task, Tasks};
     use crate::channel::frames::{
         Account, AccountSettings, DatabaseClock, Done, Group, OwnedObjects, ProbeReport, Revocation, ServerLogin,
         SslMode,
@@ -145,11 +151,11 @@ mod tests {
         async fn issue(&self, _: &ServerLogin, group: &Group, account: &Account, patience: Duration) -> Outcome {
             self.note(format!("issue {} in {} within {patience:?}", account.role, group.name))
         }
-        async fn revoke(&self, _: &ServerLogin, signers: &[SigningPublicKey], accounts: &[Revocation]) -> Outcome {
-            self.note(format!("revoke {} signed by {}", accounts.len(), signers.len()))
+        async fn revoke(&self, _: &ServerLogin, signers: &Signers, accounts: &[Revocation]) -> Outcome {
+            self.note(format!("revoke {} of {}", accounts.len(), signers.installation()))
         }
-        async fn drop_group(&self, _: &ServerLogin, signers: &[SigningPublicKey], group: &Group) -> Outcome {
-            self.note(format!("drop {} signed by {}", group.name, signers.len()))
+        async fn drop_group(&self, _: &ServerLogin, signers: &Signers, group: &Group) -> Outcome {
+            self.note(format!("drop {} of {}", group.name, signers.installation()))
         }
         fn forget_idle(&self, _: Duration) {}
     }
@@ -179,6 +185,7 @@ mod tests {
         };
         Task::Revoke {
             server: server(),
+            installation: "inst-1".to_owned(),
             signers: vec![signer.to_owned()],
             accounts: vec![account; count],
         }
@@ -199,15 +206,17 @@ mod tests {
         let group = || Group {
             name: "g1".to_owned(),
             comment: String::new(),
+            signers: vec![],
             grants: vec![],
         };
         let drop = Task::DropGroup {
             server: server(),
+            installation: "inst-1".to_owned(),
             signers: vec![signer.clone()],
             group: group(),
         };
-        assert_eq!(dispatch(revoke(&signer, 2)).await.1, ["revoke 2 signed by 1"]);
-        assert_eq!(dispatch(drop).await.1, ["drop g1 signed by 1"]);
+        assert_eq!(dispatch(revoke(&signer, 2)).await.1, ["revoke 2 of inst-1"]);
+        assert_eq!(dispatch(drop).await.1, ["drop g1 of inst-1"]);
         let (outcome, done) = dispatch(Task::EnsureGroup {
             server: server(),
             group: group(),

@@ -15,5 +15,6 @@ mod group;
 mod issue;
 mod proxy;
 mod revoke;
+mod signers;
 mod ungroup;
 mod world;
