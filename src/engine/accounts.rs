@@ -1,6 +1,8 @@
 //! What the engine needs from the database side.
 
-use crate::channel::frames::{Account, DatabaseClock, Failure, Group, Outcome, ProbeReport, Revocation, ServerLogin};
+use crate::channel::frames::{
+    Account, DatabaseClock, Failure, Group, Keeper, Outcome, ProbeReport, Revocation, ServerLogin,
+};
 use crate::keys::SigningPublicKey;
 use std::time::Duration;
 
@@ -26,20 +28,22 @@ pub trait Accounts: Send + Sync + 'static {
         patience: Duration,
     ) -> impl Future<Output = Outcome> + Send;
 
-    /// Makes accounts gone, and proves it. `signers` may have signed their comments.
+    /// Makes accounts gone, and proves it. `signers` may have signed their comments; `keepers` get what they own.
     fn revoke(
         &self,
         login: &ServerLogin,
         signers: &[SigningPublicKey],
         accounts: &[Revocation],
+        keepers: &[Keeper],
     ) -> impl Future<Output = Outcome> + Send;
 
-    /// Removes a group role without members.
+    /// Removes a group role without members; `keepers` get what it owns.
     fn drop_group(
         &self,
         login: &ServerLogin,
         signers: &[SigningPublicKey],
         group: &Group,
+        keepers: &[Keeper],
     ) -> impl Future<Output = Outcome> + Send;
 
     /// Closes connections, and forgets logins, that were not used for that long.

@@ -51,17 +51,23 @@ impl<A: Accounts> Dispatcher<A> {
                 server,
                 signers,
                 accounts,
+                keepers,
             } => {
                 if accounts.len() > MAX_REVOKE_BATCH {
                     return Outcome::Failed(bad_task(format!("a task revokes at most {MAX_REVOKE_BATCH} accounts")));
                 }
                 match keys(signers) {
-                    Ok(signers) => self.accounts.revoke(server, &signers, accounts).await,
+                    Ok(signers) => self.accounts.revoke(server, &signers, accounts, keepers).await,
                     Err(failure) => Outcome::Failed(failure),
                 }
             }
-            Task::DropGroup { server, signers, group } => match keys(signers) {
-                Ok(signers) => self.accounts.drop_group(server, &signers, group).await,
+            Task::DropGroup {
+                server,
+                signers,
+                group,
+                keepers,
+            } => match keys(signers) {
+                Ok(signers) => self.accounts.drop_group(server, &signers, group, keepers).await,
                 Err(failure) => Outcome::Failed(failure),
             },
             Task::Unknown => Outcome::Unsupported,
@@ -110,8 +116,8 @@ fn bad_task(message: String) -> Failure {
 mod tests {
     use super::{Accounts, Dispatcher, EngineMetrics, Failure, FailureClass, Outcome, SigningPublicKey, Task, Tasks};
     use crate::channel::frames::{
-        Account, AccountSettings, DatabaseClock, Done, Group, OwnedObjects, ProbeReport, Revocation, ServerLogin,
-        SslMode,
+        Account, AccountSettings, DatabaseClock, Done, Group, Keeper, OwnedObjects, ProbeReport, Revocation,
+        ServerLogin, SslMode,
     };
     use crate::keys::{SecretText, SigningKey};
     use std::sync::{Arc, Mutex};
@@ -145,11 +151,25 @@ mod tests {
         async fn issue(&self, _: &ServerLogin, group: &Group, account: &Account, patience: Duration) -> Outcome {
             self.note(format!("issue {} in {} within {patience:?}", account.role, group.name))
         }
-        async fn revoke(&self, _: &ServerLogin, signers: &[SigningPublicKey], accounts: &[Revocation]) -> Outcome {
-            self.note(format!("revoke {} signed by {}", accounts.len(), signers.len()))
+        async fn revoke(
+            &self,
+            _: &ServerLogin,
+            signers: &[SigningPublicKey],
+            accounts: &[Revocation],
+            keepers: &[Keeper],
+        ) -> Outcome {
+            let (accounts, signers, keepers) = (accounts.len(), signers.len(), keepers.len());
+            self.note(format!("revoke {accounts} signed by {signers} for {keepers}"))
         }
-        async fn drop_group(&self, _: &ServerLogin, signers: &[SigningPublicKey], group: &Group) -> Outcome {
-            self.note(format!("drop {} signed by {}", group.name, signers.len()))
+        async fn drop_group(
+            &self,
+            _: &ServerLogin,
+            signers: &[SigningPublicKey],
+            group: &Group,
+            keepers: &[Keeper],
+        ) -> Outcome {
+            let (signers, keepers) = (signers.len(), keepers.len());
+            self.note(format!("drop {} signed by {signers} for {keepers}", group.name))
         }
         fn forget_idle(&self, _: Duration) {}
     }
@@ -169,6 +189,14 @@ mod tests {
         }
     }
 
+    fn keeper() -> Keeper {
+        Keeper {
+            database: "orders".to_owned(),
+            name: "dsvk_1".to_owned(),
+            comment: String::new(),
+        }
+    }
+
     fn revoke(signer: &str, count: usize) -> Task {
         let account = Revocation {
             lease_uid: "uid-1".to_owned(),
@@ -181,6 +209,7 @@ mod tests {
             server: server(),
             signers: vec![signer.to_owned()],
             accounts: vec![account; count],
+            keepers: vec![keeper()],
         }
     }
 
@@ -205,9 +234,10 @@ mod tests {
             server: server(),
             signers: vec![signer.clone()],
             group: group(),
+            keepers: vec![keeper(), keeper()],
         };
-        assert_eq!(dispatch(revoke(&signer, 2)).await.1, ["revoke 2 signed by 1"]);
-        assert_eq!(dispatch(drop).await.1, ["drop g1 signed by 1"]);
+        assert_eq!(dispatch(revoke(&signer, 2)).await.1, ["revoke 2 signed by 1 for 1"]);
+        assert_eq!(dispatch(drop).await.1, ["drop g1 signed by 1 for 2"]);
         let (outcome, done) = dispatch(Task::EnsureGroup {
             server: server(),
             group: group(),

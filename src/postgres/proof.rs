@@ -1,14 +1,14 @@
 //! Who decides whether a role is ours.
 
-use crate::channel::frames::{Group, Revocation};
+use crate::channel::frames::Revocation;
 use crate::keys::{KeyTextError, RoleComment, RoleKind, SigningPublicKey};
 
 /// Reads role comments: only a role whose comment proves it ours is ever changed or dropped.
 pub trait Proof: Send + Sync {
     /// Whether this comment, found on a role, is ours, genuine, and names this lease.
     fn is_account(&self, comment: &str, revocation: &Revocation) -> bool;
-    /// Whether this comment, found on a role of the group's name, is ours, genuine, and names this group.
-    fn is_group(&self, comment: &str, group: &Group) -> bool;
+    /// Whether this comment, found on a role of this name, is ours, genuine, and says that it is a role of this kind.
+    fn is_named(&self, comment: &str, kind: RoleKind, role: &str) -> bool;
 }
 
 /// The keys that may have signed an installation's role comments, the present one and those before it.
@@ -34,7 +34,7 @@ impl Proof for Signers {
             .is_ok_and(|said| said.kind == RoleKind::Lease && said.subject == revocation.lease_uid)
     }
 
-    fn is_group(&self, comment: &str, group: &Group) -> bool {
-        RoleComment::verify(comment, &self.0).is_ok_and(|said| said.kind == RoleKind::Group && said.role == group.name)
+    fn is_named(&self, comment: &str, kind: RoleKind, role: &str) -> bool {
+        RoleComment::verify(comment, &self.0).is_ok_and(|said| said.kind == kind && said.role == role)
     }
 }

@@ -14,6 +14,8 @@ mod connect;
 mod group;
 mod issue;
 mod proxy;
+mod resist;
 mod revoke;
+mod snapshot;
 mod ungroup;
 mod world;
