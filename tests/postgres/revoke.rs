@@ -235,7 +235,9 @@ async fn issue_and_revoke_of_one_lease_from_many_engines_end_with_no_account(maj
         let issuing = engines
             .iter()
             .map(|engine| engine.issue(&login, &group, &account, PATIENCE));
-        let revoking = engines.iter().map(|engine| engine.revoke(&login, &signers, &wanted));
+        let revoking = engines
+            .iter()
+            .map(|engine| engine.revoke(&login, &signers, &wanted, &[]));
         let (issued, revoked) = tokio::join!(futures::future::join_all(issuing), futures::future::join_all(revoking));
         for outcome in issued.iter().chain(&revoked) {
             assert!(!matches!(outcome, Outcome::Unknown { .. }), "{outcome:?}");
