@@ -184,6 +184,21 @@ pub enum Task {
         /// Which group; its grants name the databases to clean.
         group: Group,
     },
+    /// This server has open leases: keep its login in memory and, should there be no operator, make accounts gone whose end
+    /// is past.
+    Guard {
+        /// The server.
+        server: ServerLogin,
+        /// The installation whose accounts these are.
+        installation: String,
+        /// Public halves (base64url) of the keys that may have signed the accounts' comments.
+        signers: Vec<String>,
+    },
+    /// Forget the logins of all servers but these: the others have no open leases.
+    Forget {
+        /// Names of server records.
+        except: Vec<String>,
+    },
     /// A kind that this build does not know: answered [`Outcome::Unsupported`].
     #[serde(other)]
     Unknown,
@@ -191,7 +206,16 @@ pub enum Task {
 
 impl Task {
     /// Every kind that this build can do, as listed in [`ToOperator::Hello`].
-    pub const KINDS: [&str; 6] = ["echo", "probe", "ensureGroup", "issue", "revoke", "dropGroup"];
+    pub const KINDS: [&str; 8] = [
+        "echo",
+        "probe",
+        "ensureGroup",
+        "issue",
+        "revoke",
+        "dropGroup",
+        "guard",
+        "forget",
+    ];
 
     /// The kind's name, as on the wire.
     pub fn kind(&self) -> &'static str {
@@ -202,6 +226,8 @@ impl Task {
             Self::Issue { .. } => "issue",
             Self::Revoke { .. } => "revoke",
             Self::DropGroup { .. } => "dropGroup",
+            Self::Guard { .. } => "guard",
+            Self::Forget { .. } => "forget",
             Self::Unknown => "unknown",
         }
     }
@@ -390,6 +416,8 @@ pub enum Done {
     GroupReady,
     /// Answer to [`Task::DropGroup`]: it is gone.
     GroupDropped,
+    /// Answer to [`Task::Guard`] and [`Task::Forget`].
+    Noted,
 }
 
 /// What a probe found.
