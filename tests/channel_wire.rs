@@ -66,6 +66,8 @@ fn every_frame_to_an_engine_reads_and_writes_as_in_version_1() {
         "task issue",
         "task revoke",
         "task dropGroup",
+        "task guard",
+        "task forget",
         "ssl disable",
         "ssl require",
         "ssl verify-ca",
@@ -93,6 +95,7 @@ fn every_frame_to_the_operator_reads_and_writes_as_in_version_1() {
         "done groupReady",
         "done groupDropped",
         "done groupNeedsKeepers",
+        "done noted",
         "unknown",
         "unsupported",
         "failed unreachable",
@@ -198,6 +201,8 @@ fn names_of_task(task: &Task) -> Vec<&'static str> {
             return owned.chain(["task revoke", name_of_mode(server.sslmode)]).collect();
         }
         Task::DropGroup { server, .. } => ("task dropGroup", server),
+        Task::Guard { server, .. } => ("task guard", server),
+        Task::Forget { .. } => return vec!["task forget"],
         Task::Unknown => panic!("a file holds a task that is not of this version"),
     };
     vec![name, name_of_mode(server.sslmode)]
@@ -240,6 +245,7 @@ fn names_of_outcome(outcome: &Outcome) -> Vec<&'static str> {
             done: Done::GroupDropped,
             ..
         } => vec!["done groupDropped"],
+        Outcome::Done { done: Done::Noted, .. } => vec!["done noted"],
         Outcome::Done {
             done: Done::GroupNeedsKeepers { .. },
             ..
