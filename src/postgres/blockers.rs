@@ -41,7 +41,7 @@ impl Told {
     fn tell(&mut self, by: String, database: &str, sql: &[String]) {
         self.by.push(by);
         if !sql.is_empty() {
-            self.sql.push(format!("-- in database {database}\n{}", sql.join(" ")));
+            self.sql.push(format!("-- in database {database}\n{}", sql.join("\n")));
         }
     }
 }

@@ -15,6 +15,7 @@ mod group;
 mod issue;
 mod proxy;
 mod resist;
+mod resist_by_hand;
 mod revoke;
 mod snapshot;
 mod ungroup;
