@@ -298,6 +298,7 @@ pub fn revocation(role: &str) -> Task {
         server: server(),
         signers: vec![],
         accounts: vec![account],
+        keepers: vec![],
     }
 }
 

@@ -251,43 +251,46 @@ async fn objects_that_shall_be_dropped_are_but_for_those_that_others_need(major:
 }
 
 async fn functions_that_nobody_can_take_are_dropped_and_tables_are_kept(major: Major) {
-    let world = World::new(major).await;
-    let root = world.root().await;
-    root.batch_execute(&format!(
-        "CREATE SCHEMA \"the;irs\"; GRANT CREATE, USAGE ON SCHEMA \"the;irs\" TO {} WITH GRANT OPTION",
-        world.issuer.user
-    ))
-    .await
-    .unwrap();
-    let group = world.group(&[("CREATE, USAGE", "\"the;irs\".*")]);
-    let (account, password) = world.account();
-    let oid = world.issued(&group, &account).await;
-    let session = world.try_as(&account, &password).await.unwrap();
-    session
-        .batch_execute(
-            "CREATE TABLE \"the;irs\".mine (id int); INSERT INTO \"the;irs\".mine VALUES (1), (2); \
-             CREATE FUNCTION \"the;irs\".f(text) RETURNS int LANGUAGE sql SECURITY DEFINER AS 'SELECT 1'; \
-             CREATE PROCEDURE \"the;irs\".p() LANGUAGE sql AS 'SELECT 1'; \
-             CREATE AGGREGATE \"the;irs\".total(int) (SFUNC = int4pl, STYPE = int); \
-             CREATE STATISTICS \"the;irs\".stats ON id, (id + 1) FROM \"the;irs\".mine; \
-             CREATE COLLATION \"the;irs\".plain FROM \"C\"",
-        )
+    for withdrawn in ["CREATE", "ALL"] {
+        let world = World::new(major).await;
+        let (root, me) = (world.root().await, &world.issuer.user);
+        root.batch_execute(&format!(
+            "CREATE SCHEMA \"the;irs\"; GRANT CREATE, USAGE ON SCHEMA \"the;irs\" TO {me} WITH GRANT OPTION"
+        ))
         .await
         .unwrap();
-    root.batch_execute(&format!(
-        "REVOKE ALL ON SCHEMA \"the;irs\" FROM {} CASCADE",
-        world.issuer.user
-    ))
-    .await
-    .unwrap();
-    assert_eq!(world.revoke_one(&account, Some(oid)).await, DROPPED);
-    let sql = "SELECT (SELECT count(*) FROM \"the;irs\".mine), \
-               (SELECT count(*) FROM pg_proc WHERE pronamespace = '\"the;irs\"'::regnamespace), \
-               (SELECT relowner::regrole::text FROM pg_class WHERE oid = '\"the;irs\".mine'::regclass)";
-    let row = root.query_one(sql, &[]).await.unwrap();
-    assert_eq!((row.get::<_, i64>(0), row.get::<_, i64>(1)), (2, 0));
-    assert_eq!(row.get::<_, String>(2), world.keeper(&world.database).name);
+        let group = world.group(&[("CREATE, USAGE", "\"the;irs\".*")]);
+        let (account, password) = world.account();
+        let oid = world.issued(&group, &account).await;
+        let session = world.try_as(&account, &password).await.unwrap();
+        session.batch_execute(MAKES).await.unwrap();
+        root.batch_execute(&format!("REVOKE {withdrawn} ON SCHEMA \"the;irs\" FROM {me} CASCADE"))
+            .await
+            .unwrap();
+        let mut state = world.revoke_one(&account, Some(oid)).await;
+        if withdrawn == "ALL" {
+            // Without USAGE nothing in the schema can even be named.
+            free(&world, state).await;
+            state = world.revoke_one(&account, Some(oid)).await;
+        }
+        assert_eq!(state, DROPPED);
+        let sql = "SELECT (SELECT count(*) FROM \"the;irs\".mine), \
+                   (SELECT count(*) FROM pg_proc WHERE pronamespace = '\"the;irs\"'::regnamespace), \
+                   (SELECT count(*) FROM pg_proc WHERE pronamespace = '\"the;irs\"'::regnamespace AND prosecdef), \
+                   (SELECT relowner::regrole::text FROM pg_class WHERE oid = '\"the;irs\".mine'::regclass)";
+        let row = root.query_one(sql, &[]).await.unwrap();
+        let kept = if withdrawn == "ALL" { 3 } else { 0 };
+        assert_eq!([row.get::<_, i64>(0), row.get(1), row.get(2)], [2, kept, 0]);
+        assert_eq!(row.get::<_, String>(3), world.keeper(&world.database).name);
+    }
 }
+
+const MAKES: &str = "CREATE TABLE \"the;irs\".mine (id int); INSERT INTO \"the;irs\".mine VALUES (1), (2); \
+    CREATE FUNCTION \"the;irs\".f(text) RETURNS int LANGUAGE sql SECURITY DEFINER AS 'SELECT 1'; \
+    CREATE PROCEDURE \"the;irs\".p() LANGUAGE sql AS 'SELECT 1'; \
+    CREATE AGGREGATE \"the;irs\".total(int) (SFUNC = int4pl, STYPE = int); \
+    CREATE STATISTICS \"the;irs\".stats ON id, (id + 1) FROM \"the;irs\".mine; \
+    CREATE COLLATION \"the;irs\".plain FROM \"C\"";
 
 /// A database that the account made itself (CREATEDB by hand) belongs to none.
 async fn what_belongs_to_no_database_goes_to_the_keeper_as_well(major: Major) {
