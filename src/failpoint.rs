@@ -12,7 +12,7 @@
 //! | `kill <subject>` | the process ends without any farewell |
 //! | `kill <subject> <microseconds>` | the same so much later, while the program goes on |
 //!
-//! `*` is any subject.
+//! `*` is any subject. A second subject of the same place has the file `<place>@2`.
 
 /// `failpoint!("name", subject)` or `failpoint!("name", subject, what happens when it is to break)`.
 #[cfg(not(feature = "failpoints"))]
@@ -43,6 +43,9 @@ mod armed {
 
     /// How soon a held place notices that it is let go.
     const POLL: Duration = Duration::from_millis(2);
+
+    /// One place may be armed for several subjects at a time, under names of their own.
+    const ARMS: [&str; 2] = ["", "@2"];
 
     /// Passes the place, or does what the test asks. True: take the broken branch.
     pub async fn reach(place: impl AsRef<str>, subject: impl AsRef<str>) -> bool {
@@ -76,13 +79,18 @@ mod armed {
     /// What the place is armed with, once.
     fn take(place: &str, subject: &str) -> Option<(String, PathBuf)> {
         let folder = PathBuf::from(std::env::var_os("DSV_FAILPOINTS")?);
+        ARMS.iter()
+            .find_map(|end| take_one(&folder, &format!("{place}{end}"), subject))
+    }
+
+    fn take_one(folder: &Path, place: &str, subject: &str) -> Option<(String, PathBuf)> {
         let armed = folder.join(place);
         let text = std::fs::read_to_string(&armed).ok()?;
         let wanted = text.split_whitespace().nth(1).unwrap_or("*");
         if wanted != "*" && !subject.contains(wanted) {
             return None;
         }
-        let held = Path::new(&folder).join(format!("{place}.held"));
+        let held = folder.join(format!("{place}.held"));
         // Of several who get here at once the rename succeeds for one.
         std::fs::rename(&armed, &held).ok()?;
         Some((text, held))

@@ -1,0 +1,15 @@
+//! The fault matrix: everything that can break, at every step of a credential's life, judged by the database.
+
+pub mod api_proxy;
+pub mod api_rules;
+pub mod blows;
+pub mod death;
+pub mod failpoints;
+pub mod judge;
+pub mod lane;
+pub mod matrix;
+pub mod relay;
+pub mod round;
+pub mod run;
+pub mod steps;
+pub mod wiring;
