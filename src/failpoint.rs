@@ -9,6 +9,7 @@
 //! |---|---|
 //! | `hold <subject>` | waits until the test removes the file `<place>.held`; the rest of the program goes on |
 //! | `break <subject>` | takes the branch that the place has for it |
+//! | `always <subject>` | the same for everybody who gets there, until the test removes the file |
 //! | `kill <subject>` | the process ends without any farewell |
 //! | `kill <subject> <microseconds>` | the same so much later, while the program goes on |
 //!
@@ -65,7 +66,7 @@ mod armed {
                 });
                 false
             }
-            (Some("break"), _) => true,
+            (Some("break" | "always"), _) => true,
             _ => {
                 while held.exists() {
                     tokio::time::sleep(POLL).await;
@@ -89,6 +90,9 @@ mod armed {
         let wanted = text.split_whitespace().nth(1).unwrap_or("*");
         if wanted != "*" && !subject.contains(wanted) {
             return None;
+        }
+        if text.starts_with("always") {
+            return Some((text, armed));
         }
         let held = folder.join(format!("{place}.held"));
         // Of several who get here at once the rename succeeds for one.

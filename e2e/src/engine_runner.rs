@@ -84,6 +84,14 @@ impl EngineRunner {
             .try_for_each(|running| running.engine.signal(signal))
     }
 
+    /// Sends one engine process a signal, the first by name.
+    pub fn signal_one(&self, signal: Signal) -> Result<()> {
+        match lock(&self.engines).values().find(|running| running.engine.is_running()) {
+            Some(running) => running.engine.signal(signal),
+            None => Ok(()),
+        }
+    }
+
     /// The end of each engine's log.
     pub fn log_tails(&self, lines: usize) -> Vec<(String, String)> {
         lock(&self.engines)

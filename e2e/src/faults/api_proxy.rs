@@ -23,7 +23,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
-use super::api_rules::{Answer, Rule, Rules, refusal};
+use super::api_rules::{Answer, Rule, Rules, is_watch, refusal};
 use crate::certificates::Authority;
 use crate::kubeconfig::Endpoint;
 
@@ -216,7 +216,7 @@ async fn respond(shared: &Shared, upstream: &Upstream, request: Request<Incoming
 }
 
 async fn forward(shared: &Shared, upstream: &Upstream, request: Request<Incoming>) -> Result<Response<Body>> {
-    let watch = request.uri().query().is_some_and(|query| query.contains("watch=true"));
+    let watch = is_watch(&request);
     let mut sender = upstream.lock().await;
     let ready = match sender.as_mut() {
         Some(sender) => sender.ready().await.is_ok(),

@@ -31,9 +31,19 @@ pub struct Rule {
     /// How often each different request (method, path) meets it.
     times: u32,
     answer: Answer,
+    /// Beginnings of watches instead of writes.
+    watches: bool,
 }
 
 impl Rule {
+    /// Each watch that begins meets it `times` times.
+    pub fn watches(answer: Answer, times: u32) -> Self {
+        Self {
+            watches: true,
+            ..Self::writes(answer, times)
+        }
+    }
+
     /// Each write of a credential's life (leases, dynamic secrets, Secrets; not leadership and Events) meets it `times` times.
     pub fn writes(answer: Answer, times: u32) -> Self {
         Self {
@@ -41,6 +51,7 @@ impl Rule {
             resources: Vec::new(),
             times,
             answer,
+            watches: false,
         }
     }
 
@@ -86,8 +97,16 @@ impl Rules {
     /// What becomes of the request, which counts as met.
     pub fn meet<B>(&mut self, request: &Request<B>) -> Option<Answer> {
         let (method, path) = (request.method(), request.uri().path());
-        let resource = resource(path)?;
-        let at = self.all.iter().position(|rule| rule.fits(method, &resource))?;
+        let watch = is_watch(request);
+        let resource = resource(path).unwrap_or_default();
+        let fits = |rule: &Rule| {
+            if rule.watches {
+                watch
+            } else {
+                rule.fits(method, &resource)
+            }
+        };
+        let at = self.all.iter().position(fits)?;
         let rule = self.all.get(at)?;
         let times = self.seen.entry((at, format!("{method} {path}"))).or_default();
         if *times >= rule.times {
@@ -97,6 +116,11 @@ impl Rules {
         self.met += 1;
         Some(rule.answer)
     }
+}
+
+/// Whether the request begins a watch.
+pub fn is_watch<B>(request: &Request<B>) -> bool {
+    request.uri().query().is_some_and(|query| query.contains("watch=true"))
 }
 
 /// Plural and subresource of a namespaced object's or collection's path, as `secrets` or `credentialleases/status`.

@@ -4,8 +4,12 @@ use std::time::Duration;
 
 use anyhow::Result;
 
+use super::api_server::Api;
+use super::database::Database;
 use super::death::Death;
+use super::hang::Hang;
 use super::lane::Lane;
+use super::wires::Wire;
 
 /// When a fault strikes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,51 +24,71 @@ pub enum Moment {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Blow {
     Death(Death),
+    Hang(Hang),
+    Wire(Wire),
+    Api(Api),
+    Database(Database),
 }
 
 impl Blow {
     /// All of them, in the order of the matrix.
     pub fn all() -> Vec<Self> {
-        Death::ALL.map(Self::Death).to_vec()
+        let deaths = Death::ALL.map(Self::Death).into_iter();
+        deaths
+            .chain(Hang::ALL.map(Self::Hang))
+            .chain(Wire::ALL.map(Self::Wire))
+            .chain(Api::ALL.map(Self::Api))
+            .chain(Database::ALL.map(Self::Database))
+            .collect()
     }
 
     pub fn name(&self) -> &'static str {
         match self {
             Self::Death(death) => death.name(),
+            Self::Hang(hang) => hang.name(),
+            Self::Wire(wire) => wire.name(),
+            Self::Api(api) => api.name(),
+            Self::Database(database) => database.name(),
         }
     }
 
     pub fn moment(&self) -> Moment {
         match self {
-            Self::Death(_) => Moment::Held,
-        }
-    }
-
-    /// Whether those who are held go on while the fault lasts, and not only when it is healed.
-    pub fn lets_go(&self) -> bool {
-        match self {
-            Self::Death(_) => true,
+            Self::Death(_) | Self::Hang(_) => Moment::Held,
+            Self::Wire(wire) => wire.moment(),
+            Self::Api(api) => api.moment(),
+            Self::Database(database) => database.moment(),
         }
     }
 
     /// How long the fault lasts after everybody was let go.
     pub fn lasts(&self) -> Duration {
         match self {
-            Self::Death(_) => Duration::ZERO,
+            Self::Death(_) | Self::Hang(_) => Duration::ZERO,
+            Self::Wire(wire) => wire.lasts(),
+            Self::Api(api) => api.lasts(),
+            Self::Database(database) => database.lasts(),
         }
     }
 
     pub async fn strike(&self, lane: &Lane<'_>) -> Result<()> {
         match self {
             Self::Death(death) => death.strike(lane).await,
+            Self::Hang(hang) => hang.strike(lane).await,
+            Self::Wire(wire) => wire.strike(lane),
+            Self::Api(api) => api.strike(lane),
+            Self::Database(database) => database.strike(lane).await,
         }
     }
 
-    /// Makes everything as it was. Also after a strike that failed.
+    /// Makes everything as it was, also after a strike that failed. What died is started by `Lane::ready`, as a kubelet would.
     pub async fn heal(&self, lane: &Lane<'_>) -> Result<()> {
         match self {
-            // What died is started by `Lane::ready`, as a kubelet would.
-            Self::Death(_) => lane.ready().await,
+            Self::Death(_) => Ok(()),
+            Self::Hang(_) => Hang::heal(lane),
+            Self::Wire(_) => Wire::heal(lane),
+            Self::Api(_) => Api::heal(lane),
+            Self::Database(database) => database.heal(lane).await,
         }
     }
 }

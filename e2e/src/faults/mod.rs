@@ -2,9 +2,12 @@
 
 pub mod api_proxy;
 pub mod api_rules;
+pub mod api_server;
 pub mod blows;
+pub mod database;
 pub mod death;
 pub mod failpoints;
+pub mod hang;
 pub mod judge;
 pub mod lane;
 pub mod matrix;
@@ -12,4 +15,5 @@ pub mod relay;
 pub mod round;
 pub mod run;
 pub mod steps;
+pub mod wires;
 pub mod wiring;

@@ -20,9 +20,9 @@ use crate::say::say;
 use crate::scene::sleep_until;
 
 /// How long the credentials live that end by themselves: long enough to make them all, log in, and lead the others up.
-const SHORT: Duration = Duration::from_secs(9);
+const SHORT: Duration = Duration::from_secs(10);
 /// How long the others live. An account that failed is proven gone when this is over, which a round waits for.
-const LONG: Duration = Duration::from_secs(14);
+const LONG: Duration = Duration::from_secs(16);
 /// How long before the end of the short ones the others are led to their places.
 const LEAD: Duration = Duration::from_millis(2500);
 const REACH_LIMIT: Duration = Duration::from_secs(12);
@@ -96,7 +96,10 @@ pub async fn play(lane: &Lane<'_>, blow: &Blow, number: usize) -> Result<Outcome
     let healed = blow.heal(lane).await;
     lane.ready().await.context("after the fault")?;
     let heal = Instant::now();
-    settle(lane, &mut subjects).await;
+    // Where not even the beginning was as it should be, nobody need be waited for.
+    if struck.is_ok() {
+        settle(lane, &mut subjects).await;
+    }
     delete(lane, &subjects).await?;
     let mut outcome = count(lane, &before, subjects, heal).await?;
     let troubles = [struck, healed]
@@ -212,10 +215,8 @@ async fn strike(lane: &Lane<'_>, blow: &Blow) -> Result<()> {
     match blow.moment() {
         Moment::Held => {
             blow.strike(lane).await?;
-            if blow.lets_go() {
-                lane.wiring()?.failpoints.clear()?;
-                sleep(blow.lasts()).await;
-            }
+            lane.wiring()?.failpoints.clear()?;
+            sleep(blow.lasts()).await;
         }
         Moment::Throughout => sleep(blow.lasts()).await,
     }
