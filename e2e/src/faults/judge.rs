@@ -4,14 +4,19 @@
 use std::collections::BTreeSet;
 
 use anyhow::Result;
+use tokio::sync::Mutex;
+use tokio_postgres::Client;
 
 use crate::books::Books;
+use crate::objects::text;
 use crate::scene::Scene;
 
 /// What was there before.
 pub struct Before {
     books: Books,
     roles: BTreeSet<String>,
+    /// A superuser's session, made anew when the server was restarted.
+    session: Mutex<Option<Client>>,
 }
 
 /// What is there that was not there before.
@@ -49,41 +54,63 @@ const SESSIONS: &str = "SELECT coalesce(usename::text, usesysid::text) FROM pg_s
 
 impl Before {
     pub async fn look(scene: &Scene<'_>) -> Result<Self> {
-        Ok(Self {
+        let mut before = Self {
             books: scene.books().await?,
-            roles: names(scene, ROLES).await?.into_iter().collect(),
-        })
+            roles: BTreeSet::new(),
+            session: Mutex::default(),
+        };
+        before.roles = before.names(scene, ROLES).await?.into_iter().collect();
+        Ok(before)
     }
 
-    /// Compares with now.
+    /// Compares with now. The server's whole books are only compared when nothing of use is left and no lease is open.
     pub async fn left(&self, scene: &Scene<'_>) -> Result<Left> {
         let mut left = self.harm(scene).await?;
-        left.books = self.books.difference(&scene.books().await?);
         for lease in scene.leases().await? {
-            left.leases.push(crate::objects::text(&lease, "/metadata/name"));
+            left.leases.push(text(&lease, "/metadata/name"));
         }
+        left.books = if left.is_harmless() && left.leases.is_empty() {
+            self.books.difference(&scene.books().await?)
+        } else {
+            "not compared: there is more".to_owned()
+        };
         Ok(left)
     }
 
-    /// The part that is of use to somebody; cheaper to look at.
-    pub async fn harm(&self, scene: &Scene<'_>) -> Result<Left> {
+    /// The same, with the books in any case.
+    pub async fn all_left(&self, scene: &Scene<'_>) -> Result<Left> {
+        let mut left = self.left(scene).await?;
+        left.books = self.books.difference(&scene.books().await?);
+        Ok(left)
+    }
+
+    /// The part that is of use to somebody.
+    async fn harm(&self, scene: &Scene<'_>) -> Result<Left> {
         let new = |names: Vec<String>| names.into_iter().filter(|name| !self.roles.contains(name)).collect();
         let secrets = scene.objects.list("Secret", &scene.shop).await?;
         Ok(Left {
-            accounts: new(names(scene, ACCOUNTS).await?),
-            sessions: new(names(scene, SESSIONS).await?),
-            secrets: secrets
-                .iter()
-                .map(|secret| crate::objects::text(secret, "/metadata/name"))
-                .collect(),
+            accounts: new(self.names(scene, ACCOUNTS).await?),
+            sessions: new(self.names(scene, SESSIONS).await?),
+            secrets: secrets.iter().map(|secret| text(secret, "/metadata/name")).collect(),
             ..Left::default()
         })
     }
-}
 
-/// By a new session each time: the server may have been restarted since the last look.
-async fn names(scene: &Scene<'_>, query: &str) -> Result<Vec<String>> {
-    let client = scene.server().connect("postgres").await?;
-    let rows = client.query(query, &[]).await?;
-    Ok(rows.iter().map(|row| row.get(0)).collect())
+    /// Roles that can log in now, could not before, and have this in their name.
+    pub async fn accounts_of(&self, scene: &Scene<'_>, subject: &str) -> Result<Vec<String>> {
+        let mut accounts = self.names(scene, ACCOUNTS).await?;
+        accounts.retain(|name| name.contains(subject) && !self.roles.contains(name));
+        Ok(accounts)
+    }
+
+    async fn names(&self, scene: &Scene<'_>, query: &str) -> Result<Vec<String>> {
+        let mut session = self.session.lock().await;
+        let client = match session.take().filter(|client| !client.is_closed()) {
+            Some(client) => client,
+            None => scene.server().connect("postgres").await?,
+        };
+        let rows = client.query(query, &[]).await?;
+        *session = Some(client);
+        Ok(rows.iter().map(|row| row.get(0)).collect())
+    }
 }

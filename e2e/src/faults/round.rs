@@ -16,7 +16,6 @@ use super::blows::{Blow, Moment};
 use super::judge::{Before, Left};
 use super::lane::Lane;
 use super::steps::{PLACES, Place, Step, Story};
-use crate::say::say;
 use crate::scene::sleep_until;
 
 /// How long the credentials live that end by themselves: long enough to make them all, log in, and lead the others up.
@@ -25,7 +24,7 @@ const SHORT: Duration = Duration::from_secs(10);
 const LONG: Duration = Duration::from_secs(16);
 /// How long before the end of the short ones the others are led to their places.
 const LEAD: Duration = Duration::from_millis(2500);
-const REACH_LIMIT: Duration = Duration::from_secs(12);
+const REACH_LIMIT: Duration = Duration::from_secs(15);
 /// How long after healing every dynamic secret has a working credential again.
 const SERVICE_LIMIT: Duration = Duration::from_secs(45);
 /// How long after healing and deletion nothing at all is left. Proofs of absence take as long as a credential lives.
@@ -95,13 +94,12 @@ pub async fn play(lane: &Lane<'_>, blow: &Blow, number: usize) -> Result<Outcome
     lane.wiring()?.failpoints.clear()?;
     let healed = blow.heal(lane).await;
     lane.ready().await.context("after the fault")?;
-    let heal = Instant::now();
     // Where not even the beginning was as it should be, nobody need be waited for.
     if struck.is_ok() {
-        settle(lane, &mut subjects).await;
+        settle(lane, &before, &mut subjects).await;
     }
     delete(lane, &subjects).await?;
-    let mut outcome = count(lane, &before, subjects, heal).await?;
+    let mut outcome = count(lane, &before, subjects).await?;
     let troubles = [struck, healed]
         .into_iter()
         .filter_map(|result| result.err().map(|error| format!("{error:#}")));
@@ -158,7 +156,11 @@ async fn lead_up(lane: &Lane<'_>, blow: &Blow, subjects: &mut [Subject]) -> Resu
     if blow.moment() == Moment::Throughout {
         blow.strike(lane).await?;
     }
-    for subject in subjects.iter_mut() {
+    // What ends by itself comes whether or not the others are at their places by then, so those are armed first.
+    let (by_itself, led): (Vec<&Subject>, Vec<&Subject>) = subjects
+        .iter()
+        .partition(|subject| subject.place.story == Story::Expire);
+    for subject in by_itself.into_iter().chain(led) {
         begin(lane, blow, subject).await?;
     }
     if blow.moment() == Moment::Held {
@@ -224,14 +226,14 @@ async fn strike(lane: &Lane<'_>, blow: &Blow) -> Result<()> {
 }
 
 /// Waits until everyone who still wants a credential has one that works, and only one.
-async fn settle(lane: &Lane<'_>, subjects: &mut [Subject]) {
+async fn settle(lane: &Lane<'_>, before: &Before, subjects: &mut [Subject]) {
     let start = Instant::now();
     for subject in subjects {
         if !matches!(subject.place.story, Story::Ask | Story::Rotate) {
             continue;
         }
         loop {
-            let Err(error) = served(lane, subject).await else {
+            let Err(error) = served(lane, before, subject).await else {
                 subject.doubled = 0;
                 break;
             };
@@ -244,13 +246,13 @@ async fn settle(lane: &Lane<'_>, subjects: &mut [Subject]) {
     }
 }
 
-async fn served(lane: &Lane<'_>, subject: &mut Subject) -> Result<()> {
+async fn served(lane: &Lane<'_>, before: &Before, subject: &mut Subject) -> Result<()> {
     let credential = lane
         .scene
         .credential(&subject.name)
         .await?
         .context("there is no credential")?;
-    let accounts = lane.scene.accounts(&subject.name).await?;
+    let accounts = before.accounts_of(&lane.scene, &subject.name).await?;
     subject.doubled = accounts.len().saturating_sub(1);
     ensure!(accounts.len() <= 1, "there are {} accounts", accounts.len());
     lane.scene.use_account(&credential.login).await?;
@@ -266,7 +268,7 @@ async fn delete(lane: &Lane<'_>, subjects: &[Subject]) -> Result<()> {
 }
 
 /// Waits until nothing is left, and says what is if that does not come true.
-async fn count(lane: &Lane<'_>, before: &Before, subjects: Vec<Subject>, heal: Instant) -> Result<Outcome> {
+async fn count(lane: &Lane<'_>, before: &Before, subjects: Vec<Subject>) -> Result<Outcome> {
     let deleted = Instant::now();
     let mut outcome = Outcome::default();
     let left = loop {
@@ -279,16 +281,10 @@ async fn count(lane: &Lane<'_>, before: &Before, subjects: Vec<Subject>, heal: I
             break left;
         }
         if deleted.elapsed() > CLEAN_LIMIT {
-            break left;
+            break before.all_left(&lane.scene).await?;
         }
         sleep(POLL).await;
     };
-    say(format!(
-        "healed {:.1} s ago; harmless after {:?}, clean after {:?}",
-        heal.elapsed().as_secs_f64(),
-        outcome.harmless,
-        outcome.clean
-    ));
     let mut left = attribute(left, subjects, &mut outcome);
     left.retain(|_, names| !names.is_empty());
     if !left.is_empty() {
