@@ -2,10 +2,12 @@
 
 use std::io::Write;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::{Result, bail};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use e2e::faults::run::{self, Plan};
+use e2e::faults::torture;
 use e2e::postgres::Major;
 use e2e::{demo, dev, programs};
 
@@ -36,6 +38,16 @@ enum Command {
     },
     /// Break everything at every step, and let the databases judge.
     Faults(FaultsArguments),
+    /// Use and break everything at random, and let the database judge.
+    Torture {
+        #[arg(long, default_value = "18")]
+        postgres: Major,
+        #[arg(long, default_value_t = 10)]
+        minutes: u64,
+        /// By default a new one.
+        #[arg(long)]
+        seed: Option<u64>,
+    },
     /// Build or fetch the programs of the local cluster: Kubernetes and all promised releases of PostgreSQL.
     Programs,
     /// The process behind `up`.
@@ -88,6 +100,11 @@ fn run(command: &Command) -> Result<()> {
         Command::Down => dev::down(),
         Command::Programs => programs::all(),
         Command::Faults(arguments) => tokio::runtime::Runtime::new()?.block_on(break_everything(arguments)),
+        Command::Torture {
+            postgres,
+            minutes,
+            seed,
+        } => tokio::runtime::Runtime::new()?.block_on(torture(*postgres, *minutes, *seed)),
         Command::Demo { postgres } => tokio::runtime::Runtime::new()?.block_on(demo::run(*postgres)),
         Command::Supervise { postgres } => tokio::runtime::Runtime::new()?.block_on(dev::supervise(*postgres)),
     }
@@ -132,6 +149,16 @@ async fn break_everything(arguments: &FaultsArguments) -> Result<()> {
     }
     if !sums.all_survived() {
         bail!("not everything survived; run it again with --seed {seed}");
+    }
+    Ok(())
+}
+
+async fn torture(major: Major, minutes: u64, seed: Option<u64>) -> Result<()> {
+    let seed = seed.unwrap_or_else(rand::random);
+    let report = torture::run(major, Duration::from_secs(minutes * 60), seed).await?;
+    writeln!(std::io::stdout(), "\n{}", report.text())?;
+    if !report.is_clean() {
+        bail!("something is left; run it again with --seed {seed}");
     }
     Ok(())
 }

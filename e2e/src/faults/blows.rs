@@ -9,6 +9,7 @@ use super::database::Database;
 use super::death::Death;
 use super::hang::Hang;
 use super::lane::Lane;
+use super::relay::Manner;
 use super::wires::Wire;
 
 /// When a fault strikes.
@@ -90,5 +91,15 @@ impl Blow {
             Self::Api(_) => Api::heal(lane),
             Self::Database(database) => database.heal(lane).await,
         }
+    }
+
+    /// Takes back what stands between programs, whoever put it there.
+    pub fn clear(lane: &Lane<'_>) -> Result<()> {
+        lane.wiring()?.failpoints.clear()?;
+        Hang::heal(lane)?;
+        Wire::heal(lane)?;
+        Api::heal(lane)?;
+        lane.wiring()?.database().behave(Manner::Honest);
+        Ok(())
     }
 }

@@ -30,7 +30,8 @@ pub async fn stack(major: Major) -> Result<Stack> {
         postgres: major,
         options: Options {
             tls: Tls::Required,
-            ..Options::default()
+            // For accounts that resist by one.
+            settings: vec![("max_prepared_transactions".to_owned(), "10".to_owned())],
         },
         node: true,
         faults: true,

@@ -94,12 +94,11 @@ impl Matrix {
     pub fn troubles(&self) -> Vec<String> {
         let mut lines = Vec::new();
         for (major, fault, outcome) in &self.rows {
-            let whole = outcome.trouble.iter();
-            lines.extend(whole.map(|trouble| format!("PostgreSQL {major}, {fault}: {trouble}")));
-            for (_, point, cell) in outcome.cells.iter().filter(|(_, _, cell)| !cell.survived()) {
-                let why = cell.trouble.as_deref().unwrap_or("something is left");
-                lines.push(format!("PostgreSQL {major}, {fault}, {point}: {} ({why})", text(cell)));
-            }
+            lines.extend(
+                troubles(outcome)
+                    .into_iter()
+                    .map(|trouble| format!("PostgreSQL {major}, {fault}: {trouble}")),
+            );
         }
         lines
     }
@@ -135,6 +134,16 @@ impl Matrix {
             "sessionsLeft": sums.sessions, "rounds": rows.collect::<Vec<_>>(),
         })
     }
+}
+
+/// What went wrong in one round, one line each.
+pub fn troubles(outcome: &Outcome) -> Vec<String> {
+    let bad = outcome.cells.iter().filter(|(_, _, cell)| !cell.survived());
+    let bad = bad.map(|(_, point, cell)| {
+        let why = cell.trouble.as_deref().unwrap_or("something is left");
+        format!("{point}: {} ({why})", text(cell))
+    });
+    outcome.trouble.iter().cloned().chain(bad).collect()
 }
 
 fn seconds(took: Duration) -> String {

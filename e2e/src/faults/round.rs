@@ -16,6 +16,8 @@ use super::blows::{Blow, Moment};
 use super::judge::{Before, Left};
 use super::lane::Lane;
 use super::steps::{PLACES, Place, Step, Story};
+use super::tales::Tale;
+use crate::objects::text;
 use crate::scene::sleep_until;
 
 /// How long the credentials live that end by themselves: long enough to make them all, log in, and lead the others up.
@@ -110,6 +112,39 @@ pub async fn play(lane: &Lane<'_>, blow: &Blow, number: usize) -> Result<Outcome
                 .map_or(trouble.clone(), |old| format!("{old}; {trouble}")),
         );
     }
+    outcome.took = start.elapsed();
+    Ok(outcome)
+}
+
+/// Plays a tale, and judges what it left.
+pub async fn tell(lane: &Lane<'_>, tale: &Tale, number: usize) -> Result<Outcome> {
+    let start = Instant::now();
+    lane.ready().await.context("before the tale")?;
+    let before = Before::look(&lane.scene).await?;
+    let mut subject = Subject {
+        name: format!("p{number:03}"),
+        place: Place {
+            step: Step::Life,
+            point: "life",
+            story: Story::Ask,
+        },
+        sessions: Vec::new(),
+        trouble: None,
+        doubled: 0,
+    };
+    if let Err(error) = (tale.tell)(lane, &subject.name).await {
+        subject.trouble = Some(format!("{error:#}"));
+    }
+    Blow::clear(lane)?;
+    lane.ready().await.context("after the tale")?;
+    for object in lane.scene.objects.list("DynamicSecret", &lane.scene.shop).await? {
+        let name = text(&object, "/metadata/name");
+        lane.scene
+            .objects
+            .delete("DynamicSecret", &lane.scene.shop, &name)
+            .await?;
+    }
+    let mut outcome = count(lane, &before, vec![subject]).await?;
     outcome.took = start.elapsed();
     Ok(outcome)
 }

@@ -12,10 +12,12 @@ pub enum Step {
     Expire,
     Revoke,
     Release,
+    /// The whole of it, where a fault is a story of its own.
+    Life,
 }
 
 impl Step {
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Prepare,
         Self::Make,
         Self::Issue,
@@ -25,6 +27,7 @@ impl Step {
         Self::Expire,
         Self::Revoke,
         Self::Release,
+        Self::Life,
     ];
 
     pub fn name(self) -> &'static str {
@@ -38,6 +41,7 @@ impl Step {
             Self::Expire => "expire",
             Self::Revoke => "revoke",
             Self::Release => "release",
+            Self::Life => "life",
         }
     }
 }
