@@ -10,6 +10,7 @@ use crate::api::lease::{ClaimedPool, Maker};
 use crate::api::names::OPERATOR;
 use crate::api::{CredentialLease, DynamicSecret, Engine, EnginePool};
 use crate::channel::hub::Hub;
+use crate::clock;
 use crate::cluster::installation::Installation;
 use crate::cluster::leadership::{Leader, NotLeading, Term};
 use crate::cluster::objects;
@@ -166,7 +167,7 @@ impl Context {
 
     /// The operator's clock.
     pub fn now(&self) -> Timestamp {
-        Timestamp::now()
+        clock::now()
     }
 
     /// To be asked before each effect: an operator that was stopped for a while and wakes up must not act.

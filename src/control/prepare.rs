@@ -122,9 +122,11 @@ pub async fn prepare(ctx: &Context, seen: &DynamicSecret, ttl: Option<Duration>)
         &ctx.installation.signers(),
     )
     .await?;
+    failpoint!("prepare.recorded", prepared.owner.name_any());
     prepared.group.since = record_group(ctx, &prepared).await?;
     let group = servers::group(ctx, &prepared.owner.uid().unwrap_or_default(), &prepared.group)?;
     servers::ensure_group(ctx, &pool_uid, &prepared.base.login, group).await?;
+    failpoint!("prepare.grouped", prepared.owner.name_any());
     Ok(prepared)
 }
 

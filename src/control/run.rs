@@ -11,6 +11,7 @@ use crate::channel::Timing;
 use crate::channel::frames::CloseCode;
 use crate::channel::hub::{Hub, HubIdentity};
 use crate::channel::listener::TlsError;
+use crate::clock;
 use crate::cluster::installation::{self, Installation, InstallationError};
 use crate::cluster::leadership::{Leader, Standing, Term};
 use crate::cluster::{Intention, leader_pod};
@@ -258,7 +259,7 @@ fn identity(installation: &Installation) -> Result<HubIdentity, KeyError> {
 
 /// A certificate for the channel key, with the public half of the key that signs role comments now.
 pub fn certify(installation: &Installation, key: &ChannelPublicKey) -> Result<ChannelCertificate, KeyError> {
-    let not_after = jiff::Timestamp::now()
+    let not_after = clock::now()
         .saturating_add(CERTIFICATE_LIFE)
         .unwrap_or(jiff::Timestamp::MAX);
     installation.root.certify_channel(

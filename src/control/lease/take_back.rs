@@ -20,7 +20,10 @@ impl Pass<'_> {
         };
         self.ctx.still_leading()?;
         let namespace = self.lease.namespace().unwrap_or_default();
-        match credential_secret::delete(&self.ctx.client, &namespace, &target, &found.metadata).await {
+        failpoint!("expire.before", self.name());
+        let deleted = credential_secret::delete(&self.ctx.client, &namespace, &target, &found.metadata).await;
+        failpoint!("expire.deleted", self.name());
+        match deleted {
             Ok(()) => {}
             Err(error) if error.is_conflict() => {
                 tracing::info!(lease = %self.name(), "the Secret changed; looking again");
@@ -45,11 +48,13 @@ impl Pass<'_> {
                 .and_then(|oid| u32::try_from(oid).ok()),
             owned_objects: claim.owned_objects.into(),
         };
+        failpoint!("revoke.before", self.name());
         let state = self
             .ctx
             .revocations
             .revoke(self.ctx, &claim.pool.uid, &claim.server, revocation)
             .await;
+        failpoint!("revoke.answered", self.name());
         match state {
             Ok(AccountState::Gone { proven: true, .. }) => {
                 self.gone = true;
@@ -118,6 +123,9 @@ impl Pass<'_> {
 
     pub(super) async fn record_end(&mut self, claim: &Claim, why: Option<End>) -> Result<(), Error> {
         self.ctx.still_leading()?;
-        report::ended(self.ctx, &self.lease, claim, &self.role(claim), why).await
+        failpoint!("end.before", self.name());
+        report::ended(self.ctx, &self.lease, claim, &self.role(claim), why).await?;
+        failpoint!("end.recorded", self.name());
+        Ok(())
     }
 }
