@@ -66,6 +66,7 @@ fn every_frame_to_an_engine_reads_and_writes_as_in_version_1() {
         "task issue",
         "task revoke",
         "task dropGroup",
+        "task inventory",
         "ssl disable",
         "ssl require",
         "ssl verify-ca",
@@ -92,6 +93,7 @@ fn every_frame_to_the_operator_reads_and_writes_as_in_version_1() {
         "done revoked",
         "done groupReady",
         "done groupDropped",
+        "done inventory",
         "unknown",
         "unsupported",
         "failed unreachable",
@@ -196,6 +198,7 @@ fn names_of_task(task: &Task) -> Vec<&'static str> {
             return owned.chain(["task revoke", name_of_mode(server.sslmode)]).collect();
         }
         Task::DropGroup { server, .. } => ("task dropGroup", server),
+        Task::Inventory { server, .. } => ("task inventory", server),
         Task::Unknown => panic!("a file holds a task that is not of this version"),
     };
     vec![name, name_of_mode(server.sslmode)]
@@ -238,6 +241,10 @@ fn names_of_outcome(outcome: &Outcome) -> Vec<&'static str> {
             done: Done::GroupDropped,
             ..
         } => vec!["done groupDropped"],
+        Outcome::Done {
+            done: Done::Inventory(_),
+            ..
+        } => vec!["done inventory"],
         Outcome::Done {
             done: Done::Revoked { accounts },
             ..

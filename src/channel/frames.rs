@@ -4,9 +4,13 @@
 //! deadline; an outcome names its task. Variants and optional fields are only ever added: `tests/wire/` holds the frames
 //! of every released version, and those files never change. Nothing here sends, waits or decides.
 
+mod inventory;
+
 use crate::keys::SecretText;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+
+pub use inventory::{InventoryPage, InventoryRole};
 
 /// Oldest protocol version that this build speaks.
 pub const PROTOCOL_MIN: u16 = 1;
@@ -180,6 +184,14 @@ pub enum Task {
         /// Which group; its grants name the databases to clean.
         group: Group,
     },
+    /// List the roles whose comment looks like ours, page by page. Changes nothing.
+    Inventory {
+        /// The server.
+        server: ServerLogin,
+        /// Begin after this OID; absent: at the beginning.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        after: Option<u32>,
+    },
     /// A kind that this build does not know: answered [`Outcome::Unsupported`].
     #[serde(other)]
     Unknown,
@@ -187,7 +199,15 @@ pub enum Task {
 
 impl Task {
     /// Every kind that this build can do, as listed in [`ToOperator::Hello`].
-    pub const KINDS: [&str; 6] = ["echo", "probe", "ensureGroup", "issue", "revoke", "dropGroup"];
+    pub const KINDS: [&str; 7] = [
+        "echo",
+        "probe",
+        "ensureGroup",
+        "issue",
+        "revoke",
+        "dropGroup",
+        "inventory",
+    ];
 
     /// The kind's name, as on the wire.
     pub fn kind(&self) -> &'static str {
@@ -198,6 +218,7 @@ impl Task {
             Self::Issue { .. } => "issue",
             Self::Revoke { .. } => "revoke",
             Self::DropGroup { .. } => "dropGroup",
+            Self::Inventory { .. } => "inventory",
             Self::Unknown => "unknown",
         }
     }
@@ -382,6 +403,8 @@ pub enum Done {
     GroupReady,
     /// Answer to [`Task::DropGroup`]: it is gone.
     GroupDropped,
+    /// Answer to [`Task::Inventory`].
+    Inventory(InventoryPage),
 }
 
 /// What a probe found.

@@ -1,6 +1,8 @@
 //! What the engine needs from the database side.
 
-use crate::channel::frames::{Account, DatabaseClock, Failure, Group, Outcome, ProbeReport, Revocation, ServerLogin};
+use crate::channel::frames::{
+    Account, DatabaseClock, Failure, Group, InventoryPage, Outcome, ProbeReport, Revocation, ServerLogin,
+};
 use crate::keys::SigningPublicKey;
 use std::time::Duration;
 
@@ -41,6 +43,17 @@ pub trait Accounts: Send + Sync + 'static {
         signers: &[SigningPublicKey],
         group: &Group,
     ) -> impl Future<Output = Outcome> + Send;
+
+    /// One page of the roles whose comment looks like ours, from after that OID.
+    fn inventory(
+        &self,
+        login: &ServerLogin,
+        after: Option<u32>,
+        patience: Duration,
+    ) -> impl Future<Output = Result<(InventoryPage, DatabaseClock), Failure>> + Send;
+
+    /// Ends sessions of accounts that this engine knows by OID and whose role is gone. Returns how many it ended.
+    fn end_zombies(&self) -> impl Future<Output = usize> + Send;
 
     /// Closes connections, and forgets logins, that were not used for that long.
     fn forget_idle(&self, older_than: Duration);

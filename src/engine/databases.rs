@@ -1,7 +1,9 @@
 //! The database side of the engine: tasks on PostgreSQL servers.
 
 use super::accounts::Accounts;
-use crate::channel::frames::{Account, DatabaseClock, Failure, Group, Outcome, ProbeReport, Revocation, ServerLogin};
+use crate::channel::frames::{
+    Account, DatabaseClock, Failure, Group, InventoryPage, Outcome, ProbeReport, Revocation, ServerLogin,
+};
 use crate::keys::SigningPublicKey;
 use crate::postgres::{Servers, Signers};
 use std::time::Duration;
@@ -25,6 +27,19 @@ impl Accounts for Servers {
 
     async fn drop_group(&self, login: &ServerLogin, signers: &[SigningPublicKey], group: &Group) -> Outcome {
         Servers::drop_group(self, login, &Signers::new(signers), group).await
+    }
+
+    async fn inventory(
+        &self,
+        login: &ServerLogin,
+        after: Option<u32>,
+        patience: Duration,
+    ) -> Result<(InventoryPage, DatabaseClock), Failure> {
+        Servers::inventory(self, login, after, patience).await
+    }
+
+    async fn end_zombies(&self) -> usize {
+        Servers::end_zombies(self).await
     }
 
     fn forget_idle(&self, older_than: Duration) {

@@ -64,6 +64,13 @@ impl<A: Accounts> Dispatcher<A> {
                 Ok(signers) => self.accounts.drop_group(server, &signers, group).await,
                 Err(failure) => Outcome::Failed(failure),
             },
+            Task::Inventory { server, after } => match self.accounts.inventory(server, *after, patience).await {
+                Ok((page, clock)) => Outcome::Done {
+                    done: Done::Inventory(page),
+                    clock: Some(clock),
+                },
+                Err(failure) => Outcome::Failed(failure),
+            },
             Task::Unknown => Outcome::Unsupported,
         }
     }
@@ -110,8 +117,8 @@ fn bad_task(message: String) -> Failure {
 mod tests {
     use super::{Accounts, Dispatcher, EngineMetrics, Failure, FailureClass, Outcome, SigningPublicKey, Task, Tasks};
     use crate::channel::frames::{
-        Account, AccountSettings, DatabaseClock, Done, Group, OwnedObjects, ProbeReport, Revocation, ServerLogin,
-        SslMode,
+        Account, AccountSettings, DatabaseClock, Done, Group, InventoryPage, OwnedObjects, ProbeReport, Revocation,
+        ServerLogin, SslMode,
     };
     use crate::keys::{SecretText, SigningKey};
     use std::sync::{Arc, Mutex};
@@ -150,6 +157,18 @@ mod tests {
         }
         async fn drop_group(&self, _: &ServerLogin, signers: &[SigningPublicKey], group: &Group) -> Outcome {
             self.note(format!("drop {} signed by {}", group.name, signers.len()))
+        }
+        async fn inventory(
+            &self,
+            _: &ServerLogin,
+            after: Option<u32>,
+            _: Duration,
+        ) -> Result<(InventoryPage, DatabaseClock), Failure> {
+            self.note(format!("inventory after {after:?}"));
+            Err(super::bad_task("no such server".to_owned()))
+        }
+        async fn end_zombies(&self) -> usize {
+            0
         }
         fn forget_idle(&self, _: Duration) {}
     }
@@ -239,6 +258,11 @@ mod tests {
             account,
         };
         assert_eq!(dispatch(issue).await.1, ["issue r1 in g1 within 5s"]);
+        let inventory = Task::Inventory {
+            server: server(),
+            after: Some(7),
+        };
+        assert_eq!(dispatch(inventory).await.1, ["inventory after Some(7)"]);
         assert!(dispatch(Task::Echo).await.1.is_empty());
         assert_eq!(dispatch(Task::Unknown).await, (Outcome::Unsupported, vec![]));
     }

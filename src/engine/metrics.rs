@@ -17,6 +17,7 @@ pub struct EngineMetrics {
     tasks: Family<TaskLabels, Counter>,
     connected: Gauge,
     reconnects: Counter,
+    zombies: Counter,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -35,7 +36,8 @@ enum OutcomeLabel {
 
 impl Default for EngineMetrics {
     fn default() -> Self {
-        let (tasks, connected, reconnects) = (Family::default(), Gauge::default(), Counter::default());
+        let (tasks, connected) = (Family::default(), Gauge::default());
+        let (reconnects, zombies) = (Counter::default(), Counter::default());
         let mut registry = Registry::with_prefix("dsv_engine");
         registry.register("tasks", "Tasks by kind and outcome", Family::clone(&tasks));
         registry.register(
@@ -48,11 +50,17 @@ impl Default for EngineMetrics {
             "Sessions after the first one",
             Counter::clone(&reconnects),
         );
+        registry.register(
+            "zombie_sessions",
+            "Sessions that were ended because their account's role was gone",
+            Counter::clone(&zombies),
+        );
         Self {
             registry: Arc::new(registry),
             tasks,
             connected,
             reconnects,
+            zombies,
         }
     }
 }
@@ -66,6 +74,10 @@ impl EngineMetrics {
             Outcome::Unsupported => OutcomeLabel::Unsupported,
         };
         self.tasks.get_or_create(&TaskLabels { kind, outcome }).inc();
+    }
+
+    pub(super) fn zombies_ended(&self, count: usize) {
+        self.zombies.inc_by(count as u64);
     }
 
     /// Everything in the text format that Prometheus reads.

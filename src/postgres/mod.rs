@@ -19,6 +19,8 @@ mod connect;
 mod failure;
 mod grants;
 mod group;
+mod history;
+mod inventory;
 mod issue;
 mod names;
 mod pool;
@@ -29,6 +31,7 @@ mod servers;
 mod sql;
 mod tls;
 mod ungroup;
+mod zombies;
 
 pub use proof::{Proof, Signers};
 pub use servers::Servers;

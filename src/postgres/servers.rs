@@ -2,10 +2,11 @@
 
 use super::failure::failure;
 use super::pool::{Server, lock};
-use super::{Proof, group, issue, probe, revoke, ungroup};
+use super::zombies::{self, Recorded};
+use super::{Proof, group, inventory, issue, probe, revoke, ungroup};
 use crate::channel::frames::{
-    Account, DatabaseClock, Failure, FailureClass, Group, MAX_REVOKE_BATCH, Outcome, ProbeReport, Revocation,
-    ServerLogin, SslMode,
+    Account, DatabaseClock, Failure, FailureClass, Group, InventoryPage, MAX_REVOKE_BATCH, Outcome, ProbeReport,
+    Revocation, ServerLogin, SslMode,
 };
 use sha2::{Digest, Sha256};
 use std::collections::HashMap;
@@ -16,6 +17,8 @@ use std::time::{Duration, Instant};
 #[derive(Clone, Default)]
 pub struct Servers {
     known: Arc<Mutex<HashMap<[u8; 32], Arc<Server>>>>,
+    /// Accounts whose sessions are looked after.
+    recorded: Arc<Recorded>,
 }
 
 impl std::fmt::Debug for Servers {
@@ -43,7 +46,9 @@ impl Servers {
     /// its issue deadline; issuing again is safe and settles it.
     pub async fn issue(&self, login: &ServerLogin, group: &Group, account: &Account, patience: Duration) -> Outcome {
         let until = Instant::now() + patience;
-        issue::issue(&self.server(login), group, account, until).await
+        let outcome = issue::issue(&self.server(login), group, account, until).await;
+        self.recorded.note_issued(&login.record, account, &outcome);
+        outcome
     }
 
     /// Makes at most [`MAX_REVOKE_BATCH`] accounts gone: `Done` with one entry for each. Every step may be repeated, by
@@ -54,6 +59,7 @@ impl Servers {
             let message = format!("{count} accounts in one task; at most {MAX_REVOKE_BATCH} can be revoked at once");
             return Outcome::Failed(failure(FailureClass::BadTask, message));
         }
+        self.recorded.note_revoked(&login.record, accounts);
         revoke::revoke(&self.server(login), proof, accounts).await
     }
 
@@ -67,9 +73,45 @@ impl Servers {
         group::ensure(&self.server(login), group, Instant::now() + patience).await
     }
 
-    /// Closes sessions that were idle for so long, and forgets logins that nobody used since.
+    /// One page of the roles whose comment looks like ours. Changes nothing.
+    pub async fn inventory(
+        &self,
+        login: &ServerLogin,
+        after: Option<u32>,
+        patience: Duration,
+    ) -> Result<(InventoryPage, DatabaseClock), Failure> {
+        inventory::page(&self.server(login), after, Instant::now() + patience).await
+    }
+
+    /// Ends sessions of accounts that were issued or revoked here and whose role is gone. Returns how many it ended.
+    /// Servers without such accounts see no traffic.
+    pub async fn end_zombies(&self) -> usize {
+        let mut ended = 0;
+        for (record, oids) in self.recorded.all() {
+            // With a rotated password there are two entries for a while; the one used last has the login that works.
+            let newest = self.newest(&record);
+            if let Some(server) = newest {
+                ended += zombies::end(&server, &self.recorded, &oids).await;
+            }
+        }
+        ended
+    }
+
+    /// Closes sessions that were idle for so long, and forgets logins that nobody used since and that no account needs.
     pub fn forget_idle(&self, older_than: Duration) {
-        lock(&self.known).retain(|_, server| !server.is_idle(older_than));
+        let needed: Vec<_> = self.recorded.all().into_keys().collect();
+        let needed: Vec<_> = needed.iter().filter_map(|record| self.newest(record)).collect();
+        lock(&self.known).retain(|_, server| {
+            // Asked in any case, since it also closes idle sessions.
+            let idle = server.is_idle(older_than);
+            !idle || needed.iter().any(|needed| Arc::ptr_eq(needed, server))
+        });
+    }
+
+    fn newest(&self, record: &str) -> Option<Arc<Server>> {
+        let known = lock(&self.known);
+        let of_record = known.values().filter(|server| server.login.record == record);
+        of_record.max_by_key(|server| server.used_at()).cloned()
     }
 
     fn server(&self, login: &ServerLogin) -> Arc<Server> {

@@ -59,6 +59,8 @@ label! {
         Revoke = "revoke",
         /// Remove a group.
         DropGroup = "drop_group",
+        /// List what is there.
+        Inventory = "inventory",
         /// Of a later release.
         Other = "other",
     }
@@ -175,6 +177,7 @@ impl From<&Task> for TaskKind {
             Task::Issue { .. } => Self::Issue,
             Task::Revoke { .. } => Self::Revoke,
             Task::DropGroup { .. } => Self::DropGroup,
+            Task::Inventory { .. } => Self::Inventory,
             Task::Unknown => Self::Other,
         }
     }

@@ -12,6 +12,7 @@
 mod blocked;
 mod connect;
 mod group;
+mod inventory;
 mod issue;
 mod proxy;
 mod revoke;
