@@ -1,7 +1,7 @@
 //! The brake: an audit that wants to end much at once is more likely wrong about the world than right. A base secret that
 //! leads to another server for a moment, or books that were restored without their leases, must not end every credential.
 
-use super::{Because, Findings};
+use super::{Because, Fault, Findings};
 use crate::api::names::base32_hash;
 use std::collections::BTreeSet;
 
@@ -35,8 +35,8 @@ pub fn brake(findings: &Findings, before: Option<&Brake>, confirmed: &[&str]) ->
         .map(|orphan| orphan.lease_uid.clone())
         .chain(findings.broken.iter().map(|lease| lease.lease_uid.clone()))
         .collect();
-    let missing = uids.len().saturating_sub(findings.accounts);
-    let (count, of) = (uids.len(), findings.accounts + missing);
+    let missing = findings.broken.iter().filter(|lease| lease.fault == Fault::Missing);
+    let (count, of) = (uids.len(), findings.accounts + missing.count());
     let much = count > MOST_AT_ONCE || (count > FEW && count * SHARE > of);
     let known = before.filter(|before| uids.is_subset(&before.uids));
     let value = known.map_or_else(|| value(&uids), |before| before.value.clone());
