@@ -46,6 +46,9 @@ pub mod credential {
 /// Annotation on a DynamicSecret: a new value asks for a new credential.
 pub const ROTATE_AT: &str = "dsv.dev/rotate-at";
 
+/// Annotation on an EnginePool: lets an audit end as much as its condition shows.
+pub const CONFIRM_REVOCATION: &str = "dsv.dev/confirm-revocation";
+
 /// Finalizer of leases: the account is proven gone before it comes off.
 pub const LEASE_FINALIZER: &str = "dsv.dev/revoke";
 /// Finalizer of dynamic secrets: leases and groups are gone before it comes off.

@@ -14,7 +14,7 @@ use crate::api::dynamic_secret::GroupRecord;
 use crate::api::names::DYNAMIC_SECRET_FINALIZER;
 use crate::api::{CredentialLease, DynamicSecret};
 use crate::channel::frames::{Done, Task};
-use crate::cluster::{objects, server_record, status};
+use crate::cluster::{objects, status};
 use crate::plan::dynamic_secret::{self as plan, Early, Step};
 use jiff::Timestamp;
 use kube::ResourceExt;
@@ -126,7 +126,7 @@ async fn drop_group(ctx: &Context, seen: &DynamicSecret, name: &str) -> Result<A
         return Ok(Action::requeue(SOON));
     };
     let home = &ctx.settings.home;
-    let Some(server) = server_record::login(&ctx.client, home, &record.server).await? else {
+    let Some(server) = servers::login(ctx, &record.server).await? else {
         let hold = Hold::new(
             Reason::BaseSecretMissing,
             format!(

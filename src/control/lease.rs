@@ -203,6 +203,9 @@ impl<'a> Pass<'a> {
     async fn release(&mut self) -> Result<Action, Error> {
         self.ctx.still_leading()?;
         let uid = self.lease.uid().unwrap_or_default();
+        if self.gone {
+            self.ctx.audit.released(&uid);
+        }
         match objects::remove_finalizer(&self.ctx.client, &self.lease, LEASE_FINALIZER).await {
             // Somebody wrote in between; the next view shows it.
             Err(error) if error.is_conflict() => return Ok(Action::requeue(Duration::from_millis(200))),

@@ -7,7 +7,6 @@ use super::servers;
 use super::tasks::{Answer, ask};
 use crate::api::conditions::Reason;
 use crate::channel::frames::{AccountState, Done, MAX_REVOKE_BATCH, Revocation, Task};
-use crate::cluster::server_record;
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -118,7 +117,7 @@ async fn ask_engine(
     accounts: Vec<Revocation>,
 ) -> Result<HashMap<String, AccountState>, Hold> {
     let home = &ctx.settings.home;
-    let server = server_record::login(&ctx.client, home, record)
+    let server = servers::login(ctx, record)
         .await
         .map_err(|error| Hold::new(Reason::ClusterError, format!("could not {error}")))?
         .ok_or_else(|| Hold::new(Reason::BaseSecretMissing, format!("server record {home}/{record} is gone; restore it, or create a base secret with the same host, port, database and username beside the pool")))?;

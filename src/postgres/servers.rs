@@ -68,9 +68,12 @@ impl Servers {
         ungroup::drop_group(&self.server(login), proof, group).await
     }
 
-    /// Makes sure that a group role exists and has what it should carry; [`Servers::issue`] does so by itself.
+    /// Makes sure that a group role exists and has what it should carry; [`Servers::issue`] does so by itself, but takes
+    /// a group that was seen lately as seen.
     pub async fn ensure_group(&self, login: &ServerLogin, group: &Group, patience: Duration) -> Result<(), Failure> {
-        group::ensure(&self.server(login), group, Instant::now() + patience).await
+        let server = self.server(login);
+        group::forget(&server, group);
+        group::ensure(&server, group, Instant::now() + patience).await
     }
 
     /// One page of the roles whose comment looks like ours. Changes nothing.
