@@ -14,6 +14,7 @@ use e2e::stack::{Shape, Stack};
 use serde_json::{Value, json};
 use tokio::sync::OnceCell;
 use tokio::time::sleep;
+use tokio_postgres::SimpleQueryMessage;
 
 /// Between two audits of these tests' operator.
 const EVERY: Duration = Duration::from_secs(2);
@@ -314,12 +315,19 @@ async fn the_grants_of_a_group_are_kept() {
     let session = scene.use_account(&credential.login).await.unwrap();
     let group = "SELECT rolname::text FROM pg_roles WHERE starts_with(rolname, 'dsvg_')";
     let group: String = scene.administrator().query_one(group, &[]).await.unwrap().get(0);
-    let orders = scene.server().connect("orders").await.unwrap();
-    orders
-        .batch_execute(&format!("REVOKE ALL ON public.orders FROM {group}"))
+    let orders = scene.server().connect_as(scene.issuer(), "orders").await.unwrap();
+    // As one transaction: an audit may follow within the second.
+    let taken = orders
+        .simple_query(&format!(
+            "REVOKE ALL ON public.orders FROM {group}; SELECT has_table_privilege('{group}', 'public.orders', 'SELECT')"
+        ))
         .await
         .unwrap();
-    assert!(session.batch_execute("SELECT item FROM public.orders").await.is_err());
+    let has = taken.iter().find_map(|said| match said {
+        SimpleQueryMessage::Row(row) => row.get(0),
+        _ => None,
+    });
+    assert_eq!(has, Some("f"), "the right was not taken");
     let back = || async {
         let read = session.batch_execute("SELECT item FROM public.orders").await;
         Ok(read.is_ok().then_some(()))
@@ -364,4 +372,64 @@ async fn a_server_record_lives_as_long_as_it_is_needed() {
     // Even one that is deleted under a live lease comes back for the revocation.
     scene.stack.kubectl(&["-n", NAMESPACE, "delete", "secret", &record]).unwrap();
     scene.ended("next", &next, ROUND).await.unwrap();
+}
+
+/// A failover brings accounts back that were dropped: after a change of the timeline nothing unknown is left to its end.
+#[tokio::test]
+async fn after_a_failover_accounts_that_came_back_are_revoked() {
+    let scene = scene().await;
+    rotating(&scene, "app").await;
+    wait_audited(&scene, "True/Consistent").await;
+    let (key, genuine) = (signing_key(&scene).await, installation(&scene).await);
+    let until = jiff::Timestamp::now() + jiff::SignedDuration::from_mins(10);
+    let back = forge(&scene, &key, &genuine, until).await;
+    let message = wait_audited(&scene, "False/UnknownAccount").await;
+    assert!(message.contains(&back), "{message}");
+    let before = recorded_history(&scene).await;
+    assert!(before.ends_with("/1"), "{before}");
+    scene.server().restart_on_a_new_timeline().await.unwrap();
+    let root = scene.server().connect("postgres").await.unwrap();
+    let gone = || async {
+        let found = root.query("SELECT 1 FROM pg_roles WHERE rolname = $1", &[&back]).await?;
+        Ok(found.is_empty().then_some(()))
+    };
+    let what = "the account that came back is revoked";
+    scene.stack.eventually(what, PATIENCE, gone).await.unwrap();
+    let noted = || async { Ok((recorded_history(&scene).await == before.replace("/1", "/2")).then_some(())) };
+    let what = "the new timeline is on the record";
+    scene.stack.eventually(what, PATIENCE, noted).await.unwrap();
+    let credential = scene.credential("app").await.unwrap().unwrap();
+    assert_eq!(credential.serial, 1, "what was in order stays");
+    scene.use_account(&credential.login).await.unwrap();
+}
+
+/// The history that the only server record of the scene's namespace names.
+async fn recorded_history(scene: &Scene<'_>) -> String {
+    let records = scene.objects.list("Secret", NAMESPACE).await.unwrap();
+    let note = |record: &Value, name: &str| text(record, &format!("/metadata/annotations/dsv.dev~1{name}"));
+    let ours: Vec<_> = records
+        .iter()
+        .filter(|record| note(record, "base-namespace") == *scene.databases)
+        .collect();
+    assert_eq!(ours.len(), 1);
+    note(ours[0], "history")
+}
+
+/// Where a base secret suddenly leads to another server, nothing is ended without being asked.
+#[tokio::test]
+async fn another_server_behind_the_same_name_waits_for_a_person() {
+    let scene = scene().await;
+    let credential = rotating(&scene, "app").await;
+    wait_audited(&scene, "True/Consistent").await;
+    let history = recorded_history(&scene).await;
+    let (_, timeline) = history.split_once('/').unwrap();
+    let elsewhere = json!({"metadata": {"annotations": {"dsv.dev/history": format!("7000000000000000000/{timeline}")}}});
+    let lease = scene.objects.get("CredentialLease", &scene.shop, &credential.lease).await.unwrap().unwrap();
+    let record = text(&lease, "/spec/claim/server");
+    scene.objects.merge("Secret", NAMESPACE, &record, &elsewhere).await.unwrap();
+    sql(&scene, &format!("DROP ROLE \"{}\"", credential.login.user)).await;
+    let message = wait_audited(&scene, "False/ConfirmationNeeded").await;
+    assert!(message.contains("1 of 1 accounts"), "{message}");
+    sleep(EVERY * 3).await;
+    assert_eq!(scene.credential("app").await.unwrap().unwrap().serial, 1);
 }

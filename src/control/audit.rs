@@ -24,6 +24,7 @@ use futures::{FutureExt, StreamExt};
 use jiff::SignedDuration;
 use look::{Books, Look, Looked};
 use say::Verdict;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -53,8 +54,13 @@ pub async fn run(ctx: Arc<Context>) {
             (Err(_), due) if !due.is_empty() => ctx.audit.take().and(due),
             (Err(_), _) => Wanted::All,
         };
+        let mut rest = REST.min(every);
         let outcome = match tokio::time::timeout(ROUND, round(&ctx, &wanted)).await {
-            Ok(Ok(())) => ReconcileOutcome::Settled,
+            Ok(Ok(Round::Looked)) => ReconcileOutcome::Settled,
+            Ok(Ok(Round::NothingThere)) => {
+                rest = Duration::ZERO;
+                ReconcileOutcome::Settled
+            }
             Ok(Err(Error::NotLeading(_))) => return std::future::pending().await,
             Ok(Err(error)) => {
                 tracing::warn!(
@@ -71,19 +77,34 @@ pub async fn run(ctx: Arc<Context>) {
             }
         };
         ctx.metrics.reconciled(Controller::Inventory, outcome);
-        tokio::time::sleep(REST.min(every)).await;
+        tokio::time::sleep(rest).await;
     }
 }
 
+/// What a round came to.
+enum Round {
+    /// Servers were looked at, or tried to.
+    Looked,
+    /// No server was wanted.
+    NothingThere,
+}
+
 /// One round over the servers that are wanted.
-async fn round(ctx: &Context, wanted: &Wanted) -> Result<(), Error> {
+async fn round(ctx: &Context, wanted: &Wanted) -> Result<Round, Error> {
     ctx.still_leading()?;
     let mut records = server_record::all(&ctx.client, &ctx.settings.home).await?;
     ctx.audit
         .keep_only(&records.iter().map(|record| record.login.record.as_str()).collect());
-    records.retain(|record| wanted.includes(&record.login.record, &look::pools(ctx, record)));
+    // Pools that have a server, whether or not it could be looked at.
+    let mut busy = BTreeSet::new();
+    records.retain(|record| {
+        let pools = look::pools(ctx, record);
+        busy.extend(pools.iter().cloned());
+        wanted.includes(&record.login.record, &pools)
+    });
     if records.is_empty() {
-        return say::all(ctx).await;
+        say::all(ctx, &busy).await?;
+        return Ok(Round::NothingThere);
     }
     let known = look::issued(ctx);
     let mut looking = Vec::new();
@@ -109,7 +130,8 @@ async fn round(ctx: &Context, wanted: &Wanted) -> Result<(), Error> {
         }
         records::remove_unneeded(ctx, &looks, &books).await?;
     }
-    say::all(ctx).await
+    say::all(ctx, &busy).await?;
+    Ok(Round::Looked)
 }
 
 /// Judges one server, acts, and remembers what is to be said.
@@ -139,7 +161,8 @@ async fn judge(ctx: &Context, look: &Look, books: &Books) -> Result<(), Error> {
     }
     let confirmed = look::confirmed(&look.pool);
     let confirmed: Vec<&str> = confirmed.iter().map(String::as_str).collect();
-    let brake = plan::brake(&findings, ctx.audit.braked(server).as_ref(), &confirmed);
+    let before = ctx.audit.braked(server);
+    let brake = plan::brake(&findings, look.is_elsewhere(), before.as_ref(), &confirmed);
     ctx.audit.set_brake(server, brake.clone(), has_early(&findings));
     let mut verdict = Verdict::new(look, findings, brake);
     act::act(ctx, look, &mut verdict).await?;

@@ -68,7 +68,8 @@ async fn read(session: &Session, after: Option<u32>) -> Result<(InventoryPage, D
 
 /// One more than a page is asked for, which tells whether there is another one.
 fn sql(grant_options: bool) -> String {
-    // Being the administrator of a role, as its creator is from 16 on, makes nobody its user.
+    // Being the administrator of a role, as its creator is from 16 on, makes nobody its user. Whoever may make roles
+    // administers them anyway, and has what it made granted to itself under createrole_self_grant.
     let (all_inherited, uses) = if grant_options {
         (
             "NOT EXISTS (SELECT FROM pg_auth_members m WHERE m.member = r.oid AND NOT m.inherit_option)",
@@ -86,7 +87,7 @@ fn sql(grant_options: bool) -> String {
          ARRAY(SELECT g.rolname::text FROM pg_auth_members m JOIN pg_roles g ON g.oid = m.roleid \
          WHERE m.member = r.oid GROUP BY g.rolname ORDER BY g.rolname LIMIT {NAMES}), \
          ARRAY(SELECT u.rolname::text FROM pg_auth_members m JOIN pg_roles u ON u.oid = m.member \
-         WHERE m.roleid = r.oid AND {uses} AND u.rolname <> current_user \
+         WHERE m.roleid = r.oid AND {uses} AND u.rolname <> current_user AND NOT u.rolsuper AND NOT u.rolcreaterole \
          AND coalesce(shobj_description(u.oid, 'pg_authid'), '') NOT LIKE 'dsv/1 %' \
          GROUP BY u.rolname ORDER BY u.rolname LIMIT {NAMES}) \
          FROM pg_shdescription c JOIN pg_roles r ON r.oid = c.objoid \

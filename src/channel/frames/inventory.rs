@@ -48,8 +48,8 @@ pub struct InventoryRole {
     /// Roles that it is a member of; a few, if they are many.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub member_of: Vec<String>,
-    /// Who may act as it or inherits from it, but for the login itself and roles with our kind of comment; a few, if they
-    /// are many.
+    /// Who may act as it or inherits from it, but for those who may make roles and roles with our kind of comment; a few,
+    /// if they are many.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub members: Vec<String>,
 }

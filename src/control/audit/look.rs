@@ -43,6 +43,12 @@ impl Look {
         self.history.is_some() && self.record.history.is_some() && self.history != self.record.history
     }
 
+    /// Whether it is another server, not the same one on another timeline.
+    pub(super) fn is_elsewhere(&self) -> bool {
+        let server = |history: &Option<String>| history.as_ref()?.split('/').next().map(str::to_owned);
+        self.history_changed() && server(&self.history) != server(&self.record.history)
+    }
+
     pub(super) fn pool_uid(&self) -> String {
         self.pool.uid().unwrap_or_default()
     }

@@ -11,7 +11,7 @@ use crate::plan::audit::{Brake, Broken, Fault, Findings, Orphan};
 use crate::telemetry::metrics::AuditFinding;
 use kube::ResourceExt;
 use kube::runtime::events::EventType;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// Type of the condition: true while databases and books agree.
@@ -158,8 +158,9 @@ fn told(facts: &mut Vec<(Reason, String)>, reason: Reason, what: &str, roles: &[
     facts.push((reason, format!("accounts {what}: {}", named.join(", "))));
 }
 
-/// Writes the condition of every pool that has something to say, and all counts. Writes nothing that is there already.
-pub(super) async fn all(ctx: &Context) -> Result<(), Error> {
+/// Writes the condition of every pool that has something to say, and all counts. Writes nothing that is there already. Of a
+/// pool that is `busy` but not looked at yet nothing is known, so what it says stays.
+pub(super) async fn all(ctx: &Context, busy: &BTreeSet<String>) -> Result<(), Error> {
     let everything = ctx.audit.everything_said();
     for &finding in AuditFinding::EVERY {
         let counts = everything.iter().filter_map(|said| said.counts.get(&finding));
@@ -170,7 +171,8 @@ pub(super) async fn all(ctx: &Context) -> Result<(), Error> {
         let uid = pool.uid();
         let of_pool: Vec<&Said> = everything.iter().filter(|said| Some(&said.pool_uid) == uid.as_ref()).collect();
         let had = pool.status.iter().any(|status| conditions::find(&status.conditions, AUDITED).is_some());
-        if (!of_pool.is_empty() || had) && pool.metadata.deletion_timestamp.is_none() {
+        let idle = had && uid.as_ref().is_some_and(|uid| !busy.contains(uid));
+        if (!of_pool.is_empty() || idle) && pool.metadata.deletion_timestamp.is_none() {
             write(ctx, &pool, &of_pool).await?;
         }
     }

@@ -27,9 +27,10 @@ pub struct Brake {
     pub value: String,
 }
 
-/// Whether the findings must wait for a confirmation. `before` is what waited after the last audit: while nothing is added
+/// Whether the findings must wait for a confirmation. On a server `elsewhere`, another one than the books were made with,
+/// everything waits: its accounts are not those that the leases are about. `before` is what waited after the last audit: while nothing is added
 /// to it, it is confirmed by the same value, since accounts reach their end in the meantime.
-pub fn brake(findings: &Findings, before: Option<&Brake>, confirmed: &[&str]) -> Option<Brake> {
+pub fn brake(findings: &Findings, elsewhere: bool, before: Option<&Brake>, confirmed: &[&str]) -> Option<Brake> {
     let early = findings.orphans.iter().filter(|orphan| orphan.because != Because::Expired);
     let uids: BTreeSet<String> = early
         .map(|orphan| orphan.lease_uid.clone())
@@ -37,7 +38,7 @@ pub fn brake(findings: &Findings, before: Option<&Brake>, confirmed: &[&str]) ->
         .collect();
     let missing = findings.broken.iter().filter(|lease| lease.fault == Fault::Missing);
     let (count, of) = (uids.len(), findings.accounts + missing.count());
-    let much = count > MOST_AT_ONCE || (count > FEW && count * SHARE > of);
+    let much = count > MOST_AT_ONCE || (count > FEW && count * SHARE > of) || (elsewhere && count > 0);
     let known = before.filter(|before| uids.is_subset(&before.uids));
     let value = known.map_or_else(|| value(&uids), |before| before.value.clone());
     if !much || confirmed.contains(&value.as_str()) {

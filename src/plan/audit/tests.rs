@@ -339,32 +339,40 @@ fn more_than_twenty_or_a_tenth_at_once_wait() {
         (20, 199, true),
         (21, 10_000, true),
     ] {
-        assert_eq!(brake(&much(early, of), None, &[]).is_some(), waits, "{early} of {of}");
+        assert_eq!(brake(&much(early, of), false, None, &[]).is_some(), waits, "{early} of {of}");
     }
     let mut expired = much(1000, 1000);
     for orphan in &mut expired.orphans {
         orphan.because = Because::Expired;
     }
-    assert_eq!(brake(&expired, None, &[]), None, "what is past its end is never braked");
+    assert_eq!(brake(&expired, false, None, &[]), None, "what is past its end is never braked");
     let leases = (0..5).map(|number| lease(&number.to_string(), Stage::Live)).collect();
     let missing = Case::new(vec![], leases).judge();
-    let braked = brake(&missing, None, &[]).unwrap();
+    let braked = brake(&missing, false, None, &[]).unwrap();
     assert_eq!((braked.count, braked.of), (5, 5), "leases count as well");
 }
 
 #[test]
 fn a_confirmation_is_for_what_was_shown_and_nothing_more() {
-    let shown = brake(&much(30, 30), None, &[]).unwrap();
+    let shown = brake(&much(30, 30), false, None, &[]).unwrap();
     let value = shown.value.as_str();
-    assert_eq!(brake(&much(30, 30), Some(&shown), &[value]), None);
+    assert_eq!(brake(&much(30, 30), false, Some(&shown), &[value]), None);
     assert_eq!(
-        brake(&much(25, 25), Some(&shown), &[]).unwrap().value,
+        brake(&much(25, 25), false, Some(&shown), &[]).unwrap().value,
         value,
         "some have reached their end; the value stays"
     );
-    assert_eq!(brake(&much(25, 25), Some(&shown), &[value]), None);
-    let more = brake(&much(31, 31), Some(&shown), &[value]).unwrap();
+    assert_eq!(brake(&much(25, 25), false, Some(&shown), &[value]), None);
+    let more = brake(&much(31, 31), false, Some(&shown), &[value]).unwrap();
     assert_ne!(more.value, value);
     assert_eq!(more.uids.len(), 31);
-    assert!(brake(&much(30, 30), Some(&shown), &["true"]).is_some());
+    assert!(brake(&much(30, 30), false, Some(&shown), &["true"]).is_some());
+}
+
+#[test]
+fn on_another_server_than_the_books_were_made_with_everything_waits() {
+    assert!(brake(&much(1, 1000), true, None, &[]).is_some());
+    assert_eq!(brake(&much(0, 1000), true, None, &[]), None);
+    let shown = brake(&much(2, 2), true, None, &[]).unwrap();
+    assert_eq!(brake(&much(2, 2), true, Some(&shown), &[&shown.value]), None);
 }
