@@ -40,7 +40,9 @@ async fn stack() -> &'static Stack {
 
 /// On a server of its own, so that nobody else's roles are audited with it.
 async fn scene() -> Scene<'static> {
-    Scene::open_alone(stack().await, Major::of_this_machine(), Some(1)).await.unwrap()
+    Scene::open_alone(stack().await, Major::of_this_machine(), Some(1))
+        .await
+        .unwrap()
 }
 
 async fn sql(scene: &Scene<'_>, sql: &str) {
@@ -49,7 +51,12 @@ async fn sql(scene: &Scene<'_>, sql: &str) {
 
 /// The pool's condition `Audited` as `status/reason`, and its message.
 async fn audited(scene: &Scene<'_>) -> (String, String) {
-    let pool = scene.objects.get("EnginePool", &scene.databases, "orders").await.unwrap().unwrap();
+    let pool = scene
+        .objects
+        .get("EnginePool", &scene.databases, "orders")
+        .await
+        .unwrap()
+        .unwrap();
     let conditions = pool["status"]["conditions"].as_array().cloned().unwrap_or_default();
     let found = conditions.iter().find(|condition| condition["type"] == "Audited");
     let part = |name: &str| found.map(|c| text(c, &format!("/{name}"))).unwrap_or_default();
@@ -131,7 +138,10 @@ async fn an_account_that_was_changed_by_hand_is_revoked_and_replaced() {
             .unwrap();
         let told = lease.is_some_and(|lease| !text(&lease, "/metadata/deletionTimestamp").is_empty())
             || history(&scene, name).await.first().is_some_and(|said| said == why);
-        assert!(told, "{name}: neither is the lease ending nor does the history say {why}");
+        assert!(
+            told,
+            "{name}: neither is the lease ending nor does the history say {why}"
+        );
         wait_event(&scene, why, name).await;
     }
     wait_audited(&scene, "True/Consistent").await;
@@ -140,18 +150,15 @@ async fn an_account_that_was_changed_by_hand_is_revoked_and_replaced() {
 /// Waits for an Event about a dynamic secret.
 async fn wait_event(scene: &Scene<'_>, reason: &str, about: &str) {
     let check = || async {
-        let events = scene.stack.kubectl(&[
-            "-n",
-            &scene.shop,
-            "get",
-            "events.events.k8s.io",
-            "-o",
-            "json",
-        ])?;
+        let events = scene
+            .stack
+            .kubectl(&["-n", &scene.shop, "get", "events.events.k8s.io", "-o", "json"])?;
         let events: Value = serde_json::from_str(&events)?;
-        let found = events["items"].as_array().into_iter().flatten().any(|event| {
-            text(event, "/reason") == reason && text(event, "/regarding/name") == about
-        });
+        let found = events["items"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .any(|event| text(event, "/reason") == reason && text(event, "/regarding/name") == about);
         Ok(found.then_some(()))
     };
     let what = format!("an Event {reason} about {about}");
@@ -201,9 +208,16 @@ async fn tear(scene: &Scene<'_>, lease: &str) {
     let operator = &scene.stack.operators()[0];
     operator.signal(nix::sys::signal::Signal::SIGSTOP).unwrap();
     let torn = scene.stack.kubectl(&delete).and_then(|_| {
-        scene
-            .stack
-            .kubectl(&["-n", namespace, "patch", "credentiallease", lease, "--type=merge", "-p", &patch])
+        scene.stack.kubectl(&[
+            "-n",
+            namespace,
+            "patch",
+            "credentiallease",
+            lease,
+            "--type=merge",
+            "-p",
+            &patch,
+        ])
     });
     operator.signal(nix::sys::signal::Signal::SIGCONT).unwrap();
     torn.unwrap();
@@ -221,8 +235,18 @@ async fn unknown_accounts_live_to_their_end_and_foreign_roles_stay() {
     let lost = forge(&scene, &key, &genuine, until).await;
     let past = forge(&scene, &key, &genuine, jiff::Timestamp::now()).await;
     let neighbour = forge(&scene, &key, "another-installation", jiff::Timestamp::now()).await;
-    let stranger = forge(&scene, &SigningKey::generate().unwrap(), &genuine, jiff::Timestamp::now()).await;
-    sql(&scene, "CREATE ROLE plain LOGIN; COMMENT ON ROLE plain IS 'dsv/1 kind=lease'").await;
+    let stranger = forge(
+        &scene,
+        &SigningKey::generate().unwrap(),
+        &genuine,
+        jiff::Timestamp::now(),
+    )
+    .await;
+    sql(
+        &scene,
+        "CREATE ROLE plain LOGIN; COMMENT ON ROLE plain IS 'dsv/1 kind=lease'",
+    )
+    .await;
     let message = wait_audited(&scene, "False/ForeignRole").await;
     assert!(message.contains(&lost) && message.contains(&stranger), "{message}");
     assert!(!message.contains(&neighbour), "{message}");
@@ -239,7 +263,13 @@ async fn unknown_accounts_live_to_their_end_and_foreign_roles_stay() {
 /// Makes a role whose comment says that it is an account of ours.
 async fn forge(scene: &Scene<'_>, key: &SigningKey, installation: &str, until: jiff::Timestamp) -> String {
     let random = format!("{:032x}", rand::random::<u128>());
-    let parts = [&random[..8], &random[8..12], &random[12..16], &random[16..20], &random[20..]];
+    let parts = [
+        &random[..8],
+        &random[8..12],
+        &random[12..16],
+        &random[16..20],
+        &random[20..],
+    ];
     let uid = parts.join("-");
     let role = dsv::api::names::role_name("lost_", "app", &uid).unwrap();
     let comment = RoleComment {
@@ -259,7 +289,12 @@ async fn forge(scene: &Scene<'_>, key: &SigningKey, installation: &str, until: j
 
 /// The key that this installation signs comments with.
 async fn signing_key(scene: &Scene<'_>) -> SigningKey {
-    let secret = scene.objects.get("Secret", NAMESPACE, "dsv-signing").await.unwrap().unwrap();
+    let secret = scene
+        .objects
+        .get("Secret", NAMESPACE, "dsv-signing")
+        .await
+        .unwrap()
+        .unwrap();
     let encoded = text(&secret, "/data/key");
     let stored = data_encoding::BASE64.decode(encoded.as_bytes()).unwrap();
     SigningKey::load(&dsv::keys::SecretText::new(String::from_utf8(stored).unwrap())).unwrap()
@@ -295,11 +330,19 @@ async fn much_at_once_waits_for_the_annotation() {
     let value: String = value.chars().take_while(char::is_ascii_alphanumeric).collect();
     let annotate = |value: &str| json!({"metadata": {"annotations": {"dsv.dev/confirm-revocation": value}}});
     let wrong = annotate("yes");
-    scene.objects.merge("EnginePool", &scene.databases, "orders", &wrong).await.unwrap();
+    scene
+        .objects
+        .merge("EnginePool", &scene.databases, "orders", &wrong)
+        .await
+        .unwrap();
     sleep(EVERY * 3).await;
     assert_eq!(scene.credential("one").await.unwrap().unwrap().serial, 1);
     let right = annotate(&value);
-    scene.objects.merge("EnginePool", &scene.databases, "orders", &right).await.unwrap();
+    scene
+        .objects
+        .merge("EnginePool", &scene.databases, "orders", &right)
+        .await
+        .unwrap();
     for name in names {
         let next = scene.wait_serial(name, 2).await.unwrap();
         scene.use_account(&next.login).await.unwrap();
@@ -332,7 +375,11 @@ async fn the_grants_of_a_group_are_kept() {
         let read = session.batch_execute("SELECT item FROM public.orders").await;
         Ok(read.is_ok().then_some(()))
     };
-    scene.stack.eventually("the right is back", PATIENCE, back).await.unwrap();
+    scene
+        .stack
+        .eventually("the right is back", PATIENCE, back)
+        .await
+        .unwrap();
     sql(&scene, &format!("CREATE ROLE analyst; GRANT {group} TO analyst")).await;
     let message = wait_audited(&scene, "False/GroupAltered").await;
     assert!(message.contains("analyst"), "{message}");
@@ -370,7 +417,10 @@ async fn a_server_record_lives_as_long_as_it_is_needed() {
     let again = scene.objects.get("Secret", NAMESPACE, &record).await.unwrap();
     assert!(again.is_some(), "the same login has the same record");
     // Even one that is deleted under a live lease comes back for the revocation.
-    scene.stack.kubectl(&["-n", NAMESPACE, "delete", "secret", &record]).unwrap();
+    scene
+        .stack
+        .kubectl(&["-n", NAMESPACE, "delete", "secret", &record])
+        .unwrap();
     scene.ended("next", &next, ROUND).await.unwrap();
 }
 
@@ -390,7 +440,9 @@ async fn after_a_failover_accounts_that_came_back_are_revoked() {
     scene.server().restart_on_a_new_timeline().await.unwrap();
     let root = scene.server().connect("postgres").await.unwrap();
     let gone = || async {
-        let found = root.query("SELECT 1 FROM pg_roles WHERE rolname = $1", &[&back]).await?;
+        let found = root
+            .query("SELECT 1 FROM pg_roles WHERE rolname = $1", &[&back])
+            .await?;
         Ok(found.is_empty().then_some(()))
     };
     let what = "the account that came back is revoked";
@@ -423,10 +475,20 @@ async fn another_server_behind_the_same_name_waits_for_a_person() {
     wait_audited(&scene, "True/Consistent").await;
     let history = recorded_history(&scene).await;
     let (_, timeline) = history.split_once('/').unwrap();
-    let elsewhere = json!({"metadata": {"annotations": {"dsv.dev/history": format!("7000000000000000000/{timeline}")}}});
-    let lease = scene.objects.get("CredentialLease", &scene.shop, &credential.lease).await.unwrap().unwrap();
+    let elsewhere =
+        json!({"metadata": {"annotations": {"dsv.dev/history": format!("7000000000000000000/{timeline}")}}});
+    let lease = scene
+        .objects
+        .get("CredentialLease", &scene.shop, &credential.lease)
+        .await
+        .unwrap()
+        .unwrap();
     let record = text(&lease, "/spec/claim/server");
-    scene.objects.merge("Secret", NAMESPACE, &record, &elsewhere).await.unwrap();
+    scene
+        .objects
+        .merge("Secret", NAMESPACE, &record, &elsewhere)
+        .await
+        .unwrap();
     sql(&scene, &format!("DROP ROLE \"{}\"", credential.login.user)).await;
     let message = wait_audited(&scene, "False/ConfirmationNeeded").await;
     assert!(message.contains("1 of 1 accounts"), "{message}");

@@ -20,6 +20,8 @@ pub const PROTOCOL_MAX: u16 = 1;
 pub const MAX_FRAME: usize = 60 * 1024;
 /// Most accounts in one [`Task::Revoke`]: DROP takes a lock per role, and PostgreSQL's lock table is finite.
 pub const MAX_REVOKE_BATCH: usize = 64;
+/// Most keeper roles in one task, and most that one answer asks for: their names and comments must fit a frame.
+pub const MAX_KEEPERS: usize = 24;
 
 /// Operator to engine.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -170,19 +172,29 @@ pub enum Task {
     Revoke {
         /// The server.
         server: ServerLogin,
+        /// The installation that the accounts' comments must name: a clone of it has the same keys and other accounts.
+        installation: String,
         /// Public halves (base64url) of the keys that may have signed the accounts' comments.
         signers: Vec<String>,
         /// At most [`MAX_REVOKE_BATCH`].
         accounts: Vec<Revocation>,
+        /// At most [`MAX_KEEPERS`]; empty at first, since only the engine finds out which are needed.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        keepers: Vec<Keeper>,
     },
     /// Remove a group role that has no members left.
     DropGroup {
         /// The server.
         server: ServerLogin,
+        /// The installation that the group's comment must name.
+        installation: String,
         /// Public halves (base64url) of the keys that may have signed the group's comment.
         signers: Vec<String>,
         /// Which group; its grants name the databases to clean.
         group: Group,
+        /// At most [`MAX_KEEPERS`]; as in [`Task::Revoke`].
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        keepers: Vec<Keeper>,
     },
     /// List the roles whose comment looks like ours, page by page. Changes nothing.
     Inventory {
@@ -275,6 +287,10 @@ pub struct Group {
     pub name: String,
     /// Signed role comment.
     pub comment: String,
+    /// Public halves (base64url) of the installation's signing keys: a group role that is there already, with a comment
+    /// that says the same and was signed by one of these, is this group.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub signers: Vec<String>,
     /// What it carries, completed: every `where` names its database.
     pub grants: Vec<GrantText>,
 }
@@ -287,6 +303,18 @@ pub struct GrantText {
     /// `database.schema.object`.
     #[serde(rename = "where")]
     pub target: String,
+}
+
+/// A keeper role: gets what revoked accounts and dropped groups own in one database.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Keeper {
+    /// The database that it keeps things of.
+    pub database: String,
+    /// Role name.
+    pub name: String,
+    /// Signed role comment. An existing role is used only if its own comment is ours and names it as a keeper.
+    pub comment: String,
 }
 
 /// An account to issue.
@@ -352,7 +380,7 @@ pub enum OwnedObjects {
     /// They go to the keeper role of their database.
     #[default]
     Reassign,
-    /// They are dropped.
+    /// They are dropped, but for those that somebody else's objects depend on; these go to the keeper role.
     Drop,
 }
 
@@ -398,6 +426,10 @@ pub enum Done {
     Revoked {
         /// In no particular order.
         accounts: Vec<RevokedAccount>,
+        /// Databases of accounts that are [`AccountState::NeedsKeeper`]: the same task with keepers for these goes on. At
+        /// most [`MAX_KEEPERS`]; further ones are asked for next time.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        keepers_wanted: Vec<String>,
     },
     /// Answer to [`Task::EnsureGroup`]: it exists and has what it should carry.
     GroupReady,
@@ -405,6 +437,12 @@ pub enum Done {
     GroupDropped,
     /// Answer to [`Task::Inventory`].
     Inventory(InventoryPage),
+    /// Answer to [`Task::DropGroup`]: the group owns something in these databases; the same task with keepers for them
+    /// goes on. At most [`MAX_KEEPERS`].
+    GroupNeedsKeepers {
+        /// Names of the databases.
+        databases: Vec<String>,
+    },
 }
 
 /// What a probe found.
@@ -459,6 +497,9 @@ pub enum AccountState {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         sql: Option<String>,
     },
+    /// Login is off, sessions are ended, and it owns something that only a keeper role can take: see
+    /// [`Done::Revoked`]'s `keepers_wanted`.
+    NeedsKeeper,
     /// A role has this lease's name, but its comment is not ours: it was not touched.
     Foreign {
         /// Role name.

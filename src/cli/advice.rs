@@ -30,7 +30,9 @@ pub fn next_step(reason: Reason) -> &'static str {
         Reason::DatabaseReadOnly => "let the base secret name the writable server",
         Reason::DatabaseBusy => "wait; if it lasts, look for locks and full connections",
         Reason::Blocked => "run the SQL in the lease's message, then it goes on by itself",
-        Reason::AccountMissing | Reason::AccountAltered => "for another credential in mode Once: kubectl dsv rotate NAME",
+        Reason::AccountMissing | Reason::AccountAltered => {
+            "for another credential in mode Once: kubectl dsv rotate NAME"
+        }
         Reason::OrphanAccount | Reason::UnknownAccount => "wait; find out who took the lease off the books",
         Reason::GroupAltered => "take the memberships in the message back",
         Reason::ConfirmationNeeded => "check what the audit would end, then annotate the pool as the message says",

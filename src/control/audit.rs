@@ -111,10 +111,7 @@ async fn round(ctx: &Context, wanted: &Wanted) -> Result<Round, Error> {
     for record in records {
         looking.push(look::at(ctx, record).boxed());
     }
-    let looked: Vec<Looked> = futures::stream::iter(looking)
-        .buffer_unordered(AT_ONCE)
-        .collect()
-        .await;
+    let looked: Vec<Looked> = futures::stream::iter(looking).buffer_unordered(AT_ONCE).collect().await;
     let mut looks = Vec::new();
     for one in looked {
         match one {
@@ -172,12 +169,10 @@ async fn judge(ctx: &Context, look: &Look, books: &Books) -> Result<(), Error> {
     }
     if let Some(end) = verdict.findings.next_end() {
         let left = end.duration_since(database) + SignedDuration::from_secs(1);
-        ctx.audit
-            .want_at(server, now.saturating_add(left).unwrap_or(now));
+        ctx.audit.want_at(server, now.saturating_add(left).unwrap_or(now));
     }
     if verdict.acted() {
-        ctx.audit
-            .want_at(server, now.saturating_add(AGAIN).unwrap_or(now));
+        ctx.audit.want_at(server, now.saturating_add(AGAIN).unwrap_or(now));
     }
     ctx.audit.say(verdict.said(look));
     Ok(())

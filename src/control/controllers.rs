@@ -169,7 +169,8 @@ pub fn wakes() -> (Wakes, Woken) {
     )
 }
 
-async fn until(stop: CancellationToken, name: &'static str, part: impl Future<Output = ()>) -> &'static str {
+/// Runs a part until `stop`.
+pub async fn until(stop: CancellationToken, name: &'static str, part: impl Future<Output = ()>) -> &'static str {
     tokio::select! {
         () = stop.cancelled() => {}
         () = part => {}

@@ -12,6 +12,7 @@ pub mod door;
 pub mod dynamic_secret;
 pub mod engine;
 pub mod hold;
+pub mod keys;
 pub mod lease;
 pub mod making;
 pub mod memory;

@@ -1,9 +1,9 @@
 //! What the engine needs from the database side.
 
 use crate::channel::frames::{
-    Account, DatabaseClock, Failure, Group, InventoryPage, Outcome, ProbeReport, Revocation, ServerLogin,
+    Account, DatabaseClock, Failure, Group, InventoryPage, Keeper, Outcome, ProbeReport, Revocation, ServerLogin,
 };
-use crate::keys::SigningPublicKey;
+use crate::postgres::Signers;
 use std::time::Duration;
 
 /// Accounts on database servers. Every operation may be repeated, and be called for many servers at once.
@@ -28,20 +28,22 @@ pub trait Accounts: Send + Sync + 'static {
         patience: Duration,
     ) -> impl Future<Output = Outcome> + Send;
 
-    /// Makes accounts gone, and proves it. `signers` may have signed their comments.
+    /// Makes accounts gone, and proves it. Only those whose comments `signers` recognise; `keepers` get what they own.
     fn revoke(
         &self,
         login: &ServerLogin,
-        signers: &[SigningPublicKey],
+        signers: &Signers,
         accounts: &[Revocation],
+        keepers: &[Keeper],
     ) -> impl Future<Output = Outcome> + Send;
 
-    /// Removes a group role without members.
+    /// Removes a group role without members; `keepers` get what it owns.
     fn drop_group(
         &self,
         login: &ServerLogin,
-        signers: &[SigningPublicKey],
+        signers: &Signers,
         group: &Group,
+        keepers: &[Keeper],
     ) -> impl Future<Output = Outcome> + Send;
 
     /// One page of the roles whose comment looks like ours, from after that OID.

@@ -2,9 +2,8 @@
 
 use super::accounts::Accounts;
 use crate::channel::frames::{
-    Account, DatabaseClock, Failure, Group, InventoryPage, Outcome, ProbeReport, Revocation, ServerLogin,
+    Account, DatabaseClock, Failure, Group, InventoryPage, Keeper, Outcome, ProbeReport, Revocation, ServerLogin,
 };
-use crate::keys::SigningPublicKey;
 use crate::postgres::{Servers, Signers};
 use std::time::Duration;
 
@@ -21,12 +20,18 @@ impl Accounts for Servers {
         Servers::issue(self, login, group, account, patience).await
     }
 
-    async fn revoke(&self, login: &ServerLogin, signers: &[SigningPublicKey], accounts: &[Revocation]) -> Outcome {
-        Servers::revoke(self, login, &Signers::new(signers), accounts).await
+    async fn revoke(
+        &self,
+        login: &ServerLogin,
+        signers: &Signers,
+        accounts: &[Revocation],
+        keepers: &[Keeper],
+    ) -> Outcome {
+        Servers::revoke(self, login, signers, accounts, keepers).await
     }
 
-    async fn drop_group(&self, login: &ServerLogin, signers: &[SigningPublicKey], group: &Group) -> Outcome {
-        Servers::drop_group(self, login, &Signers::new(signers), group).await
+    async fn drop_group(&self, login: &ServerLogin, signers: &Signers, group: &Group, keepers: &[Keeper]) -> Outcome {
+        Servers::drop_group(self, login, signers, group, keepers).await
     }
 
     async fn inventory(

@@ -4,7 +4,7 @@ use super::accounts::Accounts;
 use super::metrics::EngineMetrics;
 use crate::channel::frames::{Done, Failure, FailureClass, MAX_REVOKE_BATCH, Outcome, Task};
 use crate::channel::link::Tasks;
-use crate::keys::SigningPublicKey;
+use crate::postgres::Signers;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::timeout;
@@ -49,19 +49,27 @@ impl<A: Accounts> Dispatcher<A> {
             Task::Issue { server, group, account } => self.accounts.issue(server, group, account, patience).await,
             Task::Revoke {
                 server,
+                installation,
                 signers,
                 accounts,
+                keepers,
             } => {
                 if accounts.len() > MAX_REVOKE_BATCH {
                     return Outcome::Failed(bad_task(format!("a task revokes at most {MAX_REVOKE_BATCH} accounts")));
                 }
-                match keys(signers) {
-                    Ok(signers) => self.accounts.revoke(server, &signers, accounts).await,
+                match read(installation, signers) {
+                    Ok(signers) => self.accounts.revoke(server, &signers, accounts, keepers).await,
                     Err(failure) => Outcome::Failed(failure),
                 }
             }
-            Task::DropGroup { server, signers, group } => match keys(signers) {
-                Ok(signers) => self.accounts.drop_group(server, &signers, group).await,
+            Task::DropGroup {
+                server,
+                installation,
+                signers,
+                group,
+                keepers,
+            } => match read(installation, signers) {
+                Ok(signers) => self.accounts.drop_group(server, &signers, group, keepers).await,
                 Err(failure) => Outcome::Failed(failure),
             },
             Task::Inventory { server, after } => match self.accounts.inventory(server, *after, patience).await {
@@ -100,9 +108,9 @@ impl<A: Accounts> Tasks for Dispatcher<A> {
     }
 }
 
-fn keys(texts: &[String]) -> Result<Vec<SigningPublicKey>, Failure> {
-    let parsed: Result<_, _> = texts.iter().map(|text| text.parse()).collect();
-    parsed.map_err(|error| bad_task(format!("the task lists a signing key that is none: {error}")))
+fn read(installation: &str, signers: &[String]) -> Result<Signers, Failure> {
+    let read = Signers::parse(installation, signers);
+    read.map_err(|error| bad_task(format!("the task lists a signing key that is none: {error}")))
 }
 
 fn bad_task(message: String) -> Failure {
@@ -115,10 +123,10 @@ fn bad_task(message: String) -> Failure {
 
 #[cfg(test)]
 mod tests {
-    use super::{Accounts, Dispatcher, EngineMetrics, Failure, FailureClass, Outcome, SigningPublicKey, Task, Tasks};
+    use super::{Accounts, Dispatcher, EngineMetrics, Failure, FailureClass, Outcome, Signers, Task, Tasks};
     use crate::channel::frames::{
-        Account, AccountSettings, DatabaseClock, Done, Group, InventoryPage, OwnedObjects, ProbeReport, Revocation,
-        ServerLogin, SslMode,
+        Account, AccountSettings, DatabaseClock, Done, Group, InventoryPage, Keeper, OwnedObjects, ProbeReport,
+        Revocation, ServerLogin, SslMode,
     };
     use crate::keys::{SecretText, SigningKey};
     use std::sync::{Arc, Mutex};
@@ -152,11 +160,19 @@ mod tests {
         async fn issue(&self, _: &ServerLogin, group: &Group, account: &Account, patience: Duration) -> Outcome {
             self.note(format!("issue {} in {} within {patience:?}", account.role, group.name))
         }
-        async fn revoke(&self, _: &ServerLogin, signers: &[SigningPublicKey], accounts: &[Revocation]) -> Outcome {
-            self.note(format!("revoke {} signed by {}", accounts.len(), signers.len()))
+        async fn revoke(
+            &self,
+            _: &ServerLogin,
+            signers: &Signers,
+            accounts: &[Revocation],
+            keepers: &[Keeper],
+        ) -> Outcome {
+            let (accounts, keepers) = (accounts.len(), keepers.len());
+            self.note(format!("revoke {accounts} of {} for {keepers}", signers.installation()))
         }
-        async fn drop_group(&self, _: &ServerLogin, signers: &[SigningPublicKey], group: &Group) -> Outcome {
-            self.note(format!("drop {} signed by {}", group.name, signers.len()))
+        async fn drop_group(&self, _: &ServerLogin, signers: &Signers, group: &Group, keepers: &[Keeper]) -> Outcome {
+            let (signers, keepers) = (signers.installation(), keepers.len());
+            self.note(format!("drop {} of {signers} for {keepers}", group.name))
         }
         async fn inventory(
             &self,
@@ -188,6 +204,14 @@ mod tests {
         }
     }
 
+    fn keeper() -> Keeper {
+        Keeper {
+            database: "orders".to_owned(),
+            name: "dsvk_1".to_owned(),
+            comment: String::new(),
+        }
+    }
+
     fn revoke(signer: &str, count: usize) -> Task {
         let account = Revocation {
             lease_uid: "uid-1".to_owned(),
@@ -198,8 +222,10 @@ mod tests {
         };
         Task::Revoke {
             server: server(),
+            installation: "inst-1".to_owned(),
             signers: vec![signer.to_owned()],
             accounts: vec![account; count],
+            keepers: vec![keeper()],
         }
     }
 
@@ -218,15 +244,18 @@ mod tests {
         let group = || Group {
             name: "g1".to_owned(),
             comment: String::new(),
+            signers: vec![],
             grants: vec![],
         };
         let drop = Task::DropGroup {
             server: server(),
+            installation: "inst-1".to_owned(),
             signers: vec![signer.clone()],
             group: group(),
+            keepers: vec![keeper(), keeper()],
         };
-        assert_eq!(dispatch(revoke(&signer, 2)).await.1, ["revoke 2 signed by 1"]);
-        assert_eq!(dispatch(drop).await.1, ["drop g1 signed by 1"]);
+        assert_eq!(dispatch(revoke(&signer, 2)).await.1, ["revoke 2 of inst-1 for 1"]);
+        assert_eq!(dispatch(drop).await.1, ["drop g1 of inst-1 for 2"]);
         let (outcome, done) = dispatch(Task::EnsureGroup {
             server: server(),
             group: group(),

@@ -69,7 +69,10 @@ pub async fn run<A: Accounts>(settings: Settings, accounts: A) -> Result<(), Run
     let tidying = tokio::spawn(tidy(accounts.clone()));
     let sweeping = tokio::spawn(sweep(accounts, settings.sweep_every, counts));
     link.run(stop).await;
-    for task in [Some(watching), Some(tidying), Some(sweeping), health].into_iter().flatten() {
+    for task in [Some(watching), Some(tidying), Some(sweeping), health]
+        .into_iter()
+        .flatten()
+    {
         task.abort();
     }
     tracing::info!("engine stopped");

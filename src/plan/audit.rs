@@ -37,11 +37,7 @@ pub struct Strangers {
 }
 
 /// The roles that are provably of this installation, and what else looks like it.
-pub fn ours(
-    roles: Vec<InventoryRole>,
-    signers: &[SigningPublicKey],
-    installation: &str,
-) -> (Vec<RoleSeen>, Strangers) {
+pub fn ours(roles: Vec<InventoryRole>, signers: &[SigningPublicKey], installation: &str) -> (Vec<RoleSeen>, Strangers) {
     let mut seen = Vec::new();
     let mut strangers = Strangers::default();
     for role in roles {

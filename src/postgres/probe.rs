@@ -1,10 +1,10 @@
 //! Looking at a server without changing it: is it ready to issue, and what would be better?
 
-use super::{clock, history};
 use super::connect::Session;
 use super::failure::{Trouble, failure};
 use super::pool::Server;
 use super::sql::Ident;
+use super::{clock, history};
 use crate::channel::frames::{DatabaseClock, Failure, FailureClass, ProbeReport, ServerLogin, SslMode};
 use std::time::{Duration, Instant};
 

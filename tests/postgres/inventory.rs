@@ -66,7 +66,10 @@ async fn an_inventory_shows_accounts_and_groups_as_they_are(major: Major) {
     let role = of(RoleKind::Group);
     assert_eq!((role.name.as_str(), role.can_log_in), (group.name.as_str(), false));
     assert_eq!(role.valid_until, None);
-    assert!(role.members.is_empty(), "accounts and the login itself are no strangers: {role:?}");
+    assert!(
+        role.members.is_empty(),
+        "accounts and the login itself are no strangers: {role:?}"
+    );
     let identity = page(&world, None).await;
     assert!(identity.system_identifier.is_some());
     assert_eq!(identity.timeline, Some(1));
@@ -138,7 +141,9 @@ async fn only_sessions_of_recorded_accounts_without_a_role_are_ended(major: Majo
     assert_eq!(world.servers.end_zombies().await, 0);
     // The login stays as long as one of its accounts may have sessions, however long no task came.
     world.servers.forget_idle(Duration::ZERO);
-    root.batch_execute(&format!("DROP ROLE \"{}\"", living.role)).await.unwrap();
+    root.batch_execute(&format!("DROP ROLE \"{}\"", living.role))
+        .await
+        .unwrap();
     assert_eq!(world.servers.end_zombies().await, 1);
     assert!(lives.batch_execute("SELECT 1").await.is_err());
 }
@@ -163,7 +168,10 @@ async fn many_roles_come_in_pages() {
     }
     let pages = pages(&world).await;
     assert!(pages.len() >= 3, "{} pages", pages.len());
-    let oids: Vec<u32> = pages.iter().flat_map(|page| page.roles.iter().map(|role| role.oid)).collect();
+    let oids: Vec<u32> = pages
+        .iter()
+        .flat_map(|page| page.roles.iter().map(|role| role.oid))
+        .collect();
     assert!(oids.is_sorted_by(|a, b| a < b), "{oids:?}");
     let seen = ours(&world).await;
     let names: BTreeSet<&str> = seen.iter().map(|(role, _)| role.name.as_str()).collect();
@@ -177,7 +185,12 @@ async fn many_roles_come_in_pages() {
     ))
     .await
     .unwrap();
-    let longest = page(&world, None).await.roles.iter().map(|role| role.comment.len()).max();
+    let longest = page(&world, None)
+        .await
+        .roles
+        .iter()
+        .map(|role| role.comment.len())
+        .max();
     assert!(longest.unwrap() <= 1100);
     assert_eq!(ours(&world).await.len(), 250);
 }

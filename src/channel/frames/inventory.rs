@@ -22,10 +22,7 @@ pub struct InventoryPage {
 }
 
 /// A role as found. Its password is not among this: only superusers can read verifiers.
-#[allow(
-    clippy::struct_excessive_bools,
-    reason = "independent facts, each true or not"
-)]
+#[allow(clippy::struct_excessive_bools, reason = "independent facts, each true or not")]
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct InventoryRole {

@@ -80,16 +80,14 @@ async fn revoke(ctx: &Context, look: &Look, orphan: &Orphan) -> Result<(), Strin
         role_oid: Some(orphan.oid),
         owned_objects: OwnedObjects::Reassign,
     };
-    let state = ctx
-        .revocations
-        .revoke(ctx, &look.pool_uid(), server, revocation)
-        .await;
+    let state = ctx.revocations.revoke(ctx, &look.pool_uid(), server, revocation).await;
     match state {
         Ok(AccountState::Gone { .. }) => Ok(()),
         Ok(AccountState::Blocked { by, sql, .. }) => {
             let free = sql.map(|sql| format!("; to free it run: {sql}")).unwrap_or_default();
             Err(format!("held by {by}{free}"))
         }
+        Ok(AccountState::NeedsKeeper) => Err("it owns something in many databases; it goes on".to_owned()),
         Ok(AccountState::Foreign { role }) => Err(format!("role {role} changed under our hands")),
         Ok(AccountState::Failed(failure)) => Err(failure.message),
         Err(hold) => Err(hold.message),
@@ -111,7 +109,8 @@ async fn end_lease(ctx: &Context, broken: &Broken) -> Result<bool, Error> {
     ctx.endings.note(&broken.lease_uid, early);
     report::lease_waits(ctx, &lease, Phase::Revoking, &hold).await?;
     if let Some(owner) = ctx.owner(&lease).await? {
-        ctx.announce(&owner, hold.reason, &hold.message, EventType::Warning).await;
+        ctx.announce(&owner, hold.reason, &hold.message, EventType::Warning)
+            .await;
     }
     ctx.still_leading()?;
     objects::delete(&ctx.client, &lease).await?;
@@ -129,10 +128,7 @@ fn fault(broken: &Broken) -> (Early, Hold) {
         }
         Fault::Altered(changes) => {
             let what: Vec<String> = changes.iter().map(ToString::to_string).collect();
-            let message = format!(
-                "account {role} was changed by hand: {}; it is revoked",
-                what.join(", ")
-            );
+            let message = format!("account {role} was changed by hand: {}; it is revoked", what.join(", "));
             (Early::AccountAltered, Hold::new(Reason::AccountAltered, message))
         }
     }
@@ -141,10 +137,17 @@ fn fault(broken: &Broken) -> (Early, Hold) {
 /// A locked account that can log in again: the next attempt to revoke it begins with locking it, and does not wait.
 async fn lock_again(ctx: &Context, locked: &LeaseSeen) -> Result<(), Error> {
     let (namespace, name) = &locked.name;
-    tracing::warn!(lease = name, role = locked.role, "a locked account was unlocked by hand");
+    tracing::warn!(
+        lease = name,
+        role = locked.role,
+        "a locked account was unlocked by hand"
+    );
     let found: Option<CredentialLease> = objects::read(&ctx.client, namespace, name).await?;
     if let Some(lease) = found.filter(|lease| lease.uid().as_ref() == Some(&locked.uid)) {
-        let message = format!("account {} was locked and can log in again; it is locked once more", locked.role);
+        let message = format!(
+            "account {} was locked and can log in again; it is locked once more",
+            locked.role
+        );
         ctx.announce(&lease, Reason::AccountAltered, &message, EventType::Warning)
             .await;
         ctx.attempts.reset(&locked.uid);

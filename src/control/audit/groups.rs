@@ -8,6 +8,7 @@ use crate::api::lease::ClaimedGroup;
 use crate::channel::frames::{Done, Group, Task};
 use crate::cluster::Intention;
 use crate::control::context::Context;
+use crate::control::dynamic_secret::ask_to_drop;
 use crate::control::hold::Error;
 use crate::control::servers;
 use crate::control::tasks::{Answer, ask};
@@ -82,18 +83,19 @@ async fn drop_orphans(ctx: &Context, look: &Look, verdict: &mut Verdict) -> Resu
         }
         ctx.still_leading()?;
         let server = &look.record.login;
-        tracing::warn!(server = server.record, group = orphan.name, "dropping a group role that nobody needs");
+        tracing::warn!(
+            server = server.record,
+            group = orphan.name,
+            "dropping a group role that nobody needs"
+        );
         ctx.servers.group_lost(&server.record, &orphan.name);
-        let task = Task::DropGroup {
-            server: server.clone(),
-            signers: servers::signers(ctx),
-            group: Group {
-                name: orphan.name.clone(),
-                comment: orphan.comment.clone(),
-                grants: Vec::new(),
-            },
+        let group = Group {
+            name: orphan.name.clone(),
+            comment: orphan.comment.clone(),
+            signers: servers::signers_on(ctx, &look.record),
+            grants: Vec::new(),
         };
-        match ask(ctx, &look.pool_uid(), &server.record, task, PATIENCE).await {
+        match ask_to_drop(ctx, &look.pool_uid(), &look.record, group).await {
             Answer::Done(_, Done::GroupDropped) => {
                 ctx.metrics.audit_acted(AuditAction::DropGroup);
                 verdict.dropped.push(orphan.name);
@@ -122,10 +124,7 @@ pub(super) async fn dynamic_secrets(ctx: &Context) -> Result<Vec<DynamicSecret>,
     let mut all = Vec::new();
     let mut params = ListParams::default().limit(PART);
     loop {
-        let part = api
-            .list(&params)
-            .await
-            .to(|| "list all dynamic secrets".to_owned())?;
+        let part = api.list(&params).await.to(|| "list all dynamic secrets".to_owned())?;
         all.extend(part.items);
         match part.metadata.continue_.filter(|token| !token.is_empty()) {
             Some(token) => params = params.continue_token(&token),

@@ -1,7 +1,8 @@
 //! Looking: the roles of a server through an engine, then the books at their source.
 
-use crate::api::names::CONFIRM_REVOCATION;
+use crate::api::conditions::Reason;
 use crate::api::lease::Phase;
+use crate::api::names::CONFIRM_REVOCATION;
 use crate::api::{CredentialLease, EnginePool};
 use crate::channel::frames::{Done, InventoryRole, Task};
 use crate::cluster::Intention;
@@ -10,7 +11,6 @@ use crate::control::context::Context;
 use crate::control::hold::{Error, Hold};
 use crate::control::servers;
 use crate::control::tasks::{Answer, ask};
-use crate::api::conditions::Reason;
 use crate::keys::SigningPublicKey;
 use crate::plan::audit::{LeaseSeen, RoleSeen, Stage, Strangers, ours};
 use jiff::Timestamp;
@@ -79,10 +79,20 @@ pub(super) fn pools(ctx: &Context, record: &Record) -> Vec<String> {
     }
     for owner in ctx.stores.dynamic_secrets.state() {
         let groups = owner.status.iter().flat_map(|status| &status.groups);
-        uids.extend(groups.filter(|group| group.server == *server).map(|group| group.pool.clone()));
+        uids.extend(
+            groups
+                .filter(|group| group.server == *server)
+                .map(|group| group.pool.clone()),
+        );
     }
     let beside = |pool: &EnginePool| pool.namespace().as_ref() == Some(&record.namespace);
-    uids.extend(ctx.stores.pools.state_filter(beside).iter().filter_map(|pool| pool.uid()));
+    uids.extend(
+        ctx.stores
+            .pools
+            .state_filter(beside)
+            .iter()
+            .filter_map(|pool| pool.uid()),
+    );
     let mut seen = BTreeSet::new();
     uids.retain(|uid| seen.insert(uid.clone()));
     uids
@@ -118,8 +128,10 @@ pub(super) async fn at(ctx: &Context, record: Record) -> Looked {
         match inventory(ctx, &uid, &record).await {
             Ok((roles, history)) => {
                 ctx.audit.looked_at(&name);
-                let signers: Vec<SigningPublicKey> =
-                    servers::signers(ctx).iter().filter_map(|key| key.parse().ok()).collect();
+                let signers: Vec<SigningPublicKey> = servers::signers_on(ctx, &record)
+                    .iter()
+                    .filter_map(|key| key.parse().ok())
+                    .collect();
                 let (roles, strangers) = ours(roles, &signers, &ctx.installation.id);
                 return Looked::Seen(Box::new(Look {
                     record,
@@ -175,7 +187,9 @@ async fn inventory(
 pub(super) async fn books(ctx: &Context, known: &BTreeSet<String>) -> Result<Books, Error> {
     let leases = list_leases(ctx, known).await?;
     let owners = ctx.stores.dynamic_secrets.state();
-    let groups = owners.iter().flat_map(|owner| owner.status.iter().flat_map(|status| &status.groups));
+    let groups = owners
+        .iter()
+        .flat_map(|owner| owner.status.iter().flat_map(|status| &status.groups));
     Ok(Books {
         leases,
         groups: groups.map(|group| group.name.clone()).collect(),

@@ -9,6 +9,7 @@ use super::look::{self, Books, Look};
 use crate::cluster::server_record;
 use crate::control::context::Context;
 use crate::control::hold::Error;
+use crate::keys::RoleKind;
 use crate::telemetry::metrics::AuditAction;
 use std::collections::BTreeSet;
 
@@ -50,7 +51,8 @@ pub(super) async fn remove_unneeded(ctx: &Context, looks: &[Look], books: &Books
 
 fn is_empty(look: &Look, books: &Books) -> bool {
     let server = &look.record.login.record;
-    look.roles.is_empty()
+    // Keepers stay: what they own is somebody's data, and none of it is an account.
+    look.roles.iter().all(|role| role.said.kind == RoleKind::Keeper)
         && look.strangers.unverified.is_empty()
         && books.leases.iter().all(|lease| lease.server != *server)
 }

@@ -95,21 +95,35 @@ impl Verdict {
                 ),
             ));
         }
-        let held = if self.brake.is_some() { &self.findings.broken } else { &self.ended };
+        let held = if self.brake.is_some() {
+            &self.findings.broken
+        } else {
+            &self.ended
+        };
         let names = |fault: fn(&Fault) -> bool| -> Vec<&str> {
             let with = held.iter().filter(|broken| fault(&broken.fault));
             with.map(|broken| broken.role.as_str()).collect()
         };
         let missing = names(|fault| *fault == Fault::Missing);
         let altered = names(|fault| *fault != Fault::Missing);
-        told(&mut facts, Reason::AccountMissing, "gone though their leases live", &missing);
+        told(
+            &mut facts,
+            Reason::AccountMissing,
+            "gone though their leases live",
+            &missing,
+        );
         told(&mut facts, Reason::AccountAltered, "changed by hand", &altered);
         let unlocked: Vec<&str> = self.findings.unlocked.iter().map(|lease| lease.role.as_str()).collect();
         told(&mut facts, Reason::AccountAltered, "unlocked by hand", &unlocked);
         let stuck = self.stuck.iter().take(NAMED);
         facts.extend(stuck.map(|sentence| (Reason::OrphanAccount, sentence.clone())));
         let revoked: Vec<&str> = self.revoked.iter().map(|orphan| orphan.role.as_str()).collect();
-        told(&mut facts, Reason::OrphanAccount, "without a lease, now revoked", &revoked);
+        told(
+            &mut facts,
+            Reason::OrphanAccount,
+            "without a lease, now revoked",
+            &revoked,
+        );
         let unknown: Vec<&str> = self.findings.unknown.iter().map(|one| one.role.as_str()).collect();
         let what = "without a lease, left to the end that they carry";
         told(&mut facts, Reason::UnknownAccount, what, &unknown);
@@ -140,7 +154,10 @@ impl Verdict {
                 AuditFinding::Group,
                 self.findings.orphan_groups.len() + self.findings.joined.len() + self.group_faults.len(),
             ),
-            (AuditFinding::Unverified, self.unverified.len() + self.findings.copies.len()),
+            (
+                AuditFinding::Unverified,
+                self.unverified.len() + self.findings.copies.len(),
+            ),
             (AuditFinding::Braked, self.brake.as_ref().map_or(0, |brake| brake.count)),
         ])
     }
@@ -169,8 +186,14 @@ pub(super) async fn all(ctx: &Context, busy: &BTreeSet<String>) -> Result<(), Er
     ctx.metrics.audit_unreached(ctx.audit.unreached_count());
     for pool in ctx.stores.pools.state() {
         let uid = pool.uid();
-        let of_pool: Vec<&Said> = everything.iter().filter(|said| Some(&said.pool_uid) == uid.as_ref()).collect();
-        let had = pool.status.iter().any(|status| conditions::find(&status.conditions, AUDITED).is_some());
+        let of_pool: Vec<&Said> = everything
+            .iter()
+            .filter(|said| Some(&said.pool_uid) == uid.as_ref())
+            .collect();
+        let had = pool
+            .status
+            .iter()
+            .any(|status| conditions::find(&status.conditions, AUDITED).is_some());
         let idle = had && uid.as_ref().is_some_and(|uid| !busy.contains(uid));
         if (!of_pool.is_empty() || idle) && pool.metadata.deletion_timestamp.is_none() {
             write(ctx, &pool, &of_pool).await?;
@@ -204,7 +227,10 @@ fn summary(ctx: &Context, said: &[&Said]) -> (&'static str, Reason, String) {
     let mut facts = Vec::new();
     let mut stands = None;
     for one in said {
-        let of_server = one.facts.iter().map(|(reason, text)| (*reason, format!("{}: {text}", one.address)));
+        let of_server = one
+            .facts
+            .iter()
+            .map(|(reason, text)| (*reason, format!("{}: {text}", one.address)));
         facts.extend(of_server);
         if let Some(hold) = ctx.audit.standstill(&one.record) {
             stands = Some((hold.reason, format!("{}: {}", one.address, hold.message)));

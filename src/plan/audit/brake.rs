@@ -31,7 +31,10 @@ pub struct Brake {
 /// everything waits: its accounts are not those that the leases are about. `before` is what waited after the last audit: while nothing is added
 /// to it, it is confirmed by the same value, since accounts reach their end in the meantime.
 pub fn brake(findings: &Findings, elsewhere: bool, before: Option<&Brake>, confirmed: &[&str]) -> Option<Brake> {
-    let early = findings.orphans.iter().filter(|orphan| orphan.because != Because::Expired);
+    let early = findings
+        .orphans
+        .iter()
+        .filter(|orphan| orphan.because != Because::Expired);
     let uids: BTreeSet<String> = early
         .map(|orphan| orphan.lease_uid.clone())
         .chain(findings.broken.iter().map(|lease| lease.lease_uid.clone()))

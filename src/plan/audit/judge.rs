@@ -1,8 +1,6 @@
 //! The verdict on every role and every lease of one server.
 
-use super::{
-    Because, Broken, Change, Fault, LeaseSeen, Observed, Orphan, OrphanGroup, RoleSeen, Stage, Unknown,
-};
+use super::{Because, Broken, Change, Fault, LeaseSeen, Observed, Orphan, OrphanGroup, RoleSeen, Stage, Unknown};
 use crate::keys::RoleKind;
 use jiff::Timestamp;
 use std::collections::{BTreeMap, BTreeSet};
@@ -72,7 +70,9 @@ pub fn judge(seen: &Observed<'_>) -> Findings {
             && lease.known_before
             && !with_role.contains(lease.uid.as_str())
     });
-    findings.broken.extend(missing.map(|lease| broken(lease, Fault::Missing)));
+    findings
+        .broken
+        .extend(missing.map(|lease| broken(lease, Fault::Missing)));
     findings
 }
 

@@ -127,7 +127,10 @@ fn an_account_without_a_lease_goes_for_a_reason_or_is_left_to_its_end() {
     assert_eq!(case().judge().unknown.len(), 1);
     assert_eq!(case().judge().next_end(), Some(at(100)));
     assert_eq!(Case { now: 100, ..case() }.because(), [Because::Expired]);
-    let lost = Case { lost: set("1"), ..case() };
+    let lost = Case {
+        lost: set("1"),
+        ..case()
+    };
     assert_eq!(lost.because(), [Because::LeaseDeleted]);
     let back = Case {
         history_changed: true,
@@ -191,7 +194,10 @@ fn every_change_by_hand_is_told() {
         (|role| role.privileged = true, Change::Privileged),
         (|role| role.inherits = false, Change::NoInherit),
         (|role| role.member_of.clear(), Change::NotInGroup),
-        (|role| role.member_of.push("x".into()), Change::MemberOf(vec!["x".into()])),
+        (
+            |role| role.member_of.push("x".into()),
+            Change::MemberOf(vec!["x".into()]),
+        ),
         (|role| role.members.push("x".into()), Change::Members(vec!["x".into()])),
     ];
     for (edit, change) in rows {
@@ -214,7 +220,12 @@ fn a_locked_account_that_can_log_in_again_is_found() {
     assert_eq!(case.judge().unlocked.len(), 1);
     let mut locked = account("1");
     locked.role.can_log_in = false;
-    assert!(Case::new(vec![locked], vec![lease("1", Stage::Locked)]).judge().unlocked.is_empty());
+    assert!(
+        Case::new(vec![locked], vec![lease("1", Stage::Locked)])
+            .judge()
+            .unlocked
+            .is_empty()
+    );
 }
 
 #[test]
@@ -339,13 +350,21 @@ fn more_than_twenty_or_a_tenth_at_once_wait() {
         (20, 199, true),
         (21, 10_000, true),
     ] {
-        assert_eq!(brake(&much(early, of), false, None, &[]).is_some(), waits, "{early} of {of}");
+        assert_eq!(
+            brake(&much(early, of), false, None, &[]).is_some(),
+            waits,
+            "{early} of {of}"
+        );
     }
     let mut expired = much(1000, 1000);
     for orphan in &mut expired.orphans {
         orphan.because = Because::Expired;
     }
-    assert_eq!(brake(&expired, false, None, &[]), None, "what is past its end is never braked");
+    assert_eq!(
+        brake(&expired, false, None, &[]),
+        None,
+        "what is past its end is never braked"
+    );
     let leases = (0..5).map(|number| lease(&number.to_string(), Stage::Live)).collect();
     let missing = Case::new(vec![], leases).judge();
     let braked = brake(&missing, false, None, &[]).unwrap();
