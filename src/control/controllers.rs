@@ -109,11 +109,8 @@ impl Controllers {
         ));
         let credentials = watches::follow_credentials(ctx.clone(), watches.credentials);
         parts.spawn(until(stop.clone(), "credential secrets", credentials));
-        parts.spawn(until(
-            stop.clone(),
-            "base secrets",
-            watches::follow_bases(ctx.clone(), watches.bases),
-        ));
+        let bases = watches::follow_bases(ctx.clone(), watches.bases);
+        parts.spawn(until(stop.clone(), "base secrets", bases));
         let namespaces = watches::follow_namespaces(ctx.clone(), watches.namespaces);
         parts.spawn(until(stop.clone(), "namespaces", namespaces));
         parts.spawn(until(stop.clone(), "hub events", watches::follow_hub(ctx.clone())));

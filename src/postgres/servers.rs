@@ -25,7 +25,7 @@ impl std::fmt::Debug for Servers {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Servers")
             .field("logins", &lock(&self.known).len())
-            .finish()
+            .finish_non_exhaustive()
     }
 }
 
