@@ -67,6 +67,8 @@ fn every_frame_to_an_engine_reads_and_writes_as_in_version_1() {
         "task revoke",
         "task dropGroup",
         "task inventory",
+        "task guard",
+        "task forget",
         "ssl disable",
         "ssl require",
         "ssl verify-ca",
@@ -95,6 +97,7 @@ fn every_frame_to_the_operator_reads_and_writes_as_in_version_1() {
         "done groupDropped",
         "done inventory",
         "done groupNeedsKeepers",
+        "done noted",
         "unknown",
         "unsupported",
         "failed unreachable",
@@ -201,6 +204,8 @@ fn names_of_task(task: &Task) -> Vec<&'static str> {
         }
         Task::DropGroup { server, .. } => ("task dropGroup", server),
         Task::Inventory { server, .. } => ("task inventory", server),
+        Task::Guard { server, .. } => ("task guard", server),
+        Task::Forget { .. } => return vec!["task forget"],
         Task::Unknown => panic!("a file holds a task that is not of this version"),
     };
     vec![name, name_of_mode(server.sslmode)]
@@ -243,6 +248,7 @@ fn names_of_outcome(outcome: &Outcome) -> Vec<&'static str> {
             done: Done::GroupDropped,
             ..
         } => vec!["done groupDropped"],
+        Outcome::Done { done: Done::Noted, .. } => vec!["done noted"],
         Outcome::Done {
             done: Done::Inventory(_),
             ..

@@ -204,6 +204,21 @@ pub enum Task {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         after: Option<u32>,
     },
+    /// This server has open leases: keep its login in memory and, should there be no operator, make accounts gone whose end
+    /// is past.
+    Guard {
+        /// The server.
+        server: ServerLogin,
+        /// The installation whose accounts these are.
+        installation: String,
+        /// Public halves (base64url) of the keys that may have signed the accounts' comments.
+        signers: Vec<String>,
+    },
+    /// Forget the logins of all servers but these: the others have no open leases.
+    Forget {
+        /// Names of server records.
+        except: Vec<String>,
+    },
     /// A kind that this build does not know: answered [`Outcome::Unsupported`].
     #[serde(other)]
     Unknown,
@@ -211,7 +226,7 @@ pub enum Task {
 
 impl Task {
     /// Every kind that this build can do, as listed in [`ToOperator::Hello`].
-    pub const KINDS: [&str; 7] = [
+    pub const KINDS: [&str; 9] = [
         "echo",
         "probe",
         "ensureGroup",
@@ -219,6 +234,8 @@ impl Task {
         "revoke",
         "dropGroup",
         "inventory",
+        "guard",
+        "forget",
     ];
 
     /// The kind's name, as on the wire.
@@ -231,6 +248,8 @@ impl Task {
             Self::Revoke { .. } => "revoke",
             Self::DropGroup { .. } => "dropGroup",
             Self::Inventory { .. } => "inventory",
+            Self::Guard { .. } => "guard",
+            Self::Forget { .. } => "forget",
             Self::Unknown => "unknown",
         }
     }
@@ -443,6 +462,8 @@ pub enum Done {
         /// Names of the databases.
         databases: Vec<String>,
     },
+    /// Answer to [`Task::Guard`] and [`Task::Forget`].
+    Noted,
 }
 
 /// What a probe found.

@@ -3,7 +3,7 @@
 use super::context::{Context, Wakes};
 use super::hold::Error;
 use super::watches::{self, Watches};
-use super::{audit, dynamic_secret, engine, lease, pool, sweep};
+use super::{audit, dynamic_secret, engine, guards, lease, pool, sweep};
 use crate::api::{CredentialLease, DynamicSecret, Engine, EnginePool};
 use crate::telemetry::liveness::{Beat, Beats};
 use crate::telemetry::metrics::{Controller as Controlled, ReconcileOutcome};
@@ -116,6 +116,7 @@ impl Controllers {
         parts.spawn(until(stop.clone(), "hub events", watches::follow_hub(ctx.clone())));
         parts.spawn(until(stop.clone(), "sweep", sweep_for_ever(ctx.clone())));
         parts.spawn(until(stop.clone(), "audit", audit::run(ctx.clone())));
+        parts.spawn(until(stop.clone(), "guards", guards::guard_for_ever(ctx.clone())));
         parts.spawn(until(stop.clone(), "counts", count_for_ever(ctx.clone())));
         parts
     }

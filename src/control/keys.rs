@@ -1,8 +1,9 @@
-//! The installation's keys while this process leads: put back if their Secrets are deleted, rotated when somebody asks.
+//! The Secrets of the operator's namespace while this process leads: keys are put back if they are deleted and rotated when
+//! somebody asks; of server records engines are told.
 
 use super::context::Context;
 use super::run::certify;
-use crate::api::names::{MANAGED_BY, OPERATOR, ROOT_SECRET, SIGNING_SECRET};
+use crate::api::names::{BASE_SECRET_LABEL, MANAGED_BY, OPERATOR, ROOT_SECRET, SIGNING_SECRET};
 use crate::api::{Engine, EnginePool};
 use crate::channel::hub::HubIdentity;
 use crate::cluster::installation::{self, InstallationError};
@@ -11,6 +12,7 @@ use crate::telemetry::logs::chain;
 use futures::{Stream, StreamExt, TryStreamExt};
 use k8s_openapi::api::core::v1::Secret;
 use kube::api::{ListParams, PartialObjectMeta};
+use kube::runtime::reflector::{self, ObjectRef, Store};
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client, ResourceExt};
 use std::sync::Arc;
@@ -21,12 +23,18 @@ const AGAIN: Duration = Duration::from_secs(2);
 
 /// Follows the Secrets of the operator's namespace that are ours.
 pub async fn follow(ctx: Arc<Context>, identity: Arc<HubIdentity>) {
-    let mut secrets = std::pin::pin!(watch(&ctx.client, &ctx.settings.home));
+    let (records, secrets) = watch(&ctx.client, &ctx.settings.home);
+    let mut secrets = std::pin::pin!(secrets);
     loop {
         match secrets.try_next().await {
             Ok(Some(secret)) => {
-                if [ROOT_SECRET, SIGNING_SECRET].contains(&secret.name_any().as_str()) {
+                let name = secret.name_any();
+                if [ROOT_SECRET, SIGNING_SECRET].contains(&name.as_str()) {
                     look_until_done(&ctx, &identity).await;
+                } else if secret.labels().contains_key(BASE_SECRET_LABEL) {
+                    let record = records.get(&ObjectRef::from_obj(&secret));
+                    ctx.guards
+                        .record(&name, record.and_then(|record| record.resource_version()));
                 }
             }
             Ok(None) => return,
@@ -42,10 +50,15 @@ pub async fn follow(ctx: Arc<Context>, identity: Arc<HubIdentity>) {
 fn watch(
     client: &Client,
     home: &str,
-) -> impl Stream<Item = Result<PartialObjectMeta<Secret>, watcher::Error>> + Send + use<> {
+) -> (
+    Store<PartialObjectMeta<Secret>>,
+    impl Stream<Item = Result<PartialObjectMeta<Secret>, watcher::Error>> + Send + use<>,
+) {
     let api: Api<PartialObjectMeta<Secret>> = Api::namespaced(client.clone(), home);
     let ours = watcher::Config::default().labels(&format!("{MANAGED_BY}={OPERATOR}"));
-    watcher(api, ours).default_backoff().touched_objects().boxed()
+    let (store, writer) = reflector::store();
+    let stream = watcher(api, ours).default_backoff().reflect(writer).touched_objects();
+    (store, stream.boxed())
 }
 
 async fn look_until_done(ctx: &Context, identity: &HubIdentity) {

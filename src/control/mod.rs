@@ -11,6 +11,7 @@ pub mod directory;
 pub mod door;
 pub mod dynamic_secret;
 pub mod engine;
+pub mod guards;
 pub mod hold;
 pub mod keys;
 pub mod lease;

@@ -3,7 +3,7 @@
 use crate::channel::frames::{
     Account, DatabaseClock, Failure, Group, InventoryPage, Keeper, Outcome, ProbeReport, Revocation, ServerLogin,
 };
-use crate::postgres::Signers;
+use crate::postgres::{Signers, Swept};
 use std::time::Duration;
 
 /// Accounts on database servers. Every operation may be repeated, and be called for many servers at once.
@@ -56,6 +56,19 @@ pub trait Accounts: Send + Sync + 'static {
 
     /// Ends sessions of accounts that this engine knows by OID and whose role is gone. Returns how many it ended.
     fn end_zombies(&self) -> impl Future<Output = usize> + Send;
+
+    /// Keeps a login until it is told otherwise: its server has open leases.
+    fn guard(&self, login: &ServerLogin, signers: &Signers);
+
+    /// Forgets the logins that it was to keep, but for those of these server records.
+    fn forget_except(&self, records: &[String]);
+
+    /// How many logins it was told to keep.
+    fn guarded(&self) -> usize;
+
+    /// Makes accounts gone whose signed end is past, on the servers whose logins it was told to keep. For an engine that has
+    /// no operator.
+    fn revoke_expired(&self) -> impl Future<Output = Swept> + Send;
 
     /// Closes connections, and forgets logins, that were not used for that long.
     fn forget_idle(&self, older_than: Duration);

@@ -4,7 +4,7 @@ use super::accounts::Accounts;
 use crate::channel::frames::{
     Account, DatabaseClock, Failure, Group, InventoryPage, Keeper, Outcome, ProbeReport, Revocation, ServerLogin,
 };
-use crate::postgres::{Servers, Signers};
+use crate::postgres::{Servers, Signers, Swept};
 use std::time::Duration;
 
 impl Accounts for Servers {
@@ -45,6 +45,22 @@ impl Accounts for Servers {
 
     async fn end_zombies(&self) -> usize {
         Servers::end_zombies(self).await
+    }
+
+    fn guard(&self, login: &ServerLogin, signers: &Signers) {
+        Servers::guard(self, login, signers);
+    }
+
+    fn forget_except(&self, records: &[String]) {
+        Servers::forget_except(self, records);
+    }
+
+    fn guarded(&self) -> usize {
+        Servers::guarded(self)
+    }
+
+    async fn revoke_expired(&self) -> Swept {
+        Servers::revoke_expired(self).await
     }
 
     fn forget_idle(&self, older_than: Duration) {

@@ -13,6 +13,11 @@ use tokio::time::timeout;
 /// ever. The calls have limits of their own, far below this.
 const BEYOND_PATIENCE: Duration = Duration::from_mins(5);
 
+const NOTED: Outcome = Outcome::Done {
+    done: Done::Noted,
+    clock: None,
+};
+
 /// Gives tasks to the database side.
 #[derive(Debug)]
 pub struct Dispatcher<A> {
@@ -46,7 +51,13 @@ impl<A: Accounts> Dispatcher<A> {
                 },
                 Err(failure) => Outcome::Failed(failure),
             },
-            Task::Issue { server, group, account } => self.accounts.issue(server, group, account, patience).await,
+            Task::Issue { server, group, account } => {
+                // Before there is an account: from its first moment on somebody is there to take it back.
+                if let Some(signers) = Signers::of_group(group) {
+                    self.accounts.guard(server, &signers);
+                }
+                self.accounts.issue(server, group, account, patience).await
+            }
             Task::Revoke {
                 server,
                 installation,
@@ -79,6 +90,21 @@ impl<A: Accounts> Dispatcher<A> {
                 },
                 Err(failure) => Outcome::Failed(failure),
             },
+            Task::Guard {
+                server,
+                installation,
+                signers,
+            } => match read(installation, signers) {
+                Ok(signers) => {
+                    self.accounts.guard(server, &signers);
+                    NOTED
+                }
+                Err(failure) => Outcome::Failed(failure),
+            },
+            Task::Forget { except } => {
+                self.accounts.forget_except(except);
+                NOTED
+            }
             Task::Unknown => Outcome::Unsupported,
         }
     }
@@ -129,6 +155,7 @@ mod tests {
         Revocation, ServerLogin, SslMode,
     };
     use crate::keys::{SecretText, SigningKey};
+    use crate::postgres::Swept;
     use std::sync::{Arc, Mutex};
     use std::time::Duration;
 
@@ -185,6 +212,18 @@ mod tests {
         }
         async fn end_zombies(&self) -> usize {
             0
+        }
+        fn guard(&self, login: &ServerLogin, signers: &Signers) {
+            self.note(format!("guard {} of {}", login.record, signers.installation()));
+        }
+        fn forget_except(&self, records: &[String]) {
+            self.note(format!("forget all but {records:?}"));
+        }
+        fn guarded(&self) -> usize {
+            0
+        }
+        async fn revoke_expired(&self) -> Swept {
+            Swept::default()
         }
         fn forget_idle(&self, _: Duration) {}
     }
@@ -292,6 +331,16 @@ mod tests {
             after: Some(7),
         };
         assert_eq!(dispatch(inventory).await.1, ["inventory after Some(7)"]);
+        let guard = Task::Guard {
+            server: server(),
+            installation: "inst-1".to_owned(),
+            signers: vec![signer.clone()],
+        };
+        assert_eq!(dispatch(guard).await.1, ["guard server-1 of inst-1"]);
+        let forget = Task::Forget {
+            except: vec!["server-1".to_owned()],
+        };
+        assert_eq!(dispatch(forget).await.1, [r#"forget all but ["server-1"]"#]);
         assert!(dispatch(Task::Echo).await.1.is_empty());
         assert_eq!(dispatch(Task::Unknown).await, (Outcome::Unsupported, vec![]));
     }

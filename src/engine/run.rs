@@ -2,6 +2,7 @@
 
 use super::accounts::Accounts;
 use super::config::Settings;
+use super::dead_man;
 use super::dispatch::Dispatcher;
 use super::health;
 use super::metrics::EngineMetrics;
@@ -63,13 +64,14 @@ pub async fn run<A: Accounts>(settings: Settings, accounts: A) -> Result<(), Run
     let (stop, counts) = (CancellationToken::new(), metrics.clone());
     let watching = watch_signals(stop.clone())?;
     let health = match settings.health_addr {
-        Some(address) => Some(serve_health(address, &link, metrics).await?),
+        Some(address) => Some(serve_health(address, &link, metrics.clone()).await?),
         None => None,
     };
+    let guarding = tokio::spawn(dead_man::stand_by(accounts.clone(), link.status(), metrics));
     let tidying = tokio::spawn(tidy(accounts.clone()));
     let sweeping = tokio::spawn(sweep(accounts, settings.sweep_every, counts));
     link.run(stop).await;
-    for task in [Some(watching), Some(tidying), Some(sweeping), health]
+    for task in [Some(watching), Some(tidying), Some(guarding), Some(sweeping), health]
         .into_iter()
         .flatten()
     {

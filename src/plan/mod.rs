@@ -6,5 +6,6 @@
 pub mod audit;
 pub mod backoff;
 pub mod consent;
+pub mod dead_man;
 pub mod dynamic_secret;
 pub mod lease;

@@ -17,6 +17,7 @@ mod barrier;
 mod blockers;
 mod clock;
 mod connect;
+mod dead_man;
 mod failure;
 mod grants;
 mod group;
@@ -36,5 +37,6 @@ mod tls;
 mod ungroup;
 mod zombies;
 
+pub use dead_man::Swept;
 pub use proof::{Proof, Signers};
 pub use servers::Servers;

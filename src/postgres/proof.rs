@@ -37,6 +37,18 @@ impl Signers {
         Ok(Self::new(installation, &keys))
     }
 
+    /// Those of a group, by its own comment and the keys beside it; none where that is not genuine.
+    pub fn of_group(group: &Group) -> Option<Self> {
+        let keys: Vec<SigningPublicKey> = group
+            .signers
+            .iter()
+            .map(|key| key.parse())
+            .collect::<Result<_, _>>()
+            .ok()?;
+        let said = RoleComment::verify(&group.comment, &keys).ok()?;
+        Some(Self::new(&said.installation, &keys))
+    }
+
     /// Which installation.
     pub fn installation(&self) -> &str {
         &self.installation

@@ -1,13 +1,15 @@
 //! The way in: every login that this process has used, and the tasks it can do with one.
 
+use super::dead_man::{self, Guarded, Swept};
 use super::failure::failure;
 use super::pool::{Server, lock};
 use super::zombies::{self, Recorded};
-use super::{Proof, group, inventory, issue, probe, revoke, ungroup};
+use super::{Proof, Signers, group, inventory, issue, probe, revoke, ungroup};
 use crate::channel::frames::{
     Account, DatabaseClock, Failure, FailureClass, Group, InventoryPage, Keeper, MAX_REVOKE_BATCH, Outcome,
     ProbeReport, Revocation, ServerLogin, SslMode,
 };
+use futures::StreamExt;
 use sha2::{Digest, Sha256};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -19,6 +21,8 @@ pub struct Servers {
     known: Arc<Mutex<HashMap<[u8; 32], Arc<Server>>>>,
     /// Accounts whose sessions are looked after.
     recorded: Arc<Recorded>,
+    /// By server record.
+    guarded: Arc<Mutex<HashMap<String, Guarded>>>,
 }
 
 impl std::fmt::Debug for Servers {
@@ -100,31 +104,69 @@ impl Servers {
     }
 
     /// Ends sessions of accounts that were issued or revoked here and whose role is gone. Returns how many it ended.
-    /// Servers without such accounts see no traffic.
+    /// Servers without such accounts, and those whose login it has no reason to keep any more, see no traffic.
     pub async fn end_zombies(&self) -> usize {
         let mut ended = 0;
         for (record, oids) in self.recorded.all() {
-            // With a rotated password there are two entries for a while; the one used last has the login that works.
-            let newest = self.newest(&record);
-            if let Some(server) = newest {
+            if let Some(server) = self.of_record(&record) {
                 ended += zombies::end(&server, &self.recorded, &oids).await;
             }
         }
         ended
     }
 
-    /// Closes sessions that were idle for so long, and forgets logins that nobody used since and that no account needs.
-    pub fn forget_idle(&self, older_than: Duration) {
-        let needed: Vec<_> = self.recorded.all().into_keys().collect();
-        let needed: Vec<_> = needed.iter().filter_map(|record| self.newest(record)).collect();
-        lock(&self.known).retain(|_, server| {
-            // Asked in any case, since it also closes idle sessions.
-            let idle = server.is_idle(older_than);
-            !idle || needed.iter().any(|needed| Arc::ptr_eq(needed, server))
-        });
+    /// Keeps this login until it is told otherwise: its server has open leases of this installation.
+    pub fn guard(&self, login: &ServerLogin, signers: &Signers) {
+        let guarded = Guarded::new(login.clone(), signers.clone());
+        lock(&self.guarded).insert(login.record.clone(), guarded);
     }
 
-    fn newest(&self, record: &str) -> Option<Arc<Server>> {
+    /// Forgets the logins that it was to keep, but for those of these server records.
+    pub fn forget_except(&self, records: &[String]) {
+        lock(&self.guarded).retain(|record, _| records.contains(record));
+    }
+
+    /// How many logins it was told to keep.
+    pub fn guarded(&self) -> usize {
+        lock(&self.guarded).len()
+    }
+
+    /// For an engine that has no operator: makes accounts gone whose signed end is [`dead_man::PATIENCE`] past in the
+    /// database's clock, on all servers with open leases. A server without accounts is forgotten after a while: it has no
+    /// open lease, and nobody is there to say so.
+    pub async fn revoke_expired(&self) -> Swept {
+        let all: Vec<Guarded> = lock(&self.guarded).values().cloned().collect();
+        let rounds = all.into_iter().map(|guarded| async move {
+            let round = dead_man::round(&self.server(&guarded.login), &guarded.signers).await;
+            (guarded, round)
+        });
+        let mut rounds = futures::stream::iter(rounds).buffer_unordered(dead_man::AT_ONCE);
+        let mut swept = Swept::default();
+        while let Some((guarded, round)) = rounds.next().await {
+            let mut all = lock(&self.guarded);
+            let record = &guarded.login.record;
+            if all.get_mut(record).is_some_and(|kept| kept.seen(&round)) {
+                swept.add(&round);
+            } else {
+                all.remove(record);
+            }
+        }
+        swept
+    }
+
+    /// Closes sessions that were idle for so long, and forgets logins that nobody used since; those that it was told to keep
+    /// it can open again.
+    pub fn forget_idle(&self, older_than: Duration) {
+        lock(&self.known).retain(|_, server| !server.is_idle(older_than));
+    }
+
+    /// The login of a record that is most likely to work: the one that it was told to keep, or else the one used last. With a
+    /// rotated password there are two for a while.
+    fn of_record(&self, record: &str) -> Option<Arc<Server>> {
+        let kept = lock(&self.guarded).get(record).map(|guarded| guarded.login.clone());
+        if let Some(login) = kept {
+            return Some(self.server(&login));
+        }
         let known = lock(&self.known);
         let of_record = known.values().filter(|server| server.login.record == record);
         of_record.max_by_key(|server| server.used_at()).cloned()

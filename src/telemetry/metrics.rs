@@ -62,6 +62,10 @@ label! {
         DropGroup = "drop_group",
         /// List what is there.
         Inventory = "inventory",
+        /// Keep a server's login.
+        Guard = "guard",
+        /// Forget logins.
+        Forget = "forget",
         /// Of a later release.
         Other = "other",
     }
@@ -218,6 +222,8 @@ impl From<&Task> for TaskKind {
             Task::Revoke { .. } => Self::Revoke,
             Task::DropGroup { .. } => Self::DropGroup,
             Task::Inventory { .. } => Self::Inventory,
+            Task::Guard { .. } => Self::Guard,
+            Task::Forget { .. } => Self::Forget,
             Task::Unknown => Self::Other,
         }
     }

@@ -11,6 +11,8 @@
 
 mod blocked;
 mod connect;
+mod dead_man;
+mod engine;
 mod group;
 mod inventory;
 mod issue;
