@@ -2,7 +2,7 @@
 
 use super::accounts::Accounts;
 use super::metrics::EngineMetrics;
-use crate::channel::frames::{Done, Failure, FailureClass, MAX_REVOKE_BATCH, Outcome, Task};
+use crate::channel::frames::{DatabaseClock, Done, Failure, FailureClass, MAX_REVOKE_BATCH, Outcome, Task};
 use crate::channel::link::Tasks;
 use crate::postgres::Signers;
 use std::sync::Arc;
@@ -37,13 +37,7 @@ impl<A: Accounts> Dispatcher<A> {
                 done: Done::Echo,
                 clock: None,
             },
-            Task::Probe { server } => match self.accounts.probe(server).await {
-                Ok((report, clock)) => Outcome::Done {
-                    done: Done::Probe(report),
-                    clock: Some(clock),
-                },
-                Err(failure) => Outcome::Failed(failure),
-            },
+            Task::Probe { server } => seen(self.accounts.probe(server).await, Done::Probe),
             Task::EnsureGroup { server, group } => match self.accounts.ensure_group(server, group, patience).await {
                 Ok(()) => Outcome::Done {
                     done: Done::GroupReady,
@@ -58,21 +52,19 @@ impl<A: Accounts> Dispatcher<A> {
                 }
                 self.accounts.issue(server, group, account, patience).await
             }
+            Task::Revoke { accounts, .. } if accounts.len() > MAX_REVOKE_BATCH => {
+                Outcome::Failed(bad_task(format!("a task revokes at most {MAX_REVOKE_BATCH} accounts")))
+            }
             Task::Revoke {
                 server,
                 installation,
                 signers,
                 accounts,
                 keepers,
-            } => {
-                if accounts.len() > MAX_REVOKE_BATCH {
-                    return Outcome::Failed(bad_task(format!("a task revokes at most {MAX_REVOKE_BATCH} accounts")));
-                }
-                match read(installation, signers) {
-                    Ok(signers) => self.accounts.revoke(server, &signers, accounts, keepers).await,
-                    Err(failure) => Outcome::Failed(failure),
-                }
-            }
+            } => match read(installation, signers) {
+                Ok(signers) => self.accounts.revoke(server, &signers, accounts, keepers).await,
+                Err(failure) => Outcome::Failed(failure),
+            },
             Task::DropGroup {
                 server,
                 installation,
@@ -83,13 +75,9 @@ impl<A: Accounts> Dispatcher<A> {
                 Ok(signers) => self.accounts.drop_group(server, &signers, group, keepers).await,
                 Err(failure) => Outcome::Failed(failure),
             },
-            Task::Inventory { server, after } => match self.accounts.inventory(server, *after, patience).await {
-                Ok((page, clock)) => Outcome::Done {
-                    done: Done::Inventory(page),
-                    clock: Some(clock),
-                },
-                Err(failure) => Outcome::Failed(failure),
-            },
+            Task::Inventory { server, after } => {
+                seen(self.accounts.inventory(server, *after, patience).await, Done::Inventory)
+            }
             Task::Guard {
                 server,
                 installation,
@@ -107,6 +95,17 @@ impl<A: Accounts> Dispatcher<A> {
             }
             Task::Unknown => Outcome::Unsupported,
         }
+    }
+}
+
+/// What was seen of a server, with its clock.
+fn seen<T>(looked: Result<(T, DatabaseClock), Failure>, done: impl FnOnce(T) -> Done) -> Outcome {
+    match looked {
+        Ok((seen, clock)) => Outcome::Done {
+            done: done(seen),
+            clock: Some(clock),
+        },
+        Err(failure) => Outcome::Failed(failure),
     }
 }
 
