@@ -18,6 +18,7 @@ mod inventory;
 mod issue;
 mod proxy;
 mod resist;
+mod resist_by_hand;
 mod revoke;
 mod signers;
 mod snapshot;
