@@ -1,5 +1,6 @@
 //! What every controller works with.
 
+use super::audit::AuditMemory;
 use super::guards::Guards;
 use super::hold::Error;
 use super::memory::{Attempts, BaseIdentities, Endings, Nudges, Passwords, ReliedOn, ServerFacts};
@@ -23,6 +24,7 @@ use kube::runtime::reflector::{ObjectRef, Store};
 use kube::{Client, Resource, ResourceExt};
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 use tokio::sync::mpsc::UnboundedSender;
 
 /// What the installer decides.
@@ -38,6 +40,8 @@ pub struct Settings {
     pub engine_image: String,
     /// Most managed engines that one pool may ask for.
     pub max_engines_per_pool: i32,
+    /// Between two audits of every server.
+    pub audit_every: Duration,
     /// Our own pod, where we run in one: it is labelled while we lead, and the Service selects the label.
     pub pod: Option<String>,
 }
@@ -122,6 +126,11 @@ pub struct Context {
     pub intact: Mutex<HashMap<String, String>>,
     /// Counting leases against a limit and making one more is one step.
     pub admission: tokio::sync::Mutex<()>,
+    /// Held for reading from the making of a server record until the lease that needs it is written, and for writing while
+    /// one is removed.
+    pub keeping: Arc<tokio::sync::RwLock<()>>,
+    /// What audits remember.
+    pub audit: AuditMemory,
 }
 
 impl Context {
@@ -162,6 +171,8 @@ impl Context {
             recorded: Mutex::default(),
             intact: Mutex::default(),
             admission: tokio::sync::Mutex::default(),
+            keeping: Arc::default(),
+            audit: AuditMemory::default(),
         }
     }
 
@@ -233,9 +244,19 @@ impl Context {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .insert((uid, reason));
-        if !first {
-            return;
+        if first {
+            self.announce(object, reason, note, type_).await;
         }
+    }
+
+    /// Writes an Event: this happened just now.
+    pub async fn announce<K: Resource<DynamicType = ()>>(
+        &self,
+        object: &K,
+        reason: Reason,
+        note: &str,
+        type_: EventType,
+    ) {
         let event = Event {
             type_,
             reason: reason.as_str().to_owned(),

@@ -3,7 +3,7 @@
 use super::context::{Context, Wakes};
 use super::hold::Error;
 use super::watches::{self, Watches};
-use super::{dynamic_secret, engine, guards, lease, pool, sweep};
+use super::{audit, dynamic_secret, engine, guards, lease, pool, sweep};
 use crate::api::{CredentialLease, DynamicSecret, Engine, EnginePool};
 use crate::telemetry::liveness::{Beat, Beats};
 use crate::telemetry::metrics::{Controller as Controlled, ReconcileOutcome};
@@ -109,15 +109,13 @@ impl Controllers {
         ));
         let credentials = watches::follow_credentials(ctx.clone(), watches.credentials);
         parts.spawn(until(stop.clone(), "credential secrets", credentials));
-        parts.spawn(until(
-            stop.clone(),
-            "base secrets",
-            watches::follow_bases(ctx.clone(), watches.bases),
-        ));
+        let bases = watches::follow_bases(ctx.clone(), watches.bases);
+        parts.spawn(until(stop.clone(), "base secrets", bases));
         let namespaces = watches::follow_namespaces(ctx.clone(), watches.namespaces);
         parts.spawn(until(stop.clone(), "namespaces", namespaces));
         parts.spawn(until(stop.clone(), "hub events", watches::follow_hub(ctx.clone())));
         parts.spawn(until(stop.clone(), "sweep", sweep_for_ever(ctx.clone())));
+        parts.spawn(until(stop.clone(), "audit", audit::run(ctx.clone())));
         parts.spawn(until(stop.clone(), "guards", guards::guard_for_ever(ctx.clone())));
         parts.spawn(until(stop.clone(), "counts", count_for_ever(ctx.clone())));
         parts

@@ -126,7 +126,7 @@ async fn drop_group(ctx: &Context, seen: &DynamicSecret, name: &str) -> Result<A
         return Ok(Action::requeue(SOON));
     };
     let home = &ctx.settings.home;
-    let Some(found) = server_record::read(&ctx.client, home, &record.server).await? else {
+    let Some(found) = servers::record(ctx, &record.server).await? else {
         let hold = Hold::new(
             Reason::BaseSecretMissing,
             format!(
@@ -166,7 +166,7 @@ async fn drop_group(ctx: &Context, seen: &DynamicSecret, name: &str) -> Result<A
 }
 
 /// Asks, and goes on with the keepers that the answer wants.
-async fn ask_to_drop(ctx: &Context, pool: &str, found: &server_record::Record, group: Group) -> Answer {
+pub(super) async fn ask_to_drop(ctx: &Context, pool: &str, found: &server_record::Record, group: Group) -> Answer {
     let mut wanted = Vec::new();
     for _ in 0..=servers::KEEPER_ROUNDS {
         let keepers = match servers::keepers(ctx, &found.login.record, &wanted) {

@@ -2,7 +2,7 @@
 
 use super::context::{Context, Stores};
 use crate::api::conditions::{self, READY, Reason};
-use crate::api::names::{LEASE_LABEL, TYPE_LABEL, credential};
+use crate::api::names::{CONFIRM_REVOCATION, LEASE_LABEL, TYPE_LABEL, credential};
 use crate::api::{CredentialLease, DynamicSecret, Engine, EnginePool};
 use crate::channel::hub::HubEvent;
 use futures::{Stream, StreamExt, TryStreamExt};
@@ -149,6 +149,9 @@ pub fn lease_changed(ctx: &Context, lease: &CredentialLease) {
     ctx.guards.look();
     ctx.wake_owner(lease);
     if ctx.stores.leases.get(&ObjectRef::from_obj(lease)).is_none() {
+        if let (Some(uid), Some(claim)) = (lease.uid(), lease.claim()) {
+            ctx.audit.lease_gone(&uid, &claim.server, claim.expires_at.0);
+        }
         place_freed(ctx, lease);
     }
 }
@@ -205,6 +208,8 @@ pub fn pool_changed(ctx: &Context, pool: &EnginePool) {
     };
     let uid = pool.uid().unwrap_or_default();
     let gone = ctx.stores.pools.get(&ObjectRef::from_obj(pool)).is_none();
+    let confirms = pool.annotations().get(CONFIRM_REVOCATION).filter(|_| !gone);
+    ctx.audit.confirmation_seen(&uid, confirms);
     let now = relied_on(pool);
     // What a pool's status counts changes all the time; if that ended backoffs, nothing that is refused would ever rest.
     let same = !gone && ctx.relied_on.replace(&uid, now.clone()) == Some(now);
@@ -349,6 +354,7 @@ pub async fn follow_hub(ctx: Arc<Context>) {
         match events.recv().await {
             Ok(event) => hub_event(&ctx, &event),
             Err(tokio::sync::broadcast::error::RecvError::Lagged(_)) => {
+                ctx.audit.want_all();
                 ctx.guards.look();
                 for pool in ctx.stores.pools.state() {
                     engine_connected(&ctx, &pool.uid().unwrap_or_default());
@@ -376,6 +382,7 @@ fn hub_event(ctx: &Context, event: &HubEvent) {
         let _ = ctx.wakes.pools.send(ObjectRef::from_obj(pool.as_ref()));
     }
     if matches!(event, HubEvent::Connected { .. }) {
+        ctx.audit.want_pool(pool_uid);
         ctx.guards.look();
         engine_connected(ctx, pool_uid);
     }

@@ -163,7 +163,12 @@ impl Session {
     pub(super) fn can(&self, task: &Task) -> bool {
         let takes_back = matches!(
             task,
-            Task::Echo | Task::Revoke { .. } | Task::DropGroup { .. } | Task::Guard { .. } | Task::Forget { .. }
+            Task::Echo
+                | Task::Revoke { .. }
+                | Task::DropGroup { .. }
+                | Task::Inventory { .. }
+                | Task::Guard { .. }
+                | Task::Forget { .. }
         );
         let state = self.state();
         state.open
