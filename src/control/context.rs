@@ -1,7 +1,9 @@
 //! What every controller works with.
 
 use super::hold::Error;
-use super::memory::{Attempts, BaseIdentities, Endings, Nudges, Passwords, ReliedOn, ServerFacts};
+use super::memory::{Attempts, BaseIdentities, CheckedBases, Endings, Nudges, Passwords, ReliedOn, ServerFacts};
+use super::occupied::Waiter;
+use super::places::Places;
 use super::revocations::Revocations;
 use super::watches::Filled;
 use crate::api::conditions::Reason;
@@ -70,6 +72,8 @@ pub struct Wakes {
     pub pools: UnboundedSender<ObjectRef<EnginePool>>,
     /// Look at this engine.
     pub engines: UnboundedSender<ObjectRef<Engine>>,
+    /// Watch the Secret that occupies somebody's target.
+    pub occupied: UnboundedSender<Waiter>,
 }
 
 /// Everything that the controllers of one leadership share.
@@ -98,12 +102,16 @@ pub struct Context {
     pub attempts: Attempts,
     /// Backoffs that something made pointless.
     pub nudges: Nudges,
+    /// Who waits for a place below a limit of leases.
+    pub places: Places,
     /// What dynamic secrets rely on in pools and namespaces.
     pub relied_on: ReliedOn,
     /// What engines reported of servers.
     pub servers: ServerFacts,
     /// Where base secrets lead.
     pub bases: BaseIdentities,
+    /// Base secrets that pools found ready.
+    pub checked: CheckedBases,
     /// Collects revocations into batches.
     pub revocations: Revocations,
     /// Counts.
@@ -149,9 +157,11 @@ impl Context {
             endings: Endings::default(),
             attempts: Attempts::default(),
             nudges: Nudges::default(),
+            places: Places::default(),
             relied_on: ReliedOn::default(),
             servers: ServerFacts::default(),
             bases: BaseIdentities::default(),
+            checked: CheckedBases::default(),
             revocations: Revocations::default(),
             told: Mutex::default(),
             recorded: Mutex::default(),
@@ -187,6 +197,11 @@ impl Context {
     /// Looks at a lease again.
     pub fn wake_lease(&self, namespace: &str, name: &str) {
         let _ = self.wakes.leases.send(ObjectRef::new(name).within(namespace));
+    }
+
+    /// A target is occupied: whoever waits for it looks again when the Secret there goes.
+    pub fn await_place(&self, waiter: Waiter) {
+        let _ = self.wakes.occupied.send(waiter);
     }
 
     /// The dynamic secret of a lease; none where it is gone or another one of the same name. The cache may be old, so what it

@@ -2,7 +2,7 @@
 
 use super::context::Context;
 use super::hold::{Error, Hold};
-use crate::api::conditions::{self, READY, Reason};
+use crate::api::conditions::{self, READY, Reason, ReasonKind};
 use crate::api::dynamic_secret::{LeaseRecord, Mode};
 use crate::api::lease::{Claim, Phase};
 use crate::api::names::ROTATE_AT;
@@ -164,8 +164,10 @@ pub async fn owner_waits(ctx: &Context, owner: &DynamicSecret, hold: &Hold) -> R
         !same
     })
     .await?;
-    if hold.reason.kind() != conditions::ReasonKind::Good {
-        ctx.tell(owner, hold.reason, &hold.message, EventType::Normal).await;
+    match hold.reason.kind() {
+        ReasonKind::Good => {}
+        ReasonKind::Waiting => ctx.tell(owner, hold.reason, &hold.message, EventType::Normal).await,
+        ReasonKind::Refused => ctx.tell(owner, hold.reason, &hold.message, EventType::Warning).await,
     }
     Ok(())
 }
@@ -195,6 +197,7 @@ pub async fn ended(
     };
     status::amend(&ctx.client, &owner, |owner| {
         let (mode, generation) = (owner.spec.mode(), owner.metadata.generation);
+        let going = owner.metadata.deletion_timestamp.is_some();
         let status = owner.status.get_or_insert_default();
         if status.history.iter().any(|old| old.lease == record.lease) {
             return false;
@@ -208,7 +211,8 @@ pub async fn ended(
                 status.answered_rotate_at.clone_from(&asked);
             }
             status.delivered_serial = Some(status.delivered_serial.unwrap_or(0).max(claim.serial));
-            if newest && mode == Mode::Once {
+            // What is being deleted says so until it is gone.
+            if newest && mode == Mode::Once && !going {
                 let (reason, message) = once_over(early);
                 conditions::set_ready(&mut status.conditions, reason, message, generation, now);
             }
