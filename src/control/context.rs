@@ -221,7 +221,11 @@ impl Context {
         if let Some(found) = cached.filter(|found| ours(found)) {
             return Ok(Some(found.as_ref().clone()));
         }
-        let live: Option<DynamicSecret> = objects::read(&self.client, &namespace, name).await?;
+        let live: Option<DynamicSecret> = match objects::read(&self.client, &namespace, name).await {
+            // Without the definition there is nobody to tell. Its accounts are taken back all the same.
+            Err(error) if error.is_not_served() => None,
+            other => other?,
+        };
         Ok(live.filter(ours))
     }
 

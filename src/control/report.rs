@@ -124,7 +124,10 @@ pub async fn failed(ctx: &Context, lease: &CredentialLease, hold: &Hold) -> Resu
         ctx.tell(lease, hold.reason, &hold.message, EventType::Warning).await;
         return Ok(());
     }
-    count_failure(ctx, &owner, hold).await
+    match count_failure(ctx, &owner, hold).await {
+        Err(Error::Cluster(error)) if error.is_not_served() => Ok(()),
+        other => other,
+    }
 }
 
 /// Counts a failed attempt, with its reason.
@@ -195,7 +198,7 @@ pub async fn ended(
         ended_at: Time(now),
         why: why.to_owned(),
     };
-    status::amend(&ctx.client, &owner, |owner| {
+    let written = status::amend(&ctx.client, &owner, |owner| {
         let (mode, generation) = (owner.spec.mode(), owner.metadata.generation);
         let going = owner.metadata.deletion_timestamp.is_some();
         let status = owner.status.get_or_insert_default();
@@ -219,7 +222,12 @@ pub async fn ended(
         }
         true
     })
-    .await?;
+    .await;
+    match written {
+        // The cache still has it, but its definition is gone: nobody is left to be told.
+        Err(error) if error.is_not_served() => {}
+        other => drop(other?),
+    }
     ctx.note_recorded(&uid);
     Ok(())
 }

@@ -26,7 +26,10 @@ fn watch<K, S>(
     config: watcher::Config,
     filled: (&Filled, &'static str),
     mut seen: S,
-) -> (Store<K>, impl Stream<Item = Result<K, watcher::Error>> + Send + use<K, S>)
+) -> (
+    Store<K>,
+    impl Stream<Item = Result<K, watcher::Error>> + Send + use<K, S>,
+)
 where
     S: FnMut(&Result<watcher::Event<K>, watcher::Error>) + Send,
     K: Resource + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
@@ -94,7 +97,7 @@ where
     move |event| {
         let missing = match event {
             Ok(watcher::Event::InitDone) => false,
-            Err(error) if is_not_found(error) => true,
+            Err(error) if is_not_served(error) => true,
             _ => return,
         };
         metrics.definition_missing(kind, missing);
@@ -111,12 +114,11 @@ where
     }
 }
 
-fn is_not_found(error: &watcher::Error) -> bool {
+/// Whether the API server does not know the resource.
+fn is_not_served(error: &watcher::Error) -> bool {
     match error {
         watcher::Error::InitialListFailed(kube::Error::Api(status))
-        | watcher::Error::WatchStartFailed(kube::Error::Api(status))
-        | watcher::Error::WatchFailed(kube::Error::Api(status)) => status.is_not_found(),
-        watcher::Error::WatchError(status) => status.is_not_found(),
+        | watcher::Error::WatchStartFailed(kube::Error::Api(status)) => status.code == 404,
         _ => false,
     }
 }
