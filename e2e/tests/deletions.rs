@@ -186,7 +186,7 @@ async fn a_namespace_that_goes_does_not_wait_for_what_was_let_expire_before() {
         jiff::Timestamp::now() < credential.expires_at,
         "nothing waits for a ttl here"
     );
-    scene.wait_absent("Namespace", "", &scene.shop).await.unwrap();
+    scene.wait_absent("DynamicSecret", &scene.shop, "app").await.unwrap();
 }
 
 #[tokio::test]
