@@ -15,8 +15,8 @@ use tokio::time::sleep;
 const OPERATOR: &str = "system:serviceaccount:dsv-system:dsv-operator";
 /// How long the operator is watched while nothing happens.
 const QUIET: Duration = Duration::from_secs(40);
-/// After the last change everything may settle.
-const SETTLE: Duration = Duration::from_secs(5);
+/// After the last change everything may settle: a new server is audited for the first time, which is noted.
+const SETTLE: Duration = Duration::from_secs(8);
 
 /// Those who count take turns: what one does, the other would count.
 static TURN: Mutex<()> = Mutex::const_new(());
@@ -100,7 +100,7 @@ async fn an_idle_operator_leaves_the_api_server_alone() {
     let all = requests(stack);
     let made = &all[before..];
     say(format!("{} requests in {QUIET:?}: {made:?}", made.len()));
-    // A watch ends and begins anew every few minutes.
+    // A watch ends and begins anew every few minutes, and an audit reads server records and leases, once each.
     assert!(made.len() <= 6, "{made:#?}");
     let writes: Vec<&String> = made.iter().filter(is_write).collect();
     assert!(writes.is_empty(), "nothing happened, but it wrote {writes:#?}");
@@ -147,8 +147,10 @@ async fn the_life_of_a_credential_costs_eight_writes() {
     let all = requests(stack);
     let writes: Vec<&String> = all[before..].iter().filter(is_write).collect();
     say(format!("{} writes: {writes:#?}", writes.len()));
-    // One that met a newer version was not taken: it is looked at again, and then there is nothing to write.
-    let conflicts = writes.iter().filter(|write| write.ends_with(" 409")).count();
+    // One that met a newer version, or nothing any more, was not taken: it is looked at again, and then there is nothing to
+    // write.
+    let refused = |write: &&&String| write.ends_with(" 409") || write.ends_with(" 404");
+    let conflicts = writes.iter().filter(refused).count();
     assert!(conflicts <= 2, "{writes:#?}");
     assert!(writes.len() - conflicts <= 8, "{writes:#?}");
     assert!(writes.len() >= 6, "the audit log is incomplete: {writes:#?}");

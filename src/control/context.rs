@@ -1,5 +1,7 @@
 //! What every controller works with.
 
+use super::audit::AuditMemory;
+use super::guards::Guards;
 use super::hold::Error;
 use super::memory::{Attempts, BaseIdentities, CheckedBases, Endings, Nudges, Passwords, ReliedOn, ServerFacts};
 use super::occupied::Waiter;
@@ -11,6 +13,7 @@ use crate::api::lease::{ClaimedPool, Maker};
 use crate::api::names::OPERATOR;
 use crate::api::{CredentialLease, DynamicSecret, Engine, EnginePool};
 use crate::channel::hub::Hub;
+use crate::clock;
 use crate::cluster::installation::Installation;
 use crate::cluster::leadership::{Leader, NotLeading, Term};
 use crate::cluster::objects;
@@ -23,6 +26,7 @@ use kube::runtime::reflector::{ObjectRef, Store};
 use kube::{Client, Resource, ResourceExt};
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 use tokio::sync::mpsc::UnboundedSender;
 
 /// What the installer decides.
@@ -38,6 +42,8 @@ pub struct Settings {
     pub engine_image: String,
     /// Most managed engines that one pool may ask for.
     pub max_engines_per_pool: i32,
+    /// Between two audits of every server.
+    pub audit_every: Duration,
     /// Our own pod, where we run in one: it is labelled while we lead, and the Service selects the label.
     pub pod: Option<String>,
 }
@@ -114,6 +120,8 @@ pub struct Context {
     pub checked: CheckedBases,
     /// Collects revocations into batches.
     pub revocations: Revocations,
+    /// What engines guard.
+    pub guards: Guards,
     /// Counts.
     pub metrics: Metrics,
     /// Writes Events.
@@ -126,6 +134,11 @@ pub struct Context {
     pub intact: Mutex<HashMap<String, String>>,
     /// Counting leases against a limit and making one more is one step.
     pub admission: tokio::sync::Mutex<()>,
+    /// Held for reading from the making of a server record until the lease that needs it is written, and for writing while
+    /// one is removed.
+    pub keeping: Arc<tokio::sync::RwLock<()>>,
+    /// What audits remember.
+    pub audit: AuditMemory,
 }
 
 impl Context {
@@ -163,16 +176,19 @@ impl Context {
             bases: BaseIdentities::default(),
             checked: CheckedBases::default(),
             revocations: Revocations::default(),
+            guards: Guards::default(),
             told: Mutex::default(),
             recorded: Mutex::default(),
             intact: Mutex::default(),
             admission: tokio::sync::Mutex::default(),
+            keeping: Arc::default(),
+            audit: AuditMemory::default(),
         }
     }
 
     /// The operator's clock.
     pub fn now(&self) -> Timestamp {
-        Timestamp::now()
+        clock::now()
     }
 
     /// To be asked before each effect: an operator that was stopped for a while and wakes up must not act.
@@ -247,9 +263,19 @@ impl Context {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .insert((uid, reason));
-        if !first {
-            return;
+        if first {
+            self.announce(object, reason, note, type_).await;
         }
+    }
+
+    /// Writes an Event: this happened just now.
+    pub async fn announce<K: Resource<DynamicType = ()>>(
+        &self,
+        object: &K,
+        reason: Reason,
+        note: &str,
+        type_: EventType,
+    ) {
         let event = Event {
             type_,
             reason: reason.as_str().to_owned(),

@@ -4,7 +4,7 @@ use super::context::{Context, Wakes};
 use super::hold::Error;
 use super::occupied::{self, Waiter};
 use super::watches::{self, Watches};
-use super::{dynamic_secret, engine, lease, pool, sweep};
+use super::{audit, dynamic_secret, engine, guards, lease, pool, sweep};
 use crate::api::{CredentialLease, DynamicSecret, Engine, EnginePool};
 use crate::telemetry::liveness::{Beat, Beats};
 use crate::telemetry::metrics::{Controller as Controlled, ReconcileOutcome};
@@ -155,6 +155,8 @@ fn follow_the_rest(
     follow("occupied targets", occupied::follow(c(), occupied).boxed());
     follow("hub events", watches::follow_hub(c()).boxed());
     follow("sweep", sweep_for_ever(c()).boxed());
+    follow("audit", audit::run(c()).boxed());
+    follow("guards", guards::guard_for_ever(c()).boxed());
     follow("counts", count_for_ever(c()).boxed());
 }
 
@@ -193,7 +195,8 @@ pub fn wakes() -> (Wakes, Woken) {
     )
 }
 
-async fn until(stop: CancellationToken, name: &'static str, part: impl Future<Output = ()>) -> &'static str {
+/// Runs a part until `stop`.
+pub async fn until(stop: CancellationToken, name: &'static str, part: impl Future<Output = ()>) -> &'static str {
     tokio::select! {
         () = stop.cancelled() => {}
         () = part => {}

@@ -3,8 +3,8 @@
 use crate::api::names::base32_uid;
 use crate::api::{Engine, EnginePool};
 use crate::channel::hub::{EngineDirectory, Registration};
+use crate::clock;
 use crate::keys::EnginePublicKey;
-use jiff::Timestamp;
 use kube::ResourceExt;
 use kube::runtime::reflector::{ObjectRef, Store};
 
@@ -23,7 +23,7 @@ impl EngineDirectory for Directory {
         let pool = self.pools.get(&ObjectRef::new(&engine.spec.pool).within(namespace))?;
         let uid = engine.uid()?;
         base32_uid(&uid)?;
-        let now = Timestamp::now();
+        let now = clock::now();
         let previous = engine
             .spec
             .previous_public_key

@@ -3,6 +3,7 @@
 //! What to do next is decided in `plan`; how to talk to the API server is in `cluster`; engines are asked through
 //! `channel::hub`. Nothing here keeps state that a restart could miss, except passwords on their way into a Secret.
 
+pub mod audit;
 pub mod context;
 pub mod controllers;
 pub mod deployment;
@@ -10,7 +11,9 @@ pub mod directory;
 pub mod door;
 pub mod dynamic_secret;
 pub mod engine;
+pub mod guards;
 pub mod hold;
+pub mod keys;
 pub mod lease;
 pub mod making;
 pub mod memory;

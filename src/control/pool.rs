@@ -221,7 +221,7 @@ async fn look_at_server(ctx: &Context, pool: &EnginePool, name: &str, version: &
             .is_some()
         {
             ctx.still_leading()?;
-            server_record::keep(&ctx.client, &ctx.settings.home, &base.secret, &base.login).await?;
+            servers::keep_record(ctx, &base).await?;
         }
         let report = servers::probe(ctx, &pool_uid, &base).await?;
         found.version = Some(report.version.clone());

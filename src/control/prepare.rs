@@ -9,7 +9,7 @@ use crate::api::grants::Grant;
 use crate::api::lease::{Claim, ClaimedGroup, ClaimedPool};
 use crate::api::names::{DYNAMIC_SECRET_LABEL, MANAGED_BY, OPERATOR, POOL_LABEL, base32_hash};
 use crate::api::{CredentialLease, DynamicSecret, EnginePool};
-use crate::cluster::{Intention, objects, server_record, status};
+use crate::cluster::{Intention, objects, status};
 use crate::plan::consent::{self, Denied, Request};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Namespace;
@@ -18,6 +18,7 @@ use kube::api::ListParams;
 use kube::{Api, ResourceExt};
 use std::collections::BTreeMap;
 use std::time::Duration;
+use tokio::sync::OwnedRwLockReadGuard;
 
 /// How long after the claim the account may still be created, in the database's clock.
 const ISSUE_WINDOW: SignedDuration = SignedDuration::from_secs(60);
@@ -38,6 +39,8 @@ pub struct Prepared {
     namespace_labels: BTreeMap<String, String>,
     /// Life of the account.
     ttl: SignedDuration,
+    /// While this is held no server record is removed.
+    _record_stays: OwnedRwLockReadGuard<()>,
 }
 
 /// Name of the group role that carries these grants for this dynamic secret.
@@ -96,6 +99,7 @@ pub async fn prepare(ctx: &Context, seen: &DynamicSecret, ttl: Option<Duration>)
         grants: servers::pairs(&grants),
         since,
     };
+    let record_stays = ctx.keeping.clone().read_owned().await;
     let mut prepared = Prepared {
         owner,
         pool,
@@ -104,6 +108,7 @@ pub async fn prepare(ctx: &Context, seen: &DynamicSecret, ttl: Option<Duration>)
         group,
         namespace_labels,
         ttl,
+        _record_stays: record_stays,
     };
     // Consent first: who is not admitted learns nothing about the server, and nothing is made for him.
     admit(&prepared, 0)?;
@@ -111,16 +116,12 @@ pub async fn prepare(ctx: &Context, seen: &DynamicSecret, ttl: Option<Duration>)
     engine_connected(ctx, &pool_uid)?;
     servers::checked(ctx, &pool_uid, &prepared.base).await?;
     ctx.still_leading()?;
-    server_record::keep(
-        &ctx.client,
-        &ctx.settings.home,
-        &prepared.base.secret,
-        &prepared.base.login,
-    )
-    .await?;
+    servers::keep_record(ctx, &prepared.base).await?;
+    failpoint!("prepare.recorded", prepared.owner.name_any());
     prepared.group.since = record_group(ctx, &prepared).await?;
     let group = servers::group(ctx, &prepared.owner.uid().unwrap_or_default(), &prepared.group)?;
     servers::ensure_group(ctx, &pool_uid, &prepared.base.login, group).await?;
+    failpoint!("prepare.grouped", prepared.owner.name_any());
     Ok(prepared)
 }
 

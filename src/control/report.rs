@@ -251,6 +251,14 @@ pub fn once_over(early: Option<Early>) -> (Reason, &'static str) {
             Reason::TargetReleased,
             "our label was taken off the Secret, so the account was revoked and the Secret left alone",
         ),
+        Some(Early::AccountMissing) => (
+            Reason::AccountMissing,
+            "the account was gone from the database, so its lease was ended; for another one set the annotation dsv.dev/rotate-at",
+        ),
+        Some(Early::AccountAltered) => (
+            Reason::AccountAltered,
+            "the account was changed by hand, so it was revoked; for another one set the annotation dsv.dev/rotate-at",
+        ),
         Some(Early::Rotated | Early::OwnerDeleted) => (Reason::Revoking, "the credential was taken back"),
     }
 }
@@ -288,6 +296,8 @@ fn name_end(
         Some(Early::TargetDeleted) => "TargetDeleted",
         Some(Early::TargetEdited) => "TargetEdited",
         Some(Early::TargetReleased) => "TargetReleased",
+        Some(Early::AccountMissing) => "AccountMissing",
+        Some(Early::AccountAltered) => "AccountAltered",
     };
     (name, early)
 }

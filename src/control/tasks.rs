@@ -3,7 +3,7 @@
 use super::context::Context;
 use super::hold::Hold;
 use crate::api::conditions::Reason;
-use crate::channel::frames::{Done, Failure, Outcome, Task};
+use crate::channel::frames::{Done, Failure, FailureClass, Outcome, Task};
 use crate::channel::hub::{CallResult, EngineId};
 use crate::telemetry::metrics::{TaskKind, TaskOutcome};
 use kube::runtime::reflector::ObjectRef;
@@ -40,6 +40,22 @@ impl Answer {
     }
 }
 
+/// A server that did not answer and then does may have failed over in between.
+fn note_presence(ctx: &Context, record: &str, kind: TaskKind, result: &CallResult) {
+    let CallResult::Answered { outcome, .. } = result else {
+        return;
+    };
+    match outcome {
+        Outcome::Unknown { .. } => ctx.audit.doubt(record),
+        Outcome::Failed(failure) if matches!(failure.class, FailureClass::Unreachable | FailureClass::ReadOnly) => {
+            ctx.audit.doubt(record);
+        }
+        // An audit that succeeds has looked already.
+        Outcome::Done { .. } if kind != TaskKind::Inventory => ctx.audit.trust(record),
+        _ => {}
+    }
+}
+
 /// Has a random engine of the pool do a task on a server.
 pub async fn ask(ctx: &Context, pool_uid: &str, record: &str, task: Task, patience: Duration) -> Answer {
     let kind = task.kind();
@@ -55,6 +71,7 @@ pub async fn ask(ctx: &Context, pool_uid: &str, record: &str, task: Task, patien
         _ => TaskOutcome::NotSent,
     };
     ctx.metrics.task(counted, outcome);
+    note_presence(ctx, record, counted, &result);
     match result {
         CallResult::Answered {
             engine,

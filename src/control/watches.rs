@@ -2,7 +2,7 @@
 
 use super::context::{Context, Stores};
 use crate::api::conditions::{self, READY};
-use crate::api::names::{LEASE_LABEL, TYPE_LABEL, credential};
+use crate::api::names::{CONFIRM_REVOCATION, LEASE_LABEL, TYPE_LABEL, credential};
 use crate::api::{CredentialLease, DynamicSecret, Engine, EnginePool};
 use crate::channel::hub::HubEvent;
 use crate::telemetry::metrics::{Metrics, ObjectKind};
@@ -208,9 +208,13 @@ pub fn prepare(client: &Client, metrics: &Metrics) -> (Stores, Watches) {
 
 /// What else cares when a lease changes: its dynamic secret, and when it is gone whoever waits for its place.
 pub fn lease_changed(ctx: &Context, lease: &CredentialLease) {
+    ctx.guards.look();
     ctx.wake_owner(lease);
     ctx.places.note_lease(ctx, lease);
     if ctx.stores.leases.get(&ObjectRef::from_obj(lease)).is_none() {
+        if let (Some(uid), Some(claim)) = (lease.uid(), lease.claim()) {
+            ctx.audit.lease_gone(&uid, &claim.server, claim.expires_at.0);
+        }
         ctx.places.freed(ctx, &lease.namespace().unwrap_or_default());
     }
 }
@@ -236,6 +240,8 @@ pub fn pool_changed(ctx: &Context, pool: &EnginePool) {
     };
     let uid = pool.uid().unwrap_or_default();
     let gone = ctx.stores.pools.get(&ObjectRef::from_obj(pool)).is_none();
+    let confirms = pool.annotations().get(CONFIRM_REVOCATION).filter(|_| !gone);
+    ctx.audit.confirmation_seen(&uid, confirms);
     let now = relied_on(pool);
     // What a pool's status counts changes all the time; if that ended backoffs, nothing that is refused would ever rest.
     let same = !gone && ctx.relied_on.replace(&uid, now.clone()) == Some(now);
@@ -390,6 +396,8 @@ pub async fn follow_hub(ctx: Arc<Context>) {
         match events.recv().await {
             Ok(event) => hub_event(&ctx, &event),
             Err(tokio::sync::broadcast::error::RecvError::Lagged(_)) => {
+                ctx.audit.want_all();
+                ctx.guards.look();
                 for pool in ctx.stores.pools.state() {
                     engine_connected(&ctx, &pool.uid().unwrap_or_default());
                 }
@@ -416,6 +424,8 @@ fn hub_event(ctx: &Context, event: &HubEvent) {
         let _ = ctx.wakes.pools.send(ObjectRef::from_obj(pool.as_ref()));
     }
     if matches!(event, HubEvent::Connected { .. }) {
+        ctx.audit.want_pool(pool_uid);
+        ctx.guards.look();
         engine_connected(ctx, pool_uid);
     }
 }

@@ -127,6 +127,10 @@ pub enum Early {
     TargetEdited,
     /// Our label was taken off the Secret.
     TargetReleased,
+    /// Its account is gone from the database.
+    AccountMissing,
+    /// Its account was changed by hand.
+    AccountAltered,
 }
 
 /// What to do next.

@@ -23,9 +23,10 @@ const REVOKE_SECONDS: [f64; 11] = [0.01, 0.025, 0.05, 0.1, 0.5, 1.0, 5.0, 30.0, 
 
 /// An enum whose values are words of a label.
 macro_rules! label {
-    ($(#[doc = $doc:literal])+ $name:ident { $($(#[doc = $about:literal])+ $value:ident = $word:literal,)+ }) => {
+    ($(#[doc = $doc:literal])+ $(#[derive($($more:ident),+)])? $name:ident { $($(#[doc = $about:literal])+ $value:ident = $word:literal,)+ }) => {
         $(#[doc = $doc])+
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        $(#[derive($($more),+)])?
         pub enum $name { $($(#[doc = $about])+ $value,)+ }
 
         impl $name {
@@ -61,6 +62,12 @@ label! {
         Revoke = "revoke",
         /// Remove a group.
         DropGroup = "drop_group",
+        /// List what is there.
+        Inventory = "inventory",
+        /// Keep a server's login.
+        Guard = "guard",
+        /// Forget logins.
+        Forget = "forget",
         /// Of a later release.
         Other = "other",
     }
@@ -155,6 +162,45 @@ label! {
 }
 
 label! {
+    /// What an audit finds.
+    #[derive(PartialOrd, Ord)]
+    AuditFinding {
+        /// An account without a lease that is to go.
+        Orphan = "orphan",
+        /// An account without a lease that is left to its end.
+        Unknown = "unknown",
+        /// A live lease without its account.
+        Missing = "missing",
+        /// An account that was changed by hand.
+        Altered = "altered",
+        /// A locked account that can log in again.
+        Unlocked = "unlocked",
+        /// A group role that nobody needs, that was changed, or that lacks its grants.
+        Group = "group",
+        /// A role that looks like ours and cannot be proven to be.
+        Unverified = "unverified",
+        /// An account or lease that waits for a person's confirmation.
+        Braked = "braked",
+    }
+}
+
+label! {
+    /// What an audit does.
+    AuditAction {
+        /// Revoke an account without a lease.
+        Revoke = "revoke",
+        /// End a lease whose account is gone or changed.
+        Replace = "replace",
+        /// Lock an account again.
+        Lock = "lock",
+        /// Drop a group role.
+        DropGroup = "drop_group",
+        /// Remove a server record.
+        RemoveRecord = "remove_record",
+    }
+}
+
+label! {
     /// How a reconcile ended.
     ReconcileOutcome {
         /// Nothing is left to do for now.
@@ -177,6 +223,9 @@ impl From<&Task> for TaskKind {
             Task::Issue { .. } => Self::Issue,
             Task::Revoke { .. } => Self::Revoke,
             Task::DropGroup { .. } => Self::DropGroup,
+            Task::Inventory { .. } => Self::Inventory,
+            Task::Guard { .. } => Self::Guard,
+            Task::Forget { .. } => Self::Forget,
             Task::Unknown => Self::Other,
         }
     }
@@ -238,6 +287,16 @@ struct Reconciles {
     outcome: ReconcileOutcome,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Findings {
+    finding: AuditFinding,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Actions {
+    action: AuditAction,
+}
+
 /// The operator's metrics; clones share their values.
 #[derive(Debug, Clone)]
 pub struct Metrics {
@@ -251,6 +310,9 @@ pub struct Metrics {
     writes: Family<Writes, Counter>,
     reconciles: Family<Reconciles, Counter>,
     leader: Gauge,
+    audit_findings: Family<Findings, Gauge>,
+    audit_actions: Family<Actions, Counter>,
+    audit_unreached: Gauge,
     missing: Family<Definitions, Gauge>,
 }
 
@@ -286,11 +348,20 @@ impl Metrics {
             writes: Family::default(),
             reconciles: Family::default(),
             leader: Gauge::default(),
+            audit_findings: Family::default(),
+            audit_actions: Family::default(),
+            audit_unreached: Gauge::default(),
             missing: Family::default(),
         };
         new.register(registry.sub_registry_with_prefix("dsv"));
         // A gauge that is absent looks like one that was forgotten; so every phase is there from the start.
         new.leases(std::iter::empty());
+        for &finding in AuditFinding::EVERY {
+            new.audit_found(finding, 0);
+        }
+        for &action in AuditAction::EVERY {
+            drop(new.audit_actions.get_or_create(&Actions { action }));
+        }
         new
     }
 
@@ -338,6 +409,21 @@ impl Metrics {
             self.missing.clone(),
         );
         registry.register("leader", "1 while this replica leads", self.leader.clone());
+        registry.register(
+            "audit_findings",
+            "Differences between databases and books at the last audit, by finding",
+            self.audit_findings.clone(),
+        );
+        registry.register(
+            "audit_actions",
+            "What audits did about them, by action",
+            self.audit_actions.clone(),
+        );
+        registry.register(
+            "audit_unreached_servers",
+            "Servers that the last audit could not look at",
+            self.audit_unreached.clone(),
+        );
     }
 
     /// A task ended.
@@ -390,6 +476,22 @@ impl Metrics {
         self.reconciles.get_or_create(&Reconciles { controller, outcome }).inc();
     }
 
+    /// How often the last audit of every server found this.
+    pub fn audit_found(&self, finding: AuditFinding, count: usize) {
+        let count = i64::try_from(count).unwrap_or(i64::MAX);
+        self.audit_findings.get_or_create(&Findings { finding }).set(count);
+    }
+
+    /// An audit changed something.
+    pub fn audit_acted(&self, action: AuditAction) {
+        self.audit_actions.get_or_create(&Actions { action }).inc();
+    }
+
+    /// How many servers could not be looked at.
+    pub fn audit_unreached(&self, count: usize) {
+        self.audit_unreached.set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+
     /// Whether the definition of a kind is missing in the cluster.
     pub fn definition_missing(&self, kind: ObjectKind, missing: bool) {
         self.missing.get_or_create(&Definitions { kind }).set(missing.into());
@@ -419,6 +521,9 @@ mod tests {
         metrics.reconciled(Controller::CredentialLease, ReconcileOutcome::TimedOut);
         metrics.definition_missing(ObjectKind::DynamicSecret, true);
         metrics.leading(true);
+        metrics.audit_found(AuditFinding::Unknown, 2);
+        metrics.audit_acted(AuditAction::Revoke);
+        metrics.audit_unreached(1);
         let text = text(&registry).unwrap();
         for line in [
             "dsv_tasks_total{kind=\"drop_group\",outcome=\"unknown\"} 1",
@@ -436,6 +541,10 @@ mod tests {
             "dsv_reconciles_total{controller=\"credential_lease\",outcome=\"timed_out\"} 1",
             "dsv_definition_missing{kind=\"dynamic_secret\"} 1",
             "dsv_leader 1",
+            "dsv_audit_findings{finding=\"unknown\"} 2",
+            "dsv_audit_findings{finding=\"missing\"} 0",
+            "dsv_audit_actions_total{action=\"revoke\"} 1",
+            "dsv_audit_unreached_servers 1",
         ] {
             assert!(text.lines().any(|l| l == line), "{line} is not in\n{text}");
         }

@@ -82,6 +82,8 @@ async fn ended(ctx: &Context, seen: &DynamicSecret) -> Result<(), Error> {
         Reason::TargetDeleted,
         Reason::TargetEdited,
         Reason::TargetReleased,
+        Reason::AccountMissing,
+        Reason::AccountAltered,
         Reason::Revoking,
     ];
     if said.is_some_and(|c| known.iter().any(|r| r.as_str() == c.reason))
@@ -94,6 +96,8 @@ async fn ended(ctx: &Context, seen: &DynamicSecret) -> Result<(), Error> {
         Some("TargetDeleted") => Some(Early::TargetDeleted),
         Some("TargetEdited") => Some(Early::TargetEdited),
         Some("TargetReleased") => Some(Early::TargetReleased),
+        Some("AccountMissing") => Some(Early::AccountMissing),
+        Some("AccountAltered") => Some(Early::AccountAltered),
         Some("Deleted" | "Rotated" | "OwnerDeleted") => Some(Early::Rotated),
         _ => None,
     };

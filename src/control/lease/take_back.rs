@@ -20,7 +20,10 @@ impl Pass<'_> {
         };
         self.ctx.still_leading()?;
         let namespace = self.lease.namespace().unwrap_or_default();
-        match credential_secret::delete(&self.ctx.client, &namespace, &target, &found.metadata).await {
+        failpoint!("expire.before", self.name());
+        let deleted = credential_secret::delete(&self.ctx.client, &namespace, &target, &found.metadata).await;
+        failpoint!("expire.deleted", self.name());
+        match deleted {
             Ok(()) => {}
             Err(error) if error.is_conflict() => {
                 tracing::info!(lease = %self.name(), "the Secret changed; looking again");
@@ -51,7 +54,9 @@ impl Pass<'_> {
         // A pool that was made anew, as from a backup, has another UID; its engines reach the same servers.
         let pool_uid = self.ctx.pool_uid(&claim.pool);
         let revocations = &self.ctx.revocations;
+        failpoint!("revoke.before", self.name());
         let state = revocations.revoke(self.ctx, &pool_uid, &claim.server, revocation).await;
+        failpoint!("revoke.answered", self.name());
         match state {
             Ok(AccountState::Gone { proven: true, .. }) => {
                 self.gone = true;
@@ -62,6 +67,13 @@ impl Pass<'_> {
             }
             Ok(AccountState::Gone { proven: false, .. }) => self.unproven(claim).await.map(Some),
             Ok(AccountState::Blocked { locked, by, sql }) => self.blocked(locked, &by, sql.as_deref()).await.map(Some),
+            Ok(AccountState::NeedsKeeper) => {
+                let message = "login is cut; what the account owns goes to the keeper roles of many databases, and not \
+                               all of them are done";
+                self.retry(Phase::Revoking, Hold::new(Reason::Revoking, message))
+                    .await
+                    .map(Some)
+            }
             Ok(AccountState::Foreign { role }) => {
                 let message = format!(
                     "role {role} has this lease's name, but its comment is not ours; it was not touched. Drop or rename it by hand"
@@ -120,6 +132,9 @@ impl Pass<'_> {
 
     pub(super) async fn record_end(&mut self, claim: &Claim, why: Option<End>) -> Result<(), Error> {
         self.ctx.still_leading()?;
-        report::ended(self.ctx, &self.lease, claim, &self.role(claim), why).await
+        failpoint!("end.before", self.name());
+        report::ended(self.ctx, &self.lease, claim, &self.role(claim), why).await?;
+        failpoint!("end.recorded", self.name());
+        Ok(())
     }
 }
