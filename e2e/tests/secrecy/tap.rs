@@ -15,7 +15,7 @@ use tokio::task::JoinHandle;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 use tokio_tungstenite::tungstenite::{Error as SocketError, Message};
 
-use crate::certificates::Authority;
+use e2e::certificates::Authority;
 
 /// A relay to one address. Dropping it stops taking connections.
 pub struct Tap {
