@@ -3,7 +3,7 @@
 use super::context::{Context, Wakes};
 use super::hold::Error;
 use super::watches::{self, Watches};
-use super::{dynamic_secret, engine, lease, pool, sweep};
+use super::{dynamic_secret, engine, leap, lease, pool, sweep};
 use crate::api::{CredentialLease, DynamicSecret, Engine, EnginePool};
 use crate::telemetry::liveness::{Beat, Beats};
 use crate::telemetry::metrics::{Controller as Controlled, ReconcileOutcome};
@@ -24,7 +24,11 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 /// Passes of one controller at once. More only queue in the API server.
+#[cfg(not(feature = "failpoints"))]
 const CONCURRENCY: u16 = 16;
+/// The fault tests hold many of them at the same time.
+#[cfg(feature = "failpoints")]
+const CONCURRENCY: u16 = 64;
 /// How long one pass may take: client retries could otherwise hold an object for minutes.
 const PASS: Duration = Duration::from_mins(1);
 /// A pass that runs longer than this is stuck: beyond [`PASS`] something blocks the thread itself.
@@ -118,6 +122,7 @@ impl Controllers {
         parts.spawn(until(stop.clone(), "namespaces", namespaces));
         parts.spawn(until(stop.clone(), "hub events", watches::follow_hub(ctx.clone())));
         parts.spawn(until(stop.clone(), "sweep", sweep_for_ever(ctx.clone())));
+        parts.spawn(until(stop.clone(), "clock", leap::watch(ctx.clone())));
         parts.spawn(until(stop.clone(), "counts", count_for_ever(ctx.clone())));
         parts
     }

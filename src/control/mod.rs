@@ -11,6 +11,7 @@ pub mod door;
 pub mod dynamic_secret;
 pub mod engine;
 pub mod hold;
+pub mod leap;
 pub mod lease;
 pub mod making;
 pub mod memory;
