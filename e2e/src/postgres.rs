@@ -370,6 +370,18 @@ impl Server {
         }
     }
 
+    /// Starts it again as a server that was promoted: the same data and system identifier on a new timeline.
+    pub async fn restart_on_a_new_timeline(&self) -> Result<()> {
+        self.stop();
+        let auto = self.data().join("postgresql.auto.conf");
+        fs::write(&auto, "restore_command = 'false'\n")?;
+        let signal = self.data().join("recovery.signal");
+        fs::write(&signal, "")?;
+        self.hand_over(&auto)?;
+        self.hand_over(&signal)?;
+        self.restart().await
+    }
+
     /// SIGSTOP freezes the main process (new connections hang), SIGCONT ends that, SIGHUP reads the settings again.
     pub fn signal(&self, signal: Signal) -> Result<()> {
         self.service.signal(signal)

@@ -46,6 +46,13 @@ pub mod credential {
 /// Annotation on a DynamicSecret: a new value asks for a new credential.
 pub const ROTATE_AT: &str = "dsv.dev/rotate-at";
 
+/// Annotation on an EnginePool: lets an audit end as much as its condition shows.
+pub const CONFIRM_REVOCATION: &str = "dsv.dev/confirm-revocation";
+/// Annotation on the Secret of the signing key: a new value asks for another key.
+pub const ROTATE_KEY: &str = "dsv.dev/rotate-key";
+/// Annotation on the Secret of the signing key: the value of [`ROTATE_KEY`] that was answered last.
+pub const ROTATED_KEY: &str = "dsv.dev/rotated-key";
+
 /// Finalizer of leases: the account is proven gone before it comes off.
 pub const LEASE_FINALIZER: &str = "dsv.dev/revoke";
 /// Finalizer of dynamic secrets: leases and groups are gone before it comes off.
@@ -98,6 +105,12 @@ pub fn base32_hash(parts: &[&str]) -> String {
     let mut text = base32(&hash.finalize());
     text.truncate(UID_CHARS);
     text
+}
+
+/// Role name of the keeper of one database: other installations, and other logins of the same server, have their own, since
+/// from PostgreSQL 16 on only the login that made a role may use it.
+pub fn keeper_name(installation: &str, record: &str, database: &str) -> String {
+    format!("dsvk_{}", base32_hash(&[installation, record, database]))
 }
 
 /// Role name of a lease: `<userPrefix><slug>_<base32 of the UID>`, at most 63 bytes. Shortening eats the slug, never

@@ -4,9 +4,13 @@
 //! deadline; an outcome names its task. Variants and optional fields are only ever added: `tests/wire/` holds the frames
 //! of every released version, and those files never change. Nothing here sends, waits or decides.
 
+mod inventory;
+
 use crate::keys::SecretText;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+
+pub use inventory::{InventoryPage, InventoryRole};
 
 /// Oldest protocol version that this build speaks.
 pub const PROTOCOL_MIN: u16 = 1;
@@ -16,6 +20,8 @@ pub const PROTOCOL_MAX: u16 = 1;
 pub const MAX_FRAME: usize = 60 * 1024;
 /// Most accounts in one [`Task::Revoke`]: DROP takes a lock per role, and PostgreSQL's lock table is finite.
 pub const MAX_REVOKE_BATCH: usize = 64;
+/// Most keeper roles in one task, and most that one answer asks for: their names and comments must fit a frame.
+pub const MAX_KEEPERS: usize = 24;
 
 /// Operator to engine.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -166,19 +172,52 @@ pub enum Task {
     Revoke {
         /// The server.
         server: ServerLogin,
+        /// The installation that the accounts' comments must name: a clone of it has the same keys and other accounts.
+        installation: String,
         /// Public halves (base64url) of the keys that may have signed the accounts' comments.
         signers: Vec<String>,
         /// At most [`MAX_REVOKE_BATCH`].
         accounts: Vec<Revocation>,
+        /// At most [`MAX_KEEPERS`]; empty at first, since only the engine finds out which are needed.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        keepers: Vec<Keeper>,
     },
     /// Remove a group role that has no members left.
     DropGroup {
         /// The server.
         server: ServerLogin,
+        /// The installation that the group's comment must name.
+        installation: String,
         /// Public halves (base64url) of the keys that may have signed the group's comment.
         signers: Vec<String>,
         /// Which group; its grants name the databases to clean.
         group: Group,
+        /// At most [`MAX_KEEPERS`]; as in [`Task::Revoke`].
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        keepers: Vec<Keeper>,
+    },
+    /// List the roles whose comment looks like ours, page by page. Changes nothing.
+    Inventory {
+        /// The server.
+        server: ServerLogin,
+        /// Begin after this OID; absent: at the beginning.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        after: Option<u32>,
+    },
+    /// This server has open leases: keep its login in memory and, should there be no operator, make accounts gone whose end
+    /// is past.
+    Guard {
+        /// The server.
+        server: ServerLogin,
+        /// The installation whose accounts these are.
+        installation: String,
+        /// Public halves (base64url) of the keys that may have signed the accounts' comments.
+        signers: Vec<String>,
+    },
+    /// Forget the logins of all servers but these: the others have no open leases.
+    Forget {
+        /// Names of server records.
+        except: Vec<String>,
     },
     /// A kind that this build does not know: answered [`Outcome::Unsupported`].
     #[serde(other)]
@@ -187,7 +226,17 @@ pub enum Task {
 
 impl Task {
     /// Every kind that this build can do, as listed in [`ToOperator::Hello`].
-    pub const KINDS: [&str; 6] = ["echo", "probe", "ensureGroup", "issue", "revoke", "dropGroup"];
+    pub const KINDS: [&str; 9] = [
+        "echo",
+        "probe",
+        "ensureGroup",
+        "issue",
+        "revoke",
+        "dropGroup",
+        "inventory",
+        "guard",
+        "forget",
+    ];
 
     /// The kind's name, as on the wire.
     pub fn kind(&self) -> &'static str {
@@ -198,6 +247,9 @@ impl Task {
             Self::Issue { .. } => "issue",
             Self::Revoke { .. } => "revoke",
             Self::DropGroup { .. } => "dropGroup",
+            Self::Inventory { .. } => "inventory",
+            Self::Guard { .. } => "guard",
+            Self::Forget { .. } => "forget",
             Self::Unknown => "unknown",
         }
     }
@@ -254,6 +306,10 @@ pub struct Group {
     pub name: String,
     /// Signed role comment.
     pub comment: String,
+    /// Public halves (base64url) of the installation's signing keys: a group role that is there already, with a comment
+    /// that says the same and was signed by one of these, is this group.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub signers: Vec<String>,
     /// What it carries, completed: every `where` names its database.
     pub grants: Vec<GrantText>,
 }
@@ -266,6 +322,18 @@ pub struct GrantText {
     /// `database.schema.object`.
     #[serde(rename = "where")]
     pub target: String,
+}
+
+/// A keeper role: gets what revoked accounts and dropped groups own in one database.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Keeper {
+    /// The database that it keeps things of.
+    pub database: String,
+    /// Role name.
+    pub name: String,
+    /// Signed role comment. An existing role is used only if its own comment is ours and names it as a keeper.
+    pub comment: String,
 }
 
 /// An account to issue.
@@ -331,7 +399,7 @@ pub enum OwnedObjects {
     /// They go to the keeper role of their database.
     #[default]
     Reassign,
-    /// They are dropped.
+    /// They are dropped, but for those that somebody else's objects depend on; these go to the keeper role.
     Drop,
 }
 
@@ -377,11 +445,25 @@ pub enum Done {
     Revoked {
         /// In no particular order.
         accounts: Vec<RevokedAccount>,
+        /// Databases of accounts that are [`AccountState::NeedsKeeper`]: the same task with keepers for these goes on. At
+        /// most [`MAX_KEEPERS`]; further ones are asked for next time.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        keepers_wanted: Vec<String>,
     },
     /// Answer to [`Task::EnsureGroup`]: it exists and has what it should carry.
     GroupReady,
     /// Answer to [`Task::DropGroup`]: it is gone.
     GroupDropped,
+    /// Answer to [`Task::Inventory`].
+    Inventory(InventoryPage),
+    /// Answer to [`Task::DropGroup`]: the group owns something in these databases; the same task with keepers for them
+    /// goes on. At most [`MAX_KEEPERS`].
+    GroupNeedsKeepers {
+        /// Names of the databases.
+        databases: Vec<String>,
+    },
+    /// Answer to [`Task::Guard`] and [`Task::Forget`].
+    Noted,
 }
 
 /// What a probe found.
@@ -436,6 +518,9 @@ pub enum AccountState {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         sql: Option<String>,
     },
+    /// Login is off, sessions are ended, and it owns something that only a keeper role can take: see
+    /// [`Done::Revoked`]'s `keepers_wanted`.
+    NeedsKeeper,
     /// A role has this lease's name, but its comment is not ours: it was not touched.
     Foreign {
         /// Role name.

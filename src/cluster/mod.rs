@@ -9,6 +9,7 @@ pub mod leadership;
 pub mod objects;
 pub mod rights;
 pub mod server_record;
+pub mod signing_keys;
 pub mod status;
 
 /// A call to the API server that failed: what was intended, and why it failed.
@@ -34,6 +35,12 @@ impl Error {
     /// The object is not there.
     pub fn is_not_found(&self) -> bool {
         self.status().is_some_and(kube::core::Status::is_not_found)
+    }
+
+    /// The API server does not know the kind: its definition is not installed. That is no word about the object; an API server
+    /// that is starting answers so too.
+    pub fn is_not_served(&self) -> bool {
+        self.status().is_some_and(|s| s.code == 404 && !s.is_not_found())
     }
 
     /// Somebody else wrote in between, or the object exists already.

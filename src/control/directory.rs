@@ -8,8 +8,8 @@ use crate::keys::EnginePublicKey;
 use kube::ResourceExt;
 use kube::runtime::reflector::{ObjectRef, Store};
 
-/// The caches of engines and pools. An engine whose pool does not exist (any more) still connects: accounts of a pool
-/// that is gone have to be taken back by somebody.
+/// The caches of engines and pools. Only an engine whose pool exists connects: its tasks are chosen by the pool's UID. A
+/// deleted pool stays until its leases have ended, so until then somebody can take their accounts back.
 pub struct Directory {
     /// Engines.
     pub engines: Store<Engine>,

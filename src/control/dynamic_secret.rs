@@ -6,6 +6,7 @@ mod rest;
 use super::context::Context;
 use super::hold::{Error, Halt, Hold};
 use super::making::{self, Basis};
+use super::occupied::Waiter;
 use super::report;
 use super::servers;
 use super::tasks::{Answer, ask};
@@ -13,7 +14,7 @@ use crate::api::conditions::Reason;
 use crate::api::dynamic_secret::GroupRecord;
 use crate::api::names::DYNAMIC_SECRET_FINALIZER;
 use crate::api::{CredentialLease, DynamicSecret};
-use crate::channel::frames::{Done, Task};
+use crate::channel::frames::{Done, Group, Task};
 use crate::cluster::{objects, server_record, status};
 use crate::plan::dynamic_secret::{self as plan, Early, Step};
 use jiff::Timestamp;
@@ -64,7 +65,13 @@ async fn act(
             let delivered = gathered.observed(seen, false).delivered_serial;
             make(ctx, seen, Basis { serial, delivered }).await
         }
-        Step::End { lease, why } => end(ctx, seen, &lease, why).await,
+        Step::End { lease, why } => {
+            // Said before the first lease goes: nobody may read Ready while credentials are taken back.
+            if why == Early::OwnerDeleted {
+                rest::leaving(ctx, seen, gathered).await?;
+            }
+            end(ctx, seen, &lease, why).await
+        }
         Step::DropGroup { group } => drop_group(ctx, seen, &group).await,
         Step::Release => {
             objects::remove_finalizer(&ctx.client, seen, DYNAMIC_SECRET_FINALIZER).await?;
@@ -88,12 +95,16 @@ async fn make(ctx: &Context, seen: &DynamicSecret, basis: Basis) -> Result<Actio
             Err(error)
         }
         Err(Halt::Hold(hold)) if hold.reason == Reason::Deleting => Ok(Action::await_change()),
-        // What an event ends is no failure: it costs nothing to wait for it.
-        Err(Halt::Hold(hold)) if hold.reason == Reason::WaitingForEngine => {
+        // What an event ends is no failure: it costs nothing to wait for it. And a refusal that counts here but not in
+        // `explain` would tell a stranger whether pool and base secret exist.
+        Err(Halt::Hold(hold)) if matches!(hold.reason, Reason::WaitingForEngine | Reason::AccessDenied) => {
             report::owner_waits(ctx, seen, &hold).await?;
             Ok(Action::requeue(BY_EVENT))
         }
         Err(Halt::Hold(hold)) => {
+            if matches!(hold.reason, Reason::TargetNotOurs | Reason::TargetShared) {
+                ctx.await_place(Waiter::of_dynamic_secret(seen, making::target_name(seen)));
+            }
             report::count_failure(ctx, seen, &hold).await?;
             Ok(Action::await_change())
         }
@@ -126,7 +137,7 @@ async fn drop_group(ctx: &Context, seen: &DynamicSecret, name: &str) -> Result<A
         return Ok(Action::requeue(SOON));
     };
     let home = &ctx.settings.home;
-    let Some(server) = server_record::login(&ctx.client, home, &record.server).await? else {
+    let Some(found) = servers::record(ctx, &record.server).await? else {
         let hold = Hold::new(
             Reason::BaseSecretMissing,
             format!(
@@ -144,12 +155,8 @@ async fn drop_group(ctx: &Context, seen: &DynamicSecret, name: &str) -> Result<A
     };
     let group = servers::group(ctx, &seen.uid().unwrap_or_default(), &claimed)?;
     ctx.servers.group_lost(&record.server, name);
-    let task = Task::DropGroup {
-        server,
-        signers: servers::signers(ctx),
-        group,
-    };
-    match ask(ctx, &pool_of(ctx, seen, &record), &record.server, task, DROP_PATIENCE).await {
+    let pool = pool_of(ctx, seen, &record);
+    match ask_to_drop(ctx, &pool, &found, group).await {
         Answer::Done(_, Done::GroupDropped) => {
             forget_group(ctx, seen, &record).await?;
             Ok(Action::requeue(Duration::ZERO))
@@ -167,6 +174,30 @@ async fn drop_group(ctx: &Context, seen: &DynamicSecret, name: &str) -> Result<A
             Ok(Action::requeue(wait))
         }
     }
+}
+
+/// Asks, and goes on with the keepers that the answer wants.
+pub(super) async fn ask_to_drop(ctx: &Context, pool: &str, found: &server_record::Record, group: Group) -> Answer {
+    let mut wanted = Vec::new();
+    for _ in 0..=servers::KEEPER_ROUNDS {
+        let keepers = match servers::keepers(ctx, &found.login.record, &wanted) {
+            Ok(keepers) => keepers,
+            Err(hold) => return Answer::NotAsked(hold),
+        };
+        let task = Task::DropGroup {
+            server: found.login.clone(),
+            installation: ctx.installation.id.clone(),
+            signers: servers::signers_on(ctx, found),
+            group: group.clone(),
+            keepers,
+        };
+        match ask(ctx, pool, &found.login.record, task, DROP_PATIENCE).await {
+            Answer::Done(_, Done::GroupNeedsKeepers { databases }) => wanted = databases,
+            answer => return answer,
+        }
+    }
+    let message = format!("group role {} owns something in many databases; it goes on", group.name);
+    Answer::NotAsked(Hold::new(Reason::Revoking, message))
 }
 
 /// The pool whose engines reach a group's server: the one on the books, or, where that one is gone, the one of the name that

@@ -206,6 +206,9 @@ impl<'a> Pass<'a> {
         self.ctx.still_leading()?;
         let uid = self.lease.uid().unwrap_or_default();
         failpoint!("release.before", self.name());
+        if self.gone {
+            self.ctx.audit.released(&uid);
+        }
         let released = objects::remove_finalizer(&self.ctx.client, &self.lease, LEASE_FINALIZER).await;
         failpoint!("release.done", self.name());
         match released {

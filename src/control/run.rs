@@ -1,14 +1,15 @@
 //! The plant: what one operator process does in each term that it leads, and how it waits in between.
 
 use super::context::{Context, Settings};
-use super::controllers::{AFTER_ERROR, Controllers, wakes};
+use super::controllers::{AFTER_ERROR, Controllers, until, wakes};
 use super::directory::Directory;
 use super::door::Door;
+use super::keys;
 use super::watches;
 use crate::api::Engine;
 use crate::channel::Timing;
 use crate::channel::frames::CloseCode;
-use crate::channel::hub::{Hub, HubIdentity};
+use crate::channel::hub::{Hub, HubIdentity, HubMetrics};
 use crate::channel::listener::TlsError;
 use crate::clock;
 use crate::cluster::installation::{self, Installation, InstallationError};
@@ -67,6 +68,8 @@ pub struct Plant {
     client: Client,
     settings: Settings,
     metrics: Metrics,
+    /// Of the hubs of all leaderships, one after the other.
+    hub_metrics: HubMetrics,
     controllers: Controllers,
     /// Whether engines are let in.
     open: watch::Sender<bool>,
@@ -77,7 +80,13 @@ pub struct Plant {
 
 impl Plant {
     /// Nothing runs yet.
-    pub fn new(client: Client, settings: Settings, metrics: Metrics, beats: &Beats, readiness: &Readiness) -> Self {
+    pub fn new(
+        client: Client,
+        settings: Settings,
+        (metrics, hub_metrics): (Metrics, HubMetrics),
+        beats: &Beats,
+        readiness: &Readiness,
+    ) -> Self {
         let controllers = Controllers::new(beats);
         let (open, door) = (watch::Sender::new(false), Door::default());
         let keys = readiness.register("keys");
@@ -87,6 +96,7 @@ impl Plant {
             client,
             settings,
             metrics,
+            hub_metrics,
             controllers,
             open,
             door,
@@ -109,9 +119,7 @@ impl Plant {
             let now = standing.borrow_and_update().clone();
             if let Standing::Leading(term) = now {
                 if let Err(error) = self.lead(&term, &leader, &mut standing, &token).await {
-                    let error = chain(&error);
-                    self.keys.missing(error.to_string());
-                    tracing::error!(%error, "could not lead; trying again");
+                    self.cannot_lead(&error).await;
                     tokio::time::sleep(AFTER_ERROR).await;
                 }
                 continue;
@@ -125,6 +133,17 @@ impl Plant {
         Ok(())
     }
 
+    async fn cannot_lead(&self, error: &RunError) {
+        let text = chain(error).to_string();
+        tracing::error!(error = text, "could not lead; trying again");
+        if let RunError::Installation(missing @ InstallationError::RootKeyMissing(_)) = error
+            && let Err(error) = keys::say_root_key_missing(&self.client, &missing.to_string()).await
+        {
+            tracing::warn!(error = %chain(&error), "could not say on engines and pools that the root key is missing");
+        }
+        self.keys.missing(text);
+    }
+
     async fn lead(
         &self,
         term: &Term,
@@ -136,7 +155,7 @@ impl Plant {
         let (home, release) = (&self.settings.home, &self.settings.release);
         let installation = Arc::new(installation::load(&self.client, home, release, keyed).await?);
         self.keys.ready();
-        let (stores, watches) = watches::prepare(&self.client);
+        let (stores, watches) = watches::prepare(&self.client, &self.metrics);
         let identity = Arc::new(identity(&installation)?);
         let directory = Directory {
             engines: stores.engines.clone(),
@@ -147,6 +166,7 @@ impl Plant {
             Arc::new(directory),
             self.open.subscribe(),
             Timing::default(),
+            self.hub_metrics.clone(),
         );
         let (wakes, woken) = wakes();
         let context = Arc::new(Context::new(
@@ -163,6 +183,11 @@ impl Plant {
         let mut parts = self.controllers.start(&context, watches, woken, &stop);
         self.metrics.leading(true);
         parts.spawn(self.open_when_ready(context.clone(), stop.clone()));
+        parts.spawn(until(
+            stop.clone(),
+            "keys",
+            keys::follow(context.clone(), identity.clone()),
+        ));
         parts.spawn(renew(identity, installation, stop.clone()));
         let ended = tokio::select! {
             () = over(standing, term) => None,
@@ -171,6 +196,8 @@ impl Plant {
         };
         self.open.send_replace(false);
         self.metrics.leading(false);
+        // Nobody counts any more until the next leadership.
+        self.metrics.engines_connected(0);
         self.door.close();
         stop.cancel();
         hub.close_all(CloseCode::NotLeading);
@@ -192,7 +219,7 @@ impl Plant {
         async move {
             tokio::select! {
                 () = stop.cancelled() => return "door",
-                () = ctx.stores.filled.all() => {}
+                () = ctx.stores.filled.with(&[watches::ENGINES, watches::POOLS]) => {}
             }
             door.open(ctx.hub.router());
             open.send_replace(true);
@@ -242,13 +269,14 @@ fn identity(installation: &Installation) -> Result<HubIdentity, KeyError> {
     Ok(HubIdentity::new(key, certificate))
 }
 
-fn certify(installation: &Installation, key: &ChannelPublicKey) -> Result<ChannelCertificate, KeyError> {
+/// A certificate for the channel key, with the public half of the key that signs role comments now.
+pub fn certify(installation: &Installation, key: &ChannelPublicKey) -> Result<ChannelCertificate, KeyError> {
     let not_after = clock::now()
         .saturating_add(CERTIFICATE_LIFE)
         .unwrap_or(jiff::Timestamp::MAX);
     installation.root.certify_channel(
         key,
-        &installation.signing.public(),
+        &installation.signing().public(),
         &installation.id,
         not_after,
         Vec::new(),

@@ -8,9 +8,11 @@ use crate::api::base_secret;
 use crate::api::conditions::Reason;
 use crate::api::grants::Grant;
 use crate::api::lease::{Claim, ClaimedGroup};
-use crate::channel::frames::{Done, GrantText, Group, ProbeReport, ServerLogin, Task};
+use crate::api::names::keeper_name;
+use crate::channel::frames::{Done, GrantText, Group, Keeper, MAX_KEEPERS, ProbeReport, ServerLogin, Task};
+use crate::cluster::server_record::Record;
 use crate::cluster::{objects, server_record};
-use crate::keys::{RoleComment, RoleKind, SigningPublicKey};
+use crate::keys::{RoleComment, RoleKind};
 use jiff::SignedDuration;
 use k8s_openapi::api::core::v1::Secret;
 use kube::ResourceExt;
@@ -21,6 +23,10 @@ use std::time::Duration;
 const PATIENCE: Duration = Duration::from_secs(20);
 /// How long a group counts as checked. Engines check it themselves too; this only spares a round trip.
 const GROUP_CHECKED: SignedDuration = SignedDuration::from_mins(10);
+
+/// How often an engine is asked again at once with the keepers that it wanted. Each time it takes things out of as many
+/// databases as one task has keepers; what is left then waits as everything that is tried again.
+pub const KEEPER_ROUNDS: usize = 8;
 
 /// A base secret as read just now.
 pub struct Base {
@@ -97,10 +103,63 @@ pub async fn probe(ctx: &Context, pool_uid: &str, base: &Base) -> Result<ProbeRe
         Answer::Done(_, Done::Probe(report)) => {
             let version = base.secret.resource_version().unwrap_or_default();
             ctx.servers.probed(&base.login.record, &version, report.clone());
+            if let Some(history) = history(report.system_identifier.as_deref(), report.timeline) {
+                ctx.audit.history_heard(&base.login.record, &history);
+            }
             Ok(report)
         }
         other => Err(other.hold().into()),
     }
+}
+
+/// Keeps the login as a server record. A new one is audited: accounts of ours may be on that server from earlier times.
+pub async fn keep_record(ctx: &Context, base: &Base) -> Result<(), Error> {
+    let (home, signers) = (&ctx.settings.home, ctx.installation.signers());
+    if server_record::keep(&ctx.client, home, &base.secret, &base.login, &signers).await? {
+        ctx.audit.want_record(&base.login.record);
+    }
+    Ok(())
+}
+
+/// The login of a server record; see [`record`].
+pub async fn login(ctx: &Context, name: &str) -> Result<Option<ServerLogin>, Error> {
+    Ok(record(ctx, name).await?.map(|record| record.login))
+}
+
+/// A server record. One that is gone is made again, if a base secret still leads to the same login.
+pub async fn record(ctx: &Context, record: &str) -> Result<Option<Record>, Error> {
+    let home = &ctx.settings.home;
+    if let Some(found) = server_record::read(&ctx.client, home, record).await? {
+        return Ok(Some(found));
+    }
+    for base in ctx.stores.bases.state() {
+        let (namespace, name) = (base.namespace().unwrap_or_default(), base.name_any());
+        let leads = identity(ctx, &namespace, &name).await?;
+        if leads.is_none_or(|leads| leads.record != record) {
+            continue;
+        }
+        match read_base(ctx, &namespace, &name).await {
+            Ok(base) if base.login.record == record => {
+                ctx.still_leading()?;
+                tracing::warn!(
+                    record,
+                    namespace,
+                    name,
+                    "a server record was gone; it is made again from its base secret"
+                );
+                keep_record(ctx, &base).await?;
+                return Ok(server_record::read(&ctx.client, home, record).await?);
+            }
+            Ok(_) | Err(Halt::Hold(_)) => {}
+            Err(Halt::Error(error)) => return Err(error),
+        }
+    }
+    Ok(None)
+}
+
+/// Names a server's history: system identifier and timeline, where both are known.
+pub fn history(system_identifier: Option<&str>, timeline: Option<i64>) -> Option<String> {
+    Some(format!("{}/{}", system_identifier?, timeline?))
 }
 
 /// Whether accounts can be issued on the server that was looked at.
@@ -131,7 +190,8 @@ pub fn group(ctx: &Context, owner_uid: &str, claimed: &ClaimedGroup) -> Result<G
     });
     Ok(Group {
         name: claimed.name.clone(),
-        comment: comment.sign(&ctx.installation.signing)?,
+        comment: comment.sign(&ctx.installation.signing())?,
+        signers: signers(ctx),
         grants: grants.collect(),
     })
 }
@@ -162,10 +222,43 @@ pub async fn ensure_group(ctx: &Context, pool_uid: &str, login: &ServerLogin, gr
     }
 }
 
+/// The keepers of these databases of one server, signed. Only whoever has the signing key can make them, and only an engine
+/// finds out for which databases they are needed.
+pub fn keepers(ctx: &Context, record: &str, databases: &[String]) -> Result<Vec<Keeper>, Hold> {
+    let mut keepers = Vec::new();
+    for database in databases.iter().take(MAX_KEEPERS) {
+        let name = keeper_name(&ctx.installation.id, record, database);
+        let comment = RoleComment {
+            kind: RoleKind::Keeper,
+            installation: ctx.installation.id.clone(),
+            subject: record.to_owned(),
+            role: name.clone(),
+            claimed_at: ctx.now(),
+            expires_at: None,
+        };
+        let comment = comment.sign(&ctx.installation.signing()).map_err(|error| {
+            let message = format!("the comment of keeper role {name} could not be signed: {error}");
+            Hold::new(Reason::ClusterError, message)
+        })?;
+        let database = database.clone();
+        keepers.push(Keeper {
+            database,
+            name,
+            comment,
+        });
+    }
+    Ok(keepers)
+}
+
 /// Public halves of the keys that may have signed role comments.
 pub fn signers(ctx: &Context) -> Vec<String> {
-    let current: SigningPublicKey = ctx.installation.signing.public();
-    vec![current.to_string()]
+    ctx.installation.signers().iter().map(ToString::to_string).collect()
+}
+
+/// The same for one server: what its record knows counts as well, as after a restored backup.
+pub fn signers_on(ctx: &Context, record: &Record) -> Vec<String> {
+    let all = server_record::union(&ctx.installation.signers(), &record.signers);
+    all.iter().map(ToString::to_string).collect()
 }
 
 /// Grants in the form that custom resources carry.

@@ -1,9 +1,10 @@
 //! The database side of the engine: tasks on PostgreSQL servers.
 
 use super::accounts::Accounts;
-use crate::channel::frames::{Account, DatabaseClock, Failure, Group, Outcome, ProbeReport, Revocation, ServerLogin};
-use crate::keys::SigningPublicKey;
-use crate::postgres::{Servers, Signers};
+use crate::channel::frames::{
+    Account, DatabaseClock, Failure, Group, InventoryPage, Keeper, Outcome, ProbeReport, Revocation, ServerLogin,
+};
+use crate::postgres::{Servers, Signers, Swept};
 use std::time::Duration;
 
 impl Accounts for Servers {
@@ -19,12 +20,47 @@ impl Accounts for Servers {
         Servers::issue(self, login, group, account, patience).await
     }
 
-    async fn revoke(&self, login: &ServerLogin, signers: &[SigningPublicKey], accounts: &[Revocation]) -> Outcome {
-        Servers::revoke(self, login, &Signers::new(signers), accounts).await
+    async fn revoke(
+        &self,
+        login: &ServerLogin,
+        signers: &Signers,
+        accounts: &[Revocation],
+        keepers: &[Keeper],
+    ) -> Outcome {
+        Servers::revoke(self, login, signers, accounts, keepers).await
     }
 
-    async fn drop_group(&self, login: &ServerLogin, signers: &[SigningPublicKey], group: &Group) -> Outcome {
-        Servers::drop_group(self, login, &Signers::new(signers), group).await
+    async fn drop_group(&self, login: &ServerLogin, signers: &Signers, group: &Group, keepers: &[Keeper]) -> Outcome {
+        Servers::drop_group(self, login, signers, group, keepers).await
+    }
+
+    async fn inventory(
+        &self,
+        login: &ServerLogin,
+        after: Option<u32>,
+        patience: Duration,
+    ) -> Result<(InventoryPage, DatabaseClock), Failure> {
+        Servers::inventory(self, login, after, patience).await
+    }
+
+    async fn end_zombies(&self) -> usize {
+        Servers::end_zombies(self).await
+    }
+
+    fn guard(&self, login: &ServerLogin, signers: &Signers) {
+        Servers::guard(self, login, signers);
+    }
+
+    fn forget_except(&self, records: &[String]) {
+        Servers::forget_except(self, records);
+    }
+
+    fn guarded(&self) -> usize {
+        Servers::guarded(self)
+    }
+
+    async fn revoke_expired(&self) -> Swept {
+        Servers::revoke_expired(self).await
     }
 
     fn forget_idle(&self, older_than: Duration) {

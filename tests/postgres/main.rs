@@ -11,9 +11,16 @@
 
 mod blocked;
 mod connect;
+mod dead_man;
+mod engine;
 mod group;
+mod inventory;
 mod issue;
 mod proxy;
+mod resist;
+mod resist_by_hand;
 mod revoke;
+mod signers;
+mod snapshot;
 mod ungroup;
 mod world;

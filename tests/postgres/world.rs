@@ -3,7 +3,7 @@
 
 use dsv::api::names;
 use dsv::channel::frames::{
-    Account, AccountSettings, AccountState, Done, Failure, GrantText, Group, Outcome, OwnedObjects, Revocation,
+    Account, AccountSettings, AccountState, Done, Failure, GrantText, Group, Keeper, Outcome, OwnedObjects, Revocation,
     ServerLogin, SslMode,
 };
 use dsv::keys::{Password, RoleComment, RoleKind, SecretText, SigningKey, Verifier};
@@ -18,6 +18,9 @@ use tokio_postgres::Client;
 
 /// Long enough for a busy machine, short enough to notice a hang.
 pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// The installation that signs here.
+pub const INSTALLATION: &str = "test/installation";
 
 static SHARED: Mutex<Option<HashMap<Major, Arc<Server>>>> = Mutex::const_new(None);
 
@@ -113,11 +116,15 @@ impl World {
     }
 
     pub async fn try_as(&self, account: &Account, password: &Password) -> anyhow::Result<Client> {
+        self.enter(account, password, &self.database).await
+    }
+
+    pub async fn enter(&self, account: &Account, password: &Password, database: &str) -> anyhow::Result<Client> {
         let login = Login {
             user: account.role.clone(),
             password: password.reveal().into(),
         };
-        self.server.connect_as(&login, &self.database).await
+        self.server.connect_as(&login, database).await
     }
 
     pub fn group(&self, pairs: &[(&str, &str)]) -> Group {
@@ -137,7 +144,12 @@ impl World {
             .collect();
         let name = format!("dsvg_{}", names::base32_hash(&[&self.database, &format!("{grants:?}")]));
         let comment = self.sign(RoleKind::Group, "8d3f1c7e-0000-4000-8000-000000000001", &name);
-        Group { name, comment, grants }
+        Group {
+            name,
+            comment,
+            signers: vec![self.key.public().to_string()],
+            grants,
+        }
     }
 
     pub fn readers(&self) -> Group {
@@ -147,7 +159,7 @@ impl World {
     pub fn sign(&self, kind: RoleKind, subject: &str, role: &str) -> String {
         let comment = RoleComment {
             kind,
-            installation: "test/installation".into(),
+            installation: INSTALLATION.into(),
             subject: subject.into(),
             role: role.into(),
             claimed_at: "2026-11-22T10:00:00Z".parse().unwrap(),
@@ -206,13 +218,31 @@ impl World {
     }
 
     pub fn signers(&self) -> Signers {
-        Signers::parse(&[self.key.public().to_string()]).unwrap()
+        Signers::new(INSTALLATION, &[self.key.public()])
     }
 
+    /// As the operator does it: first without keepers, then with those that the engine asks for.
     pub async fn revoke(&self, accounts: &[Revocation]) -> Vec<AccountState> {
-        match self.servers.revoke(&self.login(), &self.signers(), accounts).await {
+        let (states, wanted) = self.revoke_with(accounts, &[]).await;
+        if wanted.is_empty() {
+            return states;
+        }
+        let keepers: Vec<Keeper> = wanted.iter().map(|database| self.keeper(database)).collect();
+        let (states, wanted) = self.revoke_with(accounts, &keepers).await;
+        assert!(wanted.is_empty(), "keepers of {wanted:?} were wanted twice");
+        states
+    }
+
+    /// One task, and the databases for which it wants keepers.
+    pub async fn revoke_with(&self, accounts: &[Revocation], keepers: &[Keeper]) -> (Vec<AccountState>, Vec<String>) {
+        let (login, signers) = (self.login(), self.signers());
+        match self.servers.revoke(&login, &signers, accounts, keepers).await {
             Outcome::Done {
-                done: Done::Revoked { accounts: mut found },
+                done:
+                    Done::Revoked {
+                        accounts: mut found,
+                        keepers_wanted,
+                    },
                 ..
             } => {
                 assert_eq!(found.len(), accounts.len(), "one entry per account");
@@ -221,9 +251,19 @@ impl World {
                     let at = found.iter().position(|one| one.lease_uid == asked.lease_uid).unwrap();
                     states.push(found.swap_remove(at).state);
                 }
-                states
+                (states, keepers_wanted)
             }
             other => panic!("not revoked: {other:?}"),
+        }
+    }
+
+    pub fn keeper(&self, database: &str) -> Keeper {
+        // The server is shared by all tests, so a record of its own for each.
+        let name = names::keeper_name("test/installation", &self.database, database);
+        Keeper {
+            database: database.to_owned(),
+            comment: self.sign(RoleKind::Keeper, "orders-db", &name),
+            name,
         }
     }
 
@@ -233,8 +273,13 @@ impl World {
 
     /// One more database of the issuer's, with a table `far.away`.
     pub async fn second_database(&self) -> (String, Client) {
-        let name = format!("more_{}", self.database);
-        let sql = format!("CREATE DATABASE {name} OWNER {}", self.issuer.user);
+        self.further_database("more").await
+    }
+
+    /// The same, with another beginning of its name.
+    pub async fn further_database(&self, prefix: &str) -> (String, Client) {
+        let name = format!("{prefix}_{}", self.database);
+        let sql = format!("CREATE DATABASE {} OWNER {}", quoted(&name), self.issuer.user);
         self.root().await.batch_execute(&sql).await.unwrap();
         let client = self.server.connect_as(&self.issuer, &name).await.unwrap();
         let sql = "CREATE SCHEMA far; CREATE TABLE far.away (id int)";
@@ -243,7 +288,17 @@ impl World {
     }
 
     pub async fn drop_group(&self, group: &Group) -> Outcome {
-        self.servers.drop_group(&self.login(), &self.signers(), group).await
+        let (login, signers) = (self.login(), self.signers());
+        let outcome = self.servers.drop_group(&login, &signers, group, &[]).await;
+        let Outcome::Done {
+            done: Done::GroupNeedsKeepers { databases },
+            ..
+        } = &outcome
+        else {
+            return outcome;
+        };
+        let keepers: Vec<Keeper> = databases.iter().map(|database| self.keeper(database)).collect();
+        self.servers.drop_group(&login, &signers, group, &keepers).await
     }
 
     pub async fn ensure(&self, group: &Group) -> Result<(), Failure> {
@@ -287,6 +342,26 @@ impl World {
             line.contains(&ours) && (line.contains("LOG:  statement: ") || line.contains("LOG:  execute "))
         };
         self.server.log_text().lines().filter(sent).map(str::to_owned).collect()
+    }
+}
+
+/// A name as SQL and as a part of a grant.
+pub fn quoted(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+/// Runs the answer's own SQL where it says, line by line, as an administrator would.
+pub async fn free(world: &World, state: AccountState) {
+    let AccountState::Blocked { sql: Some(sql), .. } = state else {
+        panic!("{state:?}");
+    };
+    for part in sql.split("-- in database ").filter(|part| !part.is_empty()) {
+        let (database, statements) = part.split_once('\n').unwrap();
+        let there = world.server.connect(database).await.unwrap();
+        for statement in statements.lines() {
+            let ran = there.batch_execute(statement).await;
+            ran.unwrap_or_else(|error| panic!("{statement}: {error:?}"));
+        }
     }
 }
 

@@ -9,7 +9,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use e2e::faults::run::{self, Plan};
 use e2e::faults::torture;
 use e2e::postgres::Major;
-use e2e::{demo, dev, programs};
+use e2e::{demo, dev, programs, suite};
 
 #[derive(Parser)]
 #[command(about = "A local Kubernetes and PostgreSQL with the operator in it.")]
@@ -50,6 +50,8 @@ enum Command {
     },
     /// Build or fetch the programs of the local cluster: Kubernetes and all promised releases of PostgreSQL.
     Programs,
+    /// Run all tests of the workspace, several programs at a time.
+    Test,
     /// The process behind `up`.
     #[command(hide = true)]
     Supervise {
@@ -85,7 +87,9 @@ enum Output {
 
 fn main() -> ExitCode {
     match run(&Arguments::parse().command) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(true) => ExitCode::SUCCESS,
+        // What failed is on the screen.
+        Ok(false) => ExitCode::FAILURE,
         Err(error) => {
             eprintln!("dsv-dev: {error:#}");
             ExitCode::FAILURE
@@ -93,21 +97,23 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(command: &Command) -> Result<()> {
+fn run(command: &Command) -> Result<bool> {
     match command {
-        Command::Up { postgres } => dev::up(*postgres),
-        Command::Status => dev::status(),
-        Command::Down => dev::down(),
-        Command::Programs => programs::all(),
-        Command::Faults(arguments) => tokio::runtime::Runtime::new()?.block_on(break_everything(arguments)),
+        Command::Up { postgres } => dev::up(*postgres)?,
+        Command::Status => dev::status()?,
+        Command::Down => dev::down()?,
+        Command::Programs => programs::all()?,
+        Command::Faults(arguments) => tokio::runtime::Runtime::new()?.block_on(break_everything(arguments))?,
         Command::Torture {
             postgres,
             minutes,
             seed,
-        } => tokio::runtime::Runtime::new()?.block_on(torture(*postgres, *minutes, *seed)),
-        Command::Demo { postgres } => tokio::runtime::Runtime::new()?.block_on(demo::run(*postgres)),
-        Command::Supervise { postgres } => tokio::runtime::Runtime::new()?.block_on(dev::supervise(*postgres)),
+        } => tokio::runtime::Runtime::new()?.block_on(torture(*postgres, *minutes, *seed))?,
+        Command::Demo { postgres } => tokio::runtime::Runtime::new()?.block_on(demo::run(*postgres))?,
+        Command::Supervise { postgres } => tokio::runtime::Runtime::new()?.block_on(dev::supervise(*postgres))?,
+        Command::Test => return suite::run(),
     }
+    Ok(true)
 }
 
 async fn break_everything(arguments: &FaultsArguments) -> Result<()> {

@@ -7,7 +7,6 @@ use crate::api::lease::{Claim, Phase};
 use crate::api::ttl::Span;
 use crate::channel::frames::{Account, AccountSettings, Done, Task};
 use crate::cluster::credential_secret::{self, Credential};
-use crate::cluster::server_record;
 use crate::control::hold::{Error, Hold};
 use crate::control::tasks::{Answer, ask};
 use crate::control::{report, servers};
@@ -23,17 +22,11 @@ const ISSUE_PATIENCE: Duration = Duration::from_secs(10);
 impl Pass<'_> {
     pub(super) async fn issue(&mut self, claim: &Claim) -> Result<Option<Action>, Error> {
         self.ctx.still_leading()?;
-        let home = &self.ctx.settings.home;
-        let Some(server) = server_record::login(&self.ctx.client, home, &claim.server).await? else {
-            return self
-                .hold(Hold::new(
-                    Reason::BaseSecretMissing,
-                    format!(
-                        "server record {home}/{} is gone; it comes back from the base secret",
-                        claim.server
-                    ),
-                ))
-                .await;
+        let Some(server) = servers::login(self.ctx, &claim.server).await? else {
+            let home = &self.ctx.settings.home;
+            let record = &claim.server;
+            let message = format!("server record {home}/{record} is gone; it comes back from the base secret");
+            return self.hold(Hold::new(Reason::BaseSecretMissing, message)).await;
         };
         let group = servers::claimed_group(self.ctx, claim)?;
         let account = self.account_to_issue(claim)?;
@@ -82,7 +75,7 @@ impl Pass<'_> {
             lease_uid,
             role,
             verifier: self.lease.verifier().unwrap_or_default().to_owned(),
-            comment: comment.sign(&self.ctx.installation.signing)?,
+            comment: comment.sign(&self.ctx.installation.signing())?,
             valid_until: claim.valid_until.0,
             issue_deadline: claim.issue_deadline.0,
             settings: claim.account.as_ref().map(settings).unwrap_or_default(),
@@ -132,8 +125,7 @@ impl Pass<'_> {
             );
             return self.give_up(Hold::new(Reason::TargetNotOurs, message)).await;
         }
-        let home = &self.ctx.settings.home;
-        let Some(server) = server_record::login(&self.ctx.client, home, &claim.server).await? else {
+        let Some(server) = servers::login(self.ctx, &claim.server).await? else {
             return Ok(Some(Action::requeue(SOON)));
         };
         let owner = self.ctx.owner(&self.lease).await?;
