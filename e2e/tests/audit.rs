@@ -495,3 +495,37 @@ async fn another_server_behind_the_same_name_waits_for_a_person() {
     sleep(EVERY * 3).await;
     assert_eq!(scene.credential("app").await.unwrap().unwrap().serial, 1);
 }
+
+/// A locked account that somebody unlocks is locked again within a round, not when its backoff is over.
+#[tokio::test]
+async fn a_blocked_account_that_is_unlocked_by_hand_is_locked_again() {
+    let scene = scene().await;
+    scene.ask("app", &json!({})).await.unwrap();
+    let credential = scene.wait_credential("app").await.unwrap();
+    let user = credential.login.user.clone();
+    // A prepared transaction holds the role; only its owner or a superuser can end it.
+    let session = scene.log_in(&credential.login).await.unwrap();
+    session
+        .batch_execute("BEGIN; SELECT lo_create(0); PREPARE TRANSACTION 'held'")
+        .await
+        .unwrap();
+    drop(session);
+    let can_log_in = || async {
+        let query = "SELECT rolcanlogin FROM pg_roles WHERE rolname = $1";
+        let row = scene.administrator().query_one(query, &[&user]).await?;
+        anyhow::Ok(row.get::<_, bool>(0))
+    };
+    let locked = || async { Ok((!can_log_in().await?).then_some(())) };
+    scene.stack.eventually("it is locked", PATIENCE, locked).await.unwrap();
+    // Long enough for the pauses between attempts to be longer than a round.
+    sleep(Duration::from_secs(20)).await;
+    sql(&scene, &format!("ALTER ROLE \"{user}\" LOGIN VALID UNTIL 'infinity'")).await;
+    scene
+        .stack
+        .eventually("it is locked again", ROUND, locked)
+        .await
+        .unwrap();
+    let orders = scene.server().connect("orders").await.unwrap();
+    orders.batch_execute("ROLLBACK PREPARED 'held'").await.unwrap();
+    scene.wait_no_role(&user).await.unwrap();
+}
