@@ -46,6 +46,24 @@ fn requests(stack: &Stack) -> Vec<String> {
         .collect()
 }
 
+/// How often the operator listed the leases of one dynamic secret.
+fn lists_of_its_leases(stack: &Stack, uid: &str) -> usize {
+    let plane = stack
+        .cluster()
+        .control_plane()
+        .expect("counting needs a cluster of our own");
+    let log = plane.audit_log();
+    let events = log.lines().filter(|line| line.contains(uid));
+    let events = events.filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let lists = |event: &Value| {
+        text(event, "/verb") == "list"
+            && text(event, "/objectRef/resource") == "credentialleases"
+            && text(event, "/requestURI").contains(uid)
+            && text(event, "/user/username") == OPERATOR
+    };
+    events.filter(lists).count()
+}
+
 #[allow(clippy::trivially_copy_pass_by_ref, reason = "what filter hands over")]
 fn is_write(request: &&String) -> bool {
     !["get ", "list ", "watch "].iter().any(|verb| request.starts_with(verb))
@@ -86,6 +104,28 @@ async fn an_idle_operator_leaves_the_api_server_alone() {
     assert!(made.len() <= 6, "{made:#?}");
     let writes: Vec<&String> = made.iter().filter(is_write).collect();
     assert!(writes.is_empty(), "nothing happened, but it wrote {writes:#?}");
+}
+
+#[tokio::test]
+async fn a_credential_that_is_let_expire_is_left_alone_until_its_end() {
+    let _turn = TURN.lock().await;
+    let stack = Stack::shared().await.unwrap();
+    let scene = Scene::open(stack, Some(1)).await.unwrap();
+    let spec = json!({"ttl": "10m", "deletionPolicy": "LetExpire"});
+    scene.ask("app", &spec).await.unwrap();
+    scene.wait_ready("app", "True/Issued").await.unwrap();
+    let user = scene.wait_credential("app").await.unwrap().login.user;
+    scene.objects.delete("DynamicSecret", &scene.shop, "app").await.unwrap();
+    scene.wait_ready("app", "False/Deleting").await.unwrap();
+    sleep(SETTLE).await;
+    let uid = text(&scene.seen("app").await.unwrap(), "/metadata/uid");
+    let before = lists_of_its_leases(stack, &uid);
+    assert!(before > 0, "the audit log shows no look at the leases before");
+    sleep(QUIET / 2).await;
+    assert_eq!(lists_of_its_leases(stack, &uid), before, "nothing was due");
+    // Nor is it forgotten: whoever changes his mind is heard at once.
+    scene.change("app", &json!({"deletionPolicy": "Revoke"})).await.unwrap();
+    scene.wait_no_role(&user).await.unwrap();
 }
 
 #[tokio::test]

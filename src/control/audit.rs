@@ -17,6 +17,7 @@ pub use say::AUDITED;
 
 use super::context::Context;
 use super::hold::Error;
+use super::watches::{DYNAMIC_SECRETS, ENGINES, LEASES, POOLS};
 use crate::cluster::server_record;
 use crate::plan::audit::{self as plan, Findings, Observed};
 use crate::telemetry::metrics::{Controller, ReconcileOutcome};
@@ -41,7 +42,9 @@ const AGAIN: SignedDuration = SignedDuration::from_mins(1);
 
 /// Audits until the leadership is over.
 pub async fn run(ctx: Arc<Context>) {
-    ctx.stores.filled.all().await;
+    // Without a definition there is no cache, and no role may be called unknown for lack of one.
+    let needed = [LEASES, DYNAMIC_SECRETS, POOLS, ENGINES];
+    ctx.stores.filled.with(&needed).await;
     let every = ctx.settings.audit_every;
     ctx.audit.want_all();
     loop {

@@ -3,7 +3,9 @@
 use super::audit::AuditMemory;
 use super::guards::Guards;
 use super::hold::Error;
-use super::memory::{Attempts, BaseIdentities, Endings, Nudges, Passwords, ReliedOn, ServerFacts};
+use super::memory::{Attempts, BaseIdentities, CheckedBases, Endings, Nudges, Passwords, ReliedOn, ServerFacts};
+use super::occupied::Waiter;
+use super::places::Places;
 use super::revocations::Revocations;
 use super::watches::Filled;
 use crate::api::conditions::Reason;
@@ -11,6 +13,7 @@ use crate::api::lease::{ClaimedPool, Maker};
 use crate::api::names::OPERATOR;
 use crate::api::{CredentialLease, DynamicSecret, Engine, EnginePool};
 use crate::channel::hub::Hub;
+use crate::clock;
 use crate::cluster::installation::Installation;
 use crate::cluster::leadership::{Leader, NotLeading, Term};
 use crate::cluster::objects;
@@ -75,6 +78,8 @@ pub struct Wakes {
     pub pools: UnboundedSender<ObjectRef<EnginePool>>,
     /// Look at this engine.
     pub engines: UnboundedSender<ObjectRef<Engine>>,
+    /// Watch the Secret that occupies somebody's target.
+    pub occupied: UnboundedSender<Waiter>,
 }
 
 /// Everything that the controllers of one leadership share.
@@ -103,12 +108,16 @@ pub struct Context {
     pub attempts: Attempts,
     /// Backoffs that something made pointless.
     pub nudges: Nudges,
+    /// Who waits for a place below a limit of leases.
+    pub places: Places,
     /// What dynamic secrets rely on in pools and namespaces.
     pub relied_on: ReliedOn,
     /// What engines reported of servers.
     pub servers: ServerFacts,
     /// Where base secrets lead.
     pub bases: BaseIdentities,
+    /// Base secrets that pools found ready.
+    pub checked: CheckedBases,
     /// Collects revocations into batches.
     pub revocations: Revocations,
     /// What engines guard.
@@ -161,9 +170,11 @@ impl Context {
             endings: Endings::default(),
             attempts: Attempts::default(),
             nudges: Nudges::default(),
+            places: Places::default(),
             relied_on: ReliedOn::default(),
             servers: ServerFacts::default(),
             bases: BaseIdentities::default(),
+            checked: CheckedBases::default(),
             revocations: Revocations::default(),
             guards: Guards::default(),
             told: Mutex::default(),
@@ -177,7 +188,7 @@ impl Context {
 
     /// The operator's clock.
     pub fn now(&self) -> Timestamp {
-        Timestamp::now()
+        clock::now()
     }
 
     /// To be asked before each effect: an operator that was stopped for a while and wakes up must not act.
@@ -204,6 +215,11 @@ impl Context {
         let _ = self.wakes.leases.send(ObjectRef::new(name).within(namespace));
     }
 
+    /// A target is occupied: whoever waits for it looks again when the Secret there goes.
+    pub fn await_place(&self, waiter: Waiter) {
+        let _ = self.wakes.occupied.send(waiter);
+    }
+
     /// The dynamic secret of a lease; none where it is gone or another one of the same name. The cache may be old, so what it
     /// does not show is asked for: without an answer nobody would be told of the lease's end.
     pub async fn owner(&self, lease: &CredentialLease) -> Result<Option<DynamicSecret>, Error> {
@@ -221,7 +237,11 @@ impl Context {
         if let Some(found) = cached.filter(|found| ours(found)) {
             return Ok(Some(found.as_ref().clone()));
         }
-        let live: Option<DynamicSecret> = objects::read(&self.client, &namespace, name).await?;
+        let live: Option<DynamicSecret> = match objects::read(&self.client, &namespace, name).await {
+            // Without the definition there is nobody to tell. Its accounts are taken back all the same.
+            Err(error) if error.is_not_served() => None,
+            other => other?,
+        };
         Ok(live.filter(ours))
     }
 

@@ -106,6 +106,7 @@ fn seen<T>(looked: Result<(T, DatabaseClock), Failure>, done: impl FnOnce(T) -> 
 
 impl<A: Accounts> Tasks for Dispatcher<A> {
     async fn run(&self, task: Task, patience: Duration) -> Outcome {
+        failpoint!(format!("engine.{}.before", task.kind()), subject(&task));
         let doing = self.done(&task, patience);
         let outcome = timeout(patience.saturating_add(BEYOND_PATIENCE), doing)
             .await
@@ -123,8 +124,20 @@ impl<A: Accounts> Tasks for Dispatcher<A> {
         {
             tracing::info!(kind = task.kind(), ?class, sqlstate, message, "a task failed");
         }
+        failpoint!(format!("engine.{}.done", task.kind()), subject(&task));
         self.metrics.task(task.kind(), &outcome);
         outcome
+    }
+}
+
+/// Whom a task is about, for the fault tests.
+#[cfg(feature = "failpoints")]
+fn subject(task: &Task) -> String {
+    match task {
+        Task::Issue { account, .. } => account.role.clone(),
+        Task::Revoke { accounts, .. } => accounts.iter().map(|a| a.role.as_str()).collect::<Vec<_>>().join(" "),
+        Task::EnsureGroup { group, .. } | Task::DropGroup { group, .. } => group.name.clone(),
+        _ => String::new(),
     }
 }
 

@@ -16,6 +16,8 @@ use std::time::Duration;
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 /// From an account that is made at once to one that waits for an engine, in seconds.
 const ISSUE_SECONDS: [f64; 11] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 20.0, 60.0];
+/// From a loopback round trip to a revocation that waits for locks, in seconds.
+const TASK_SECONDS: [f64; 10] = [0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0, 5.0, 30.0];
 /// From an account that goes at once to one that somebody has to free, in seconds.
 const REVOKE_SECONDS: [f64; 11] = [0.01, 0.025, 0.05, 0.1, 0.5, 1.0, 5.0, 30.0, 300.0, 3600.0, 86400.0];
 
@@ -259,6 +261,16 @@ struct Tasks {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Kind {
+    kind: TaskKind,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Definitions {
+    kind: ObjectKind,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Leases {
     phase: LeasePhase,
 }
@@ -289,6 +301,7 @@ struct Actions {
 #[derive(Debug, Clone)]
 pub struct Metrics {
     tasks: Family<Tasks, Counter>,
+    task_seconds: Family<Kind, Histogram>,
     leases: Family<Leases, Gauge>,
     blocked: Gauge,
     issue: Histogram,
@@ -300,6 +313,7 @@ pub struct Metrics {
     audit_findings: Family<Findings, Gauge>,
     audit_actions: Family<Actions, Counter>,
     audit_unreached: Gauge,
+    missing: Family<Definitions, Gauge>,
 }
 
 /// An empty registry; every part of the program registers its metrics in it before it is served.
@@ -325,6 +339,7 @@ impl Metrics {
     pub fn new(registry: &mut Registry) -> Self {
         let new = Self {
             tasks: Family::default(),
+            task_seconds: Family::new_with_constructor(|| Histogram::new(TASK_SECONDS)),
             leases: Family::default(),
             blocked: Gauge::default(),
             issue: Histogram::new(ISSUE_SECONDS),
@@ -336,6 +351,7 @@ impl Metrics {
             audit_findings: Family::default(),
             audit_actions: Family::default(),
             audit_unreached: Gauge::default(),
+            missing: Family::default(),
         };
         new.register(registry.sub_registry_with_prefix("dsv"));
         // A gauge that is absent looks like one that was forgotten; so every phase is there from the start.
@@ -351,6 +367,11 @@ impl Metrics {
 
     fn register(&self, registry: &mut Registry) {
         registry.register("tasks", "Tasks for engines by kind and outcome", self.tasks.clone());
+        registry.register(
+            "task_seconds",
+            "Time until an engine's answer, by kind of task",
+            self.task_seconds.clone(),
+        );
         registry.register("leases", "Leases on the books by phase", self.leases.clone());
         registry.register(
             "blocked_leases",
@@ -382,6 +403,11 @@ impl Metrics {
             "Reconciles by controller and outcome",
             self.reconciles.clone(),
         );
+        registry.register(
+            "definition_missing",
+            "1 while the definition of a kind is not installed",
+            self.missing.clone(),
+        );
         registry.register("leader", "1 while this replica leads", self.leader.clone());
         registry.register(
             "audit_findings",
@@ -403,6 +429,13 @@ impl Metrics {
     /// A task ended.
     pub fn task(&self, kind: TaskKind, outcome: TaskOutcome) {
         self.tasks.get_or_create(&Tasks { kind, outcome }).inc();
+    }
+
+    /// An engine was asked and its answer came, or did not come; the time since it was asked.
+    pub fn task_took(&self, kind: TaskKind, took: Duration) {
+        self.task_seconds
+            .get_or_create(&Kind { kind })
+            .observe(took.as_secs_f64());
     }
 
     /// The phases of all leases on the books. What is not among them counts zero.
@@ -459,6 +492,11 @@ impl Metrics {
         self.audit_unreached.set(i64::try_from(count).unwrap_or(i64::MAX));
     }
 
+    /// Whether the definition of a kind is missing in the cluster.
+    pub fn definition_missing(&self, kind: ObjectKind, missing: bool) {
+        self.missing.get_or_create(&Definitions { kind }).set(missing.into());
+    }
+
     /// Whether this replica leads.
     pub fn leading(&self, leads: bool) {
         self.leader.set(leads.into());
@@ -474,12 +512,14 @@ mod tests {
         let mut registry = registry();
         let metrics = Metrics::new(&mut registry);
         metrics.task(TaskKind::DropGroup, TaskOutcome::Unknown);
+        metrics.task_took(TaskKind::EnsureGroup, Duration::from_millis(7));
         metrics.leases([Phase::Issued, Phase::Issued, Phase::Blocked]);
         metrics.issued(Duration::from_millis(20));
         metrics.revoked(Duration::from_secs(4000));
         metrics.engines_connected(3);
         metrics.api_write(ObjectKind::Secret, Verb::Create);
         metrics.reconciled(Controller::CredentialLease, ReconcileOutcome::TimedOut);
+        metrics.definition_missing(ObjectKind::DynamicSecret, true);
         metrics.leading(true);
         metrics.audit_found(AuditFinding::Unknown, 2);
         metrics.audit_acted(AuditAction::Revoke);
@@ -487,6 +527,8 @@ mod tests {
         let text = text(&registry).unwrap();
         for line in [
             "dsv_tasks_total{kind=\"drop_group\",outcome=\"unknown\"} 1",
+            "dsv_task_seconds_bucket{le=\"0.005\",kind=\"ensure_group\"} 0",
+            "dsv_task_seconds_bucket{le=\"0.01\",kind=\"ensure_group\"} 1",
             "dsv_leases{phase=\"issued\"} 2",
             "dsv_leases{phase=\"blocked\"} 1",
             "dsv_leases{phase=\"pending\"} 0",
@@ -497,6 +539,7 @@ mod tests {
             "dsv_engines_connected 3",
             "dsv_api_writes_total{kind=\"secret\",verb=\"create\"} 1",
             "dsv_reconciles_total{controller=\"credential_lease\",outcome=\"timed_out\"} 1",
+            "dsv_definition_missing{kind=\"dynamic_secret\"} 1",
             "dsv_leader 1",
             "dsv_audit_findings{finding=\"unknown\"} 2",
             "dsv_audit_findings{finding=\"missing\"} 0",

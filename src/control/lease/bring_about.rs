@@ -31,6 +31,7 @@ impl Pass<'_> {
         let group = servers::claimed_group(self.ctx, claim)?;
         let account = self.account_to_issue(claim)?;
         let task = Task::Issue { server, group, account };
+        failpoint!("issue.before", self.name());
         match ask(
             self.ctx,
             &self.ctx.pool_uid(&claim.pool),
@@ -43,6 +44,7 @@ impl Pass<'_> {
             Answer::Done(engine, Done::Issued { role_oid, adopted }) => {
                 tracing::info!(lease = %self.name(), engine = engine.name, adopted, "account issued");
                 self.account = Some((role_oid, engine.name));
+                failpoint!("issue.answered", self.name());
                 Ok(None)
             }
             Answer::Failed(failure) => {
@@ -140,8 +142,11 @@ impl Pass<'_> {
             target: wanted,
         };
         self.ctx.still_leading()?;
+        failpoint!("deliver.before", self.name());
         let key = &self.ctx.installation.hash_key;
-        match credential_secret::deliver(&self.ctx.client, &target, meta, &credential, key).await {
+        let written = credential_secret::deliver(&self.ctx.client, &target, meta, &credential, key).await;
+        failpoint!("deliver.written", self.name());
+        match written {
             // What was written, or what came of a write without an answer, is looked at before it is believed.
             Ok(_) => {}
             Err(error) if error.is_unknown() || error.is_conflict() => {
@@ -170,7 +175,9 @@ impl Pass<'_> {
             account: self.account.as_ref(),
             secret_version: version,
         };
+        failpoint!("report.before", self.name());
         let written = report::issued(self.ctx, &self.lease, claim, &issued).await?;
+        failpoint!("report.written", self.name());
         let took = self
             .lease
             .verifier()
