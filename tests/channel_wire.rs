@@ -65,8 +65,9 @@ fn every_frame_to_an_engine_reads_and_writes_as_in_version_1() {
         "task ensureGroup",
         "task issue",
         "task revoke",
-        "task keeper",
         "task dropGroup",
+        "task guard",
+        "task forget",
         "ssl disable",
         "ssl require",
         "ssl verify-ca",
@@ -94,6 +95,7 @@ fn every_frame_to_the_operator_reads_and_writes_as_in_version_1() {
         "done groupReady",
         "done groupDropped",
         "done groupNeedsKeepers",
+        "done noted",
         "unknown",
         "unsupported",
         "failed unreachable",
@@ -111,9 +113,9 @@ fn every_frame_to_the_operator_reads_and_writes_as_in_version_1() {
         "failed other",
         "account gone",
         "account blocked",
-        "account needsKeeper",
         "account foreign",
         "account failed",
+        "account needsKeeper",
     ];
     assert_eq!(seen, BTreeSet::from(all));
 }
@@ -191,23 +193,16 @@ fn names_of_task(task: &Task) -> Vec<&'static str> {
         Task::Probe { server } => ("task probe", server),
         Task::EnsureGroup { server, .. } => ("task ensureGroup", server),
         Task::Issue { server, .. } => ("task issue", server),
-        Task::Revoke {
-            server,
-            accounts,
-            keepers,
-            ..
-        } => {
-            let keepers = keepers.iter().map(|_| "task keeper");
+        Task::Revoke { server, accounts, .. } => {
             let owned = accounts.iter().map(|account| match account.owned_objects {
                 OwnedObjects::Reassign => "owned reassign",
                 OwnedObjects::Drop => "owned drop",
             });
-            return owned
-                .chain(keepers)
-                .chain(["task revoke", name_of_mode(server.sslmode)])
-                .collect();
+            return owned.chain(["task revoke", name_of_mode(server.sslmode)]).collect();
         }
         Task::DropGroup { server, .. } => ("task dropGroup", server),
+        Task::Guard { server, .. } => ("task guard", server),
+        Task::Forget { .. } => return vec!["task forget"],
         Task::Unknown => panic!("a file holds a task that is not of this version"),
     };
     vec![name, name_of_mode(server.sslmode)]
@@ -250,6 +245,7 @@ fn names_of_outcome(outcome: &Outcome) -> Vec<&'static str> {
             done: Done::GroupDropped,
             ..
         } => vec!["done groupDropped"],
+        Outcome::Done { done: Done::Noted, .. } => vec!["done noted"],
         Outcome::Done {
             done: Done::GroupNeedsKeepers { .. },
             ..
@@ -261,9 +257,9 @@ fn names_of_outcome(outcome: &Outcome) -> Vec<&'static str> {
             let states = accounts.iter().map(|account| match account.state {
                 AccountState::Gone { .. } => "account gone",
                 AccountState::Blocked { .. } => "account blocked",
-                AccountState::NeedsKeeper => "account needsKeeper",
                 AccountState::Foreign { .. } => "account foreign",
                 AccountState::Failed(_) => "account failed",
+                AccountState::NeedsKeeper => "account needsKeeper",
             });
             states.chain(["done revoked"]).collect()
         }

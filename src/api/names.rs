@@ -46,6 +46,11 @@ pub mod credential {
 /// Annotation on a DynamicSecret: a new value asks for a new credential.
 pub const ROTATE_AT: &str = "dsv.dev/rotate-at";
 
+/// Annotation on the Secret of the signing key: a new value asks for another key.
+pub const ROTATE_KEY: &str = "dsv.dev/rotate-key";
+/// Annotation on the Secret of the signing key: the value of [`ROTATE_KEY`] that was answered last.
+pub const ROTATED_KEY: &str = "dsv.dev/rotated-key";
+
 /// Finalizer of leases: the account is proven gone before it comes off.
 pub const LEASE_FINALIZER: &str = "dsv.dev/revoke";
 /// Finalizer of dynamic secrets: leases and groups are gone before it comes off.

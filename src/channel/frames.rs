@@ -168,6 +168,8 @@ pub enum Task {
     Revoke {
         /// The server.
         server: ServerLogin,
+        /// The installation that the accounts' comments must name: a clone of it has the same keys and other accounts.
+        installation: String,
         /// Public halves (base64url) of the keys that may have signed the accounts' comments.
         signers: Vec<String>,
         /// At most [`MAX_REVOKE_BATCH`].
@@ -180,6 +182,8 @@ pub enum Task {
     DropGroup {
         /// The server.
         server: ServerLogin,
+        /// The installation that the group's comment must name.
+        installation: String,
         /// Public halves (base64url) of the keys that may have signed the group's comment.
         signers: Vec<String>,
         /// Which group; its grants name the databases to clean.
@@ -188,6 +192,21 @@ pub enum Task {
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         keepers: Vec<Keeper>,
     },
+    /// This server has open leases: keep its login in memory and, should there be no operator, make accounts gone whose end
+    /// is past.
+    Guard {
+        /// The server.
+        server: ServerLogin,
+        /// The installation whose accounts these are.
+        installation: String,
+        /// Public halves (base64url) of the keys that may have signed the accounts' comments.
+        signers: Vec<String>,
+    },
+    /// Forget the logins of all servers but these: the others have no open leases.
+    Forget {
+        /// Names of server records.
+        except: Vec<String>,
+    },
     /// A kind that this build does not know: answered [`Outcome::Unsupported`].
     #[serde(other)]
     Unknown,
@@ -195,7 +214,16 @@ pub enum Task {
 
 impl Task {
     /// Every kind that this build can do, as listed in [`ToOperator::Hello`].
-    pub const KINDS: [&str; 6] = ["echo", "probe", "ensureGroup", "issue", "revoke", "dropGroup"];
+    pub const KINDS: [&str; 8] = [
+        "echo",
+        "probe",
+        "ensureGroup",
+        "issue",
+        "revoke",
+        "dropGroup",
+        "guard",
+        "forget",
+    ];
 
     /// The kind's name, as on the wire.
     pub fn kind(&self) -> &'static str {
@@ -206,6 +234,8 @@ impl Task {
             Self::Issue { .. } => "issue",
             Self::Revoke { .. } => "revoke",
             Self::DropGroup { .. } => "dropGroup",
+            Self::Guard { .. } => "guard",
+            Self::Forget { .. } => "forget",
             Self::Unknown => "unknown",
         }
     }
@@ -262,6 +292,10 @@ pub struct Group {
     pub name: String,
     /// Signed role comment.
     pub comment: String,
+    /// Public halves (base64url) of the installation's signing keys: a group role that is there already, with a comment
+    /// that says the same and was signed by one of these, is this group.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub signers: Vec<String>,
     /// What it carries, completed: every `where` names its database.
     pub grants: Vec<GrantText>,
 }
@@ -412,6 +446,8 @@ pub enum Done {
         /// Names of the databases.
         databases: Vec<String>,
     },
+    /// Answer to [`Task::Guard`] and [`Task::Forget`].
+    Noted,
 }
 
 /// What a probe found.

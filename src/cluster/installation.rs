@@ -1,8 +1,9 @@
 //! Who we are: the installation's id, its root key, the key that signs role comments.
 
+use super::signing_keys::{self, SigningKeys};
 use super::{Error, Intention, objects};
 use crate::api::names::{INTERNAL_SECRET_TYPE, MANAGED_BY, OPERATOR, ROOT_SECRET, SIGNING_SECRET, base32_hash};
-use crate::keys::{KeyError, RootKey, SecretText, SigningKey};
+use crate::keys::{KeyError, RootKey, SecretText, SigningKey, SigningPublicKey};
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::{Namespace, Secret};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -10,7 +11,6 @@ use kube::{Api, Client, ResourceExt};
 use ring::hmac;
 
 const KEY: &str = "key";
-const HASH_KEY: &str = "hash-key";
 
 /// What one installation is.
 pub struct Installation {
@@ -18,10 +18,21 @@ pub struct Installation {
     pub id: String,
     /// Signs the channel certificate; its hash is inside every engine key.
     pub root: RootKey,
-    /// Signs role comments.
-    pub signing: SigningKey,
     /// Keys the hash of delivered data.
     pub hash_key: hmac::Key,
+    pub(super) signing: SigningKeys,
+}
+
+impl Installation {
+    /// Signs role comments. Another one after a rotation, so to be asked for each comment.
+    pub fn signing(&self) -> SigningKey {
+        self.signing.current()
+    }
+
+    /// Public halves of all keys that may have signed role comments, the present one first.
+    pub fn signers(&self) -> Vec<SigningPublicKey> {
+        self.signing.all()
+    }
 }
 
 /// Why we cannot say who we are.
@@ -56,7 +67,8 @@ pub async fn id(client: &Client, home: &str, release: &str) -> Result<String, Er
 }
 
 /// Reads the installation's keys; makes them at the very first start. Made by POST, so of two replicas that start
-/// together one makes and both read. `engines_with_keys` is asked only where there is no root key.
+/// together one makes and both read. `engines_with_keys` is asked only where there is no root key. A lost signing key is
+/// replaced by a new one: what the old one signed is still recognised, by the public halves in the server records.
 pub async fn load(
     client: &Client,
     home: &str,
@@ -75,31 +87,38 @@ pub async fn load(
         make_once(client, home, ROOT_SECRET, vec![(KEY, made.store())]).await?
     };
     let root = RootKey::load(&value(&root, ROOT_SECRET, KEY)?).map_err(|e| InstallationError::Key(ROOT_SECRET, e))?;
-    let signing = if let Some(secret) = objects::read::<Secret>(client, home, SIGNING_SECRET).await? {
-        secret
-    } else {
-        let made = SigningKey::generate().map_err(|e| InstallationError::Key(SIGNING_SECRET, e))?;
-        let hash_key = SecretText::new(data_encoding::BASE64URL_NOPAD.encode(&rand::random::<[u8; 32]>()));
-        make_once(
-            client,
-            home,
-            SIGNING_SECRET,
-            vec![(KEY, made.store()), (HASH_KEY, hash_key)],
-        )
-        .await?
-    };
-    let hash_key = value(&signing, SIGNING_SECRET, HASH_KEY)?;
-    let signing = SigningKey::load(&value(&signing, SIGNING_SECRET, KEY)?)
-        .map_err(|e| InstallationError::Key(SIGNING_SECRET, e))?;
+    let signing = signing_keys::load(client, home).await?;
     Ok(Installation {
         id,
         root,
+        hash_key: signing.hash_key(),
         signing,
-        hash_key: hmac::Key::new(hmac::HMAC_SHA256, hash_key.reveal().as_bytes()),
     })
 }
 
-async fn make_once(
+/// Puts the root key's and the signing key's Secrets back where one was deleted while we hold the keys. Never another key.
+/// Returns the names of those that were put back.
+pub async fn put_back(
+    client: &Client,
+    home: &str,
+    installation: &Installation,
+) -> Result<Vec<&'static str>, InstallationError> {
+    let mut put_back = Vec::new();
+    let all = [
+        (ROOT_SECRET, vec![(KEY, installation.root.store())]),
+        (SIGNING_SECRET, installation.signing.stored()),
+    ];
+    for (name, values) in all {
+        if objects::read::<Secret>(client, home, name).await?.is_none() {
+            make_once(client, home, name, values).await?;
+            put_back.push(name);
+        }
+    }
+    Ok(put_back)
+}
+
+/// Makes one of the installation's Secrets, or reads the one that a rival made in the same moment.
+pub(super) async fn make_once(
     client: &Client,
     home: &str,
     name: &'static str,
@@ -129,7 +148,8 @@ async fn make_once(
     }
 }
 
-fn value(secret: &Secret, name: &'static str, key: &'static str) -> Result<SecretText, InstallationError> {
+/// One value of one of the installation's Secrets.
+pub(super) fn value(secret: &Secret, name: &'static str, key: &'static str) -> Result<SecretText, InstallationError> {
     let bytes = secret.data.as_ref().and_then(|data| data.get(key));
     let text = bytes.and_then(|bytes| String::from_utf8(bytes.0.clone()).ok());
     text.map(SecretText::new)

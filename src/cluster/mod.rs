@@ -9,6 +9,7 @@ pub mod leadership;
 pub mod objects;
 pub mod rights;
 pub mod server_record;
+pub mod signing_keys;
 pub mod status;
 
 /// A call to the API server that failed: what was intended, and why it failed.

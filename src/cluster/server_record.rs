@@ -1,20 +1,35 @@
 //! Server records: the operator's own copies of base secrets, so that revoking needs nobody else's objects.
 //!
 //! A record's identity (namespace, host, port, database, user) is in its name and never changes; password and TLS are
-//! refreshed. Two base secrets of one namespace that mean the same login share one record.
+//! refreshed. Two base secrets of one namespace that mean the same login share one record. A record also keeps the public
+//! halves of all keys that may have signed role comments on that server; none is ever taken away, so a signing key that was
+//! rotated or lost orphans no role.
 
 use super::{Error, Intention, objects};
 use crate::api::names::{BASE_SECRET_LABEL, INTERNAL_SECRET_TYPE, MANAGED_BY, OPERATOR, base32_hash};
 use crate::channel::frames::ServerLogin;
+use crate::keys::SigningPublicKey;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::api::ListParams;
 use kube::{Api, Client, ResourceExt};
 
 /// Annotation: namespace of the base secrets.
 const NAMESPACE: &str = "dsv.dev/base-namespace";
 /// The key that holds the login.
 const LOGIN: &str = "login.json";
+/// The key that holds public signing keys, one a line.
+const SIGNERS: &str = "signers";
+
+/// What a record holds.
+#[derive(Debug, Clone)]
+pub struct Record {
+    /// How to log in.
+    pub login: ServerLogin,
+    /// Public halves of the keys that may have signed role comments there.
+    pub signers: Vec<SigningPublicKey>,
+}
 
 /// Name of the record for a login that lies in a namespace.
 pub fn name(namespace: &str, login: &ServerLogin) -> String {
@@ -23,17 +38,25 @@ pub fn name(namespace: &str, login: &ServerLogin) -> String {
     format!("server-{hash}")
 }
 
-/// Makes or refreshes the record. `base` is the base secret that the login was read from.
-pub async fn keep(client: &Client, home: &str, base: &Secret, login: &ServerLogin) -> Result<(), Error> {
+/// Makes or refreshes the record. `base` is the base secret that the login was read from; `signers` are added to those
+/// that the record has.
+pub async fn keep(
+    client: &Client,
+    home: &str,
+    base: &Secret,
+    login: &ServerLogin,
+    signers: &[SigningPublicKey],
+) -> Result<(), Error> {
     for _ in 0..3 {
         match objects::read::<Secret>(client, home, &login.record).await? {
-            None => match objects::make(client, home, &compose(home, base, login)?).await {
+            None => match objects::make(client, home, &compose(home, base, login, signers)?).await {
                 Err(error) if error.is_conflict() => {}
                 other => return other.map(|_| ()),
             },
-            Some(old) if decode(&old).as_ref() == Some(login) => return Ok(()),
+            Some(old) if is_kept(&old, login, signers) => return Ok(()),
             Some(old) => {
-                let mut new = compose(home, base, login)?;
+                let all = union(&signers_in(&old), signers);
+                let mut new = compose(home, base, login, &all)?;
                 new.metadata.resource_version.clone_from(&old.metadata.resource_version);
                 match objects::replace(client, home, &new).await {
                     Err(error) if error.is_conflict() => {}
@@ -46,12 +69,85 @@ pub async fn keep(client: &Client, home: &str, base: &Secret, login: &ServerLogi
     Ok(())
 }
 
+fn is_kept(old: &Secret, login: &ServerLogin, signers: &[SigningPublicKey]) -> bool {
+    let known = signers_in(old);
+    decode(old).as_ref() == Some(login) && signers.iter().all(|key| known.contains(key))
+}
+
+/// The record; none where it is gone or cannot be read.
+pub async fn read(client: &Client, home: &str, record: &str) -> Result<Option<Record>, Error> {
+    let secret = objects::read::<Secret>(client, home, record).await?;
+    Ok(secret.and_then(|secret| {
+        Some(Record {
+            login: decode(&secret)?,
+            signers: signers_in(&secret),
+        })
+    }))
+}
+
 /// The login in a record; none where the record is gone or cannot be read.
 pub async fn login(client: &Client, home: &str, record: &str) -> Result<Option<ServerLogin>, Error> {
-    Ok(objects::read::<Secret>(client, home, record)
-        .await?
-        .as_ref()
-        .and_then(decode))
+    Ok(read(client, home, record).await?.map(|record| record.login))
+}
+
+/// Writes these keys into every record that lacks one of them, and returns the keys of all records. To be done before a key
+/// signs its first comment: whoever revokes must know it, whatever becomes of the key itself.
+pub async fn note_signers(
+    client: &Client,
+    home: &str,
+    signers: &[SigningPublicKey],
+) -> Result<Vec<SigningPublicKey>, Error> {
+    let api: Api<Secret> = Api::namespaced(client.clone(), home);
+    let params = ListParams::default().labels(&format!("{MANAGED_BY}={OPERATOR},{BASE_SECRET_LABEL}"));
+    let records = api.list(&params).await.to(|| "list the server records".to_owned())?;
+    let mut all = signers.to_vec();
+    for record in records.items {
+        all = union(&all, &signers_in(&record));
+        add_signers(client, home, record, signers).await?;
+    }
+    Ok(all)
+}
+
+async fn add_signers(client: &Client, home: &str, seen: Secret, signers: &[SigningPublicKey]) -> Result<(), Error> {
+    let name = seen.name_any();
+    let mut seen = Some(seen);
+    for attempt in 1.. {
+        let Some(mut record) = seen else { break };
+        let known = signers_in(&record);
+        if signers.iter().all(|key| known.contains(key)) {
+            break;
+        }
+        let text = text(&union(&known, signers));
+        record.data.get_or_insert_default().insert(SIGNERS.to_owned(), text);
+        match objects::replace(client, home, &record).await {
+            Err(error) if error.is_conflict() && attempt < 5 => {}
+            Err(error) if error.is_not_found() => break,
+            other => return other.map(|_| ()),
+        }
+        seen = objects::read(client, home, &name).await?;
+    }
+    Ok(())
+}
+
+/// Both lists without repetition, the first one's order first.
+pub fn union(first: &[SigningPublicKey], second: &[SigningPublicKey]) -> Vec<SigningPublicKey> {
+    let mut all = first.to_vec();
+    all.extend(second.iter().filter(|key| !first.contains(key)));
+    all
+}
+
+fn text(signers: &[SigningPublicKey]) -> ByteString {
+    let lines: Vec<String> = signers.iter().map(ToString::to_string).collect();
+    ByteString(lines.join("\n").into_bytes())
+}
+
+/// The keys in a Secret. A line that is none is left out: the others must go on to count.
+pub fn signers_in(secret: &Secret) -> Vec<SigningPublicKey> {
+    let bytes = secret.data.as_ref().and_then(|data| data.get(SIGNERS));
+    let text = bytes
+        .and_then(|bytes| std::str::from_utf8(&bytes.0).ok())
+        .unwrap_or_default();
+    text.lines().filter_map(|line| line.trim().parse().ok()).collect()
 }
 
 /// Deletes a record that nothing needs any more.
@@ -67,8 +163,8 @@ pub async fn drop(client: &Client, home: &str, record: &str) -> Result<(), Error
     }
 }
 
-fn compose(home: &str, base: &Secret, login: &ServerLogin) -> Result<Secret, Error> {
-    let text = serde_json::to_vec(login)
+fn compose(home: &str, base: &Secret, login: &ServerLogin, signers: &[SigningPublicKey]) -> Result<Secret, Error> {
+    let json = serde_json::to_vec(login)
         .map_err(kube::Error::SerdeError)
         .to(|| "write down a server record".to_owned())?;
     Ok(Secret {
@@ -87,7 +183,13 @@ fn compose(home: &str, base: &Secret, login: &ServerLogin) -> Result<Secret, Err
             ..ObjectMeta::default()
         },
         type_: Some(INTERNAL_SECRET_TYPE.to_owned()),
-        data: Some([(LOGIN.to_owned(), ByteString(text))].into()),
+        data: Some(
+            [
+                (LOGIN.to_owned(), ByteString(json)),
+                (SIGNERS.to_owned(), text(signers)),
+            ]
+            .into(),
+        ),
         ..Secret::default()
     })
 }

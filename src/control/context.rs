@@ -1,5 +1,6 @@
 //! What every controller works with.
 
+use super::guards::Guards;
 use super::hold::Error;
 use super::memory::{Attempts, BaseIdentities, Endings, Nudges, Passwords, ReliedOn, ServerFacts};
 use super::revocations::Revocations;
@@ -106,6 +107,8 @@ pub struct Context {
     pub bases: BaseIdentities,
     /// Collects revocations into batches.
     pub revocations: Revocations,
+    /// What engines guard.
+    pub guards: Guards,
     /// Counts.
     pub metrics: Metrics,
     /// Writes Events.
@@ -153,6 +156,7 @@ impl Context {
             servers: ServerFacts::default(),
             bases: BaseIdentities::default(),
             revocations: Revocations::default(),
+            guards: Guards::default(),
             told: Mutex::default(),
             recorded: Mutex::default(),
             intact: Mutex::default(),

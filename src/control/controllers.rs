@@ -3,7 +3,7 @@
 use super::context::{Context, Wakes};
 use super::hold::Error;
 use super::watches::{self, Watches};
-use super::{dynamic_secret, engine, lease, pool, sweep};
+use super::{dynamic_secret, engine, guards, lease, pool, sweep};
 use crate::api::{CredentialLease, DynamicSecret, Engine, EnginePool};
 use crate::telemetry::liveness::{Beat, Beats};
 use crate::telemetry::metrics::{Controller as Controlled, ReconcileOutcome};
@@ -118,6 +118,7 @@ impl Controllers {
         parts.spawn(until(stop.clone(), "namespaces", namespaces));
         parts.spawn(until(stop.clone(), "hub events", watches::follow_hub(ctx.clone())));
         parts.spawn(until(stop.clone(), "sweep", sweep_for_ever(ctx.clone())));
+        parts.spawn(until(stop.clone(), "guards", guards::guard_for_ever(ctx.clone())));
         parts.spawn(until(stop.clone(), "counts", count_for_ever(ctx.clone())));
         parts
     }
@@ -168,7 +169,8 @@ pub fn wakes() -> (Wakes, Woken) {
     )
 }
 
-async fn until(stop: CancellationToken, name: &'static str, part: impl Future<Output = ()>) -> &'static str {
+/// Runs a part until `stop`.
+pub async fn until(stop: CancellationToken, name: &'static str, part: impl Future<Output = ()>) -> &'static str {
     tokio::select! {
         () = stop.cancelled() => {}
         () = part => {}

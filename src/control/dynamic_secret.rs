@@ -13,7 +13,7 @@ use crate::api::conditions::Reason;
 use crate::api::dynamic_secret::GroupRecord;
 use crate::api::names::DYNAMIC_SECRET_FINALIZER;
 use crate::api::{CredentialLease, DynamicSecret};
-use crate::channel::frames::{Done, Group, ServerLogin, Task};
+use crate::channel::frames::{Done, Group, Task};
 use crate::cluster::{objects, server_record, status};
 use crate::plan::dynamic_secret::{self as plan, Early, Step};
 use jiff::Timestamp;
@@ -126,7 +126,7 @@ async fn drop_group(ctx: &Context, seen: &DynamicSecret, name: &str) -> Result<A
         return Ok(Action::requeue(SOON));
     };
     let home = &ctx.settings.home;
-    let Some(server) = server_record::login(&ctx.client, home, &record.server).await? else {
+    let Some(found) = server_record::read(&ctx.client, home, &record.server).await? else {
         let hold = Hold::new(
             Reason::BaseSecretMissing,
             format!(
@@ -145,7 +145,7 @@ async fn drop_group(ctx: &Context, seen: &DynamicSecret, name: &str) -> Result<A
     let group = servers::group(ctx, &seen.uid().unwrap_or_default(), &claimed)?;
     ctx.servers.group_lost(&record.server, name);
     let pool = pool_of(ctx, seen, &record);
-    match ask_to_drop(ctx, &pool, server, group).await {
+    match ask_to_drop(ctx, &pool, &found, group).await {
         Answer::Done(_, Done::GroupDropped) => {
             forget_group(ctx, seen, &record).await?;
             Ok(Action::requeue(Duration::ZERO))
@@ -166,20 +166,21 @@ async fn drop_group(ctx: &Context, seen: &DynamicSecret, name: &str) -> Result<A
 }
 
 /// Asks, and goes on with the keepers that the answer wants.
-async fn ask_to_drop(ctx: &Context, pool: &str, server: ServerLogin, group: Group) -> Answer {
+async fn ask_to_drop(ctx: &Context, pool: &str, found: &server_record::Record, group: Group) -> Answer {
     let mut wanted = Vec::new();
     for _ in 0..=servers::KEEPER_ROUNDS {
-        let keepers = match servers::keepers(ctx, &server.record, &wanted) {
+        let keepers = match servers::keepers(ctx, &found.login.record, &wanted) {
             Ok(keepers) => keepers,
             Err(hold) => return Answer::NotAsked(hold),
         };
         let task = Task::DropGroup {
-            server: server.clone(),
-            signers: servers::signers(ctx),
+            server: found.login.clone(),
+            installation: ctx.installation.id.clone(),
+            signers: servers::signers_on(ctx, found),
             group: group.clone(),
             keepers,
         };
-        match ask(ctx, pool, &server.record, task, DROP_PATIENCE).await {
+        match ask(ctx, pool, &found.login.record, task, DROP_PATIENCE).await {
             Answer::Done(_, Done::GroupNeedsKeepers { databases }) => wanted = databases,
             answer => return answer,
         }

@@ -119,6 +119,7 @@ pub async fn prepare(ctx: &Context, seen: &DynamicSecret, ttl: Option<Duration>)
         &ctx.settings.home,
         &prepared.base.secret,
         &prepared.base.login,
+        &ctx.installation.signers(),
     )
     .await?;
     prepared.group.since = record_group(ctx, &prepared).await?;

@@ -1,9 +1,10 @@
 //! The plant: what one operator process does in each term that it leads, and how it waits in between.
 
 use super::context::{Context, Settings};
-use super::controllers::{AFTER_ERROR, Controllers, wakes};
+use super::controllers::{AFTER_ERROR, Controllers, until, wakes};
 use super::directory::Directory;
 use super::door::Door;
+use super::keys;
 use super::watches;
 use crate::api::Engine;
 use crate::channel::Timing;
@@ -108,9 +109,7 @@ impl Plant {
             let now = standing.borrow_and_update().clone();
             if let Standing::Leading(term) = now {
                 if let Err(error) = self.lead(&term, &leader, &mut standing, &token).await {
-                    let error = chain(&error);
-                    self.keys.missing(error.to_string());
-                    tracing::error!(%error, "could not lead; trying again");
+                    self.cannot_lead(&error).await;
                     tokio::time::sleep(AFTER_ERROR).await;
                 }
                 continue;
@@ -122,6 +121,17 @@ impl Plant {
         }
         serving.abort();
         Ok(())
+    }
+
+    async fn cannot_lead(&self, error: &RunError) {
+        let text = chain(error).to_string();
+        tracing::error!(error = text, "could not lead; trying again");
+        if let RunError::Installation(missing @ InstallationError::RootKeyMissing(_)) = error
+            && let Err(error) = keys::say_root_key_missing(&self.client, &missing.to_string()).await
+        {
+            tracing::warn!(error = %chain(&error), "could not say on engines and pools that the root key is missing");
+        }
+        self.keys.missing(text);
     }
 
     async fn lead(
@@ -162,6 +172,11 @@ impl Plant {
         let mut parts = self.controllers.start(&context, watches, woken, &stop);
         self.metrics.leading(true);
         parts.spawn(self.open_when_ready(context.clone(), stop.clone()));
+        parts.spawn(until(
+            stop.clone(),
+            "keys",
+            keys::follow(context.clone(), identity.clone()),
+        ));
         parts.spawn(renew(identity, installation, stop.clone()));
         let ended = tokio::select! {
             () = over(standing, term) => None,
@@ -241,13 +256,14 @@ fn identity(installation: &Installation) -> Result<HubIdentity, KeyError> {
     Ok(HubIdentity::new(key, certificate))
 }
 
-fn certify(installation: &Installation, key: &ChannelPublicKey) -> Result<ChannelCertificate, KeyError> {
+/// A certificate for the channel key, with the public half of the key that signs role comments now.
+pub fn certify(installation: &Installation, key: &ChannelPublicKey) -> Result<ChannelCertificate, KeyError> {
     let not_after = jiff::Timestamp::now()
         .saturating_add(CERTIFICATE_LIFE)
         .unwrap_or(jiff::Timestamp::MAX);
     installation.root.certify_channel(
         key,
-        &installation.signing.public(),
+        &installation.signing().public(),
         &installation.id,
         not_after,
         Vec::new(),

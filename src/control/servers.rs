@@ -10,8 +10,9 @@ use crate::api::grants::Grant;
 use crate::api::lease::{Claim, ClaimedGroup};
 use crate::api::names::keeper_name;
 use crate::channel::frames::{Done, GrantText, Group, Keeper, MAX_KEEPERS, ProbeReport, ServerLogin, Task};
+use crate::cluster::server_record::Record;
 use crate::cluster::{objects, server_record};
-use crate::keys::{RoleComment, RoleKind, SigningPublicKey};
+use crate::keys::{RoleComment, RoleKind};
 use jiff::SignedDuration;
 use k8s_openapi::api::core::v1::Secret;
 use kube::ResourceExt;
@@ -136,7 +137,8 @@ pub fn group(ctx: &Context, owner_uid: &str, claimed: &ClaimedGroup) -> Result<G
     });
     Ok(Group {
         name: claimed.name.clone(),
-        comment: comment.sign(&ctx.installation.signing)?,
+        comment: comment.sign(&ctx.installation.signing())?,
+        signers: signers(ctx),
         grants: grants.collect(),
     })
 }
@@ -181,7 +183,7 @@ pub fn keepers(ctx: &Context, record: &str, databases: &[String]) -> Result<Vec<
             claimed_at: ctx.now(),
             expires_at: None,
         };
-        let comment = comment.sign(&ctx.installation.signing).map_err(|error| {
+        let comment = comment.sign(&ctx.installation.signing()).map_err(|error| {
             let message = format!("the comment of keeper role {name} could not be signed: {error}");
             Hold::new(Reason::ClusterError, message)
         })?;
@@ -197,8 +199,13 @@ pub fn keepers(ctx: &Context, record: &str, databases: &[String]) -> Result<Vec<
 
 /// Public halves of the keys that may have signed role comments.
 pub fn signers(ctx: &Context) -> Vec<String> {
-    let current: SigningPublicKey = ctx.installation.signing.public();
-    vec![current.to_string()]
+    ctx.installation.signers().iter().map(ToString::to_string).collect()
+}
+
+/// The same for one server: what its record knows counts as well, as after a restored backup.
+pub fn signers_on(ctx: &Context, record: &Record) -> Vec<String> {
+    let all = server_record::union(&ctx.installation.signers(), &record.signers);
+    all.iter().map(ToString::to_string).collect()
 }
 
 /// Grants in the form that custom resources carry.

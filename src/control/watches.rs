@@ -146,6 +146,7 @@ pub fn prepare(client: &Client) -> (Stores, Watches) {
 
 /// What else cares when a lease changes: its dynamic secret, and when it is gone whoever waits for its place.
 pub fn lease_changed(ctx: &Context, lease: &CredentialLease) {
+    ctx.guards.look();
     ctx.wake_owner(lease);
     if ctx.stores.leases.get(&ObjectRef::from_obj(lease)).is_none() {
         place_freed(ctx, lease);
@@ -348,6 +349,7 @@ pub async fn follow_hub(ctx: Arc<Context>) {
         match events.recv().await {
             Ok(event) => hub_event(&ctx, &event),
             Err(tokio::sync::broadcast::error::RecvError::Lagged(_)) => {
+                ctx.guards.look();
                 for pool in ctx.stores.pools.state() {
                     engine_connected(&ctx, &pool.uid().unwrap_or_default());
                 }
@@ -374,6 +376,7 @@ fn hub_event(ctx: &Context, event: &HubEvent) {
         let _ = ctx.wakes.pools.send(ObjectRef::from_obj(pool.as_ref()));
     }
     if matches!(event, HubEvent::Connected { .. }) {
+        ctx.guards.look();
         engine_connected(ctx, pool_uid);
     }
 }

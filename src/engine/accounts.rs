@@ -3,7 +3,7 @@
 use crate::channel::frames::{
     Account, DatabaseClock, Failure, Group, Keeper, Outcome, ProbeReport, Revocation, ServerLogin,
 };
-use crate::keys::SigningPublicKey;
+use crate::postgres::{Signers, Swept};
 use std::time::Duration;
 
 /// Accounts on database servers. Every operation may be repeated, and be called for many servers at once.
@@ -28,11 +28,11 @@ pub trait Accounts: Send + Sync + 'static {
         patience: Duration,
     ) -> impl Future<Output = Outcome> + Send;
 
-    /// Makes accounts gone, and proves it. `signers` may have signed their comments; `keepers` get what they own.
+    /// Makes accounts gone, and proves it. Only those whose comments `signers` recognise; `keepers` get what they own.
     fn revoke(
         &self,
         login: &ServerLogin,
-        signers: &[SigningPublicKey],
+        signers: &Signers,
         accounts: &[Revocation],
         keepers: &[Keeper],
     ) -> impl Future<Output = Outcome> + Send;
@@ -41,10 +41,23 @@ pub trait Accounts: Send + Sync + 'static {
     fn drop_group(
         &self,
         login: &ServerLogin,
-        signers: &[SigningPublicKey],
+        signers: &Signers,
         group: &Group,
         keepers: &[Keeper],
     ) -> impl Future<Output = Outcome> + Send;
+
+    /// Keeps a login until it is told otherwise: its server has open leases.
+    fn guard(&self, login: &ServerLogin, signers: &Signers);
+
+    /// Forgets the logins that it was to keep, but for those of these server records.
+    fn forget_except(&self, records: &[String]);
+
+    /// How many logins it was told to keep.
+    fn guarded(&self) -> usize;
+
+    /// Makes accounts gone whose signed end is past, on the servers whose logins it was told to keep. For an engine that has
+    /// no operator.
+    fn revoke_expired(&self) -> impl Future<Output = Swept> + Send;
 
     /// Closes connections, and forgets logins, that were not used for that long.
     fn forget_idle(&self, older_than: Duration);

@@ -4,8 +4,7 @@ use super::accounts::Accounts;
 use crate::channel::frames::{
     Account, DatabaseClock, Failure, Group, Keeper, Outcome, ProbeReport, Revocation, ServerLogin,
 };
-use crate::keys::SigningPublicKey;
-use crate::postgres::{Servers, Signers};
+use crate::postgres::{Servers, Signers, Swept};
 use std::time::Duration;
 
 impl Accounts for Servers {
@@ -24,21 +23,31 @@ impl Accounts for Servers {
     async fn revoke(
         &self,
         login: &ServerLogin,
-        signers: &[SigningPublicKey],
+        signers: &Signers,
         accounts: &[Revocation],
         keepers: &[Keeper],
     ) -> Outcome {
-        Servers::revoke(self, login, &Signers::new(signers), accounts, keepers).await
+        Servers::revoke(self, login, signers, accounts, keepers).await
     }
 
-    async fn drop_group(
-        &self,
-        login: &ServerLogin,
-        signers: &[SigningPublicKey],
-        group: &Group,
-        keepers: &[Keeper],
-    ) -> Outcome {
-        Servers::drop_group(self, login, &Signers::new(signers), group, keepers).await
+    async fn drop_group(&self, login: &ServerLogin, signers: &Signers, group: &Group, keepers: &[Keeper]) -> Outcome {
+        Servers::drop_group(self, login, signers, group, keepers).await
+    }
+
+    fn guard(&self, login: &ServerLogin, signers: &Signers) {
+        Servers::guard(self, login, signers);
+    }
+
+    fn forget_except(&self, records: &[String]) {
+        Servers::forget_except(self, records);
+    }
+
+    fn guarded(&self) -> usize {
+        Servers::guarded(self)
+    }
+
+    async fn revoke_expired(&self) -> Swept {
+        Servers::revoke_expired(self).await
     }
 
     fn forget_idle(&self, older_than: Duration) {

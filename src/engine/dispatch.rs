@@ -4,7 +4,7 @@ use super::accounts::Accounts;
 use super::metrics::EngineMetrics;
 use crate::channel::frames::{Done, Failure, FailureClass, MAX_REVOKE_BATCH, Outcome, Task};
 use crate::channel::link::Tasks;
-use crate::keys::SigningPublicKey;
+use crate::postgres::Signers;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::timeout;
@@ -12,6 +12,11 @@ use tokio::time::timeout;
 /// The last line of defence against a database call without an end, which would hold one of the engine's few slots for
 /// ever. The calls have limits of their own, far below this.
 const BEYOND_PATIENCE: Duration = Duration::from_mins(5);
+
+const NOTED: Outcome = Outcome::Done {
+    done: Done::Noted,
+    clock: None,
+};
 
 /// Gives tasks to the database side.
 #[derive(Debug)]
@@ -46,9 +51,16 @@ impl<A: Accounts> Dispatcher<A> {
                 },
                 Err(failure) => Outcome::Failed(failure),
             },
-            Task::Issue { server, group, account } => self.accounts.issue(server, group, account, patience).await,
+            Task::Issue { server, group, account } => {
+                // Before there is an account: from its first moment on somebody is there to take it back.
+                if let Some(signers) = Signers::of_group(group) {
+                    self.accounts.guard(server, &signers);
+                }
+                self.accounts.issue(server, group, account, patience).await
+            }
             Task::Revoke {
                 server,
+                installation,
                 signers,
                 accounts,
                 keepers,
@@ -56,20 +68,36 @@ impl<A: Accounts> Dispatcher<A> {
                 if accounts.len() > MAX_REVOKE_BATCH {
                     return Outcome::Failed(bad_task(format!("a task revokes at most {MAX_REVOKE_BATCH} accounts")));
                 }
-                match keys(signers) {
+                match read(installation, signers) {
                     Ok(signers) => self.accounts.revoke(server, &signers, accounts, keepers).await,
                     Err(failure) => Outcome::Failed(failure),
                 }
             }
             Task::DropGroup {
                 server,
+                installation,
                 signers,
                 group,
                 keepers,
-            } => match keys(signers) {
+            } => match read(installation, signers) {
                 Ok(signers) => self.accounts.drop_group(server, &signers, group, keepers).await,
                 Err(failure) => Outcome::Failed(failure),
             },
+            Task::Guard {
+                server,
+                installation,
+                signers,
+            } => match read(installation, signers) {
+                Ok(signers) => {
+                    self.accounts.guard(server, &signers);
+                    NOTED
+                }
+                Err(failure) => Outcome::Failed(failure),
+            },
+            Task::Forget { except } => {
+                self.accounts.forget_except(except);
+                NOTED
+            }
             Task::Unknown => Outcome::Unsupported,
         }
     }
@@ -99,9 +127,9 @@ impl<A: Accounts> Tasks for Dispatcher<A> {
     }
 }
 
-fn keys(texts: &[String]) -> Result<Vec<SigningPublicKey>, Failure> {
-    let parsed: Result<_, _> = texts.iter().map(|text| text.parse()).collect();
-    parsed.map_err(|error| bad_task(format!("the task lists a signing key that is none: {error}")))
+fn read(installation: &str, signers: &[String]) -> Result<Signers, Failure> {
+    let read = Signers::parse(installation, signers);
+    read.map_err(|error| bad_task(format!("the task lists a signing key that is none: {error}")))
 }
 
 fn bad_task(message: String) -> Failure {
@@ -114,12 +142,13 @@ fn bad_task(message: String) -> Failure {
 
 #[cfg(test)]
 mod tests {
-    use super::{Accounts, Dispatcher, EngineMetrics, Failure, FailureClass, Outcome, SigningPublicKey, Task, Tasks};
+    use super::{Accounts, Dispatcher, EngineMetrics, Failure, FailureClass, Outcome, Signers, Task, Tasks};
     use crate::channel::frames::{
         Account, AccountSettings, DatabaseClock, Done, Group, Keeper, OwnedObjects, ProbeReport, Revocation,
         ServerLogin, SslMode,
     };
     use crate::keys::{SecretText, SigningKey};
+    use crate::postgres::Swept;
     use std::sync::{Arc, Mutex};
     use std::time::Duration;
 
@@ -154,22 +183,28 @@ mod tests {
         async fn revoke(
             &self,
             _: &ServerLogin,
-            signers: &[SigningPublicKey],
+            signers: &Signers,
             accounts: &[Revocation],
             keepers: &[Keeper],
         ) -> Outcome {
-            let (accounts, signers, keepers) = (accounts.len(), signers.len(), keepers.len());
-            self.note(format!("revoke {accounts} signed by {signers} for {keepers}"))
+            let (accounts, keepers) = (accounts.len(), keepers.len());
+            self.note(format!("revoke {accounts} of {} for {keepers}", signers.installation()))
         }
-        async fn drop_group(
-            &self,
-            _: &ServerLogin,
-            signers: &[SigningPublicKey],
-            group: &Group,
-            keepers: &[Keeper],
-        ) -> Outcome {
-            let (signers, keepers) = (signers.len(), keepers.len());
-            self.note(format!("drop {} signed by {signers} for {keepers}", group.name))
+        async fn drop_group(&self, _: &ServerLogin, signers: &Signers, group: &Group, keepers: &[Keeper]) -> Outcome {
+            let (signers, keepers) = (signers.installation(), keepers.len());
+            self.note(format!("drop {} of {signers} for {keepers}", group.name))
+        }
+        fn guard(&self, login: &ServerLogin, signers: &Signers) {
+            self.note(format!("guard {} of {}", login.record, signers.installation()));
+        }
+        fn forget_except(&self, records: &[String]) {
+            self.note(format!("forget all but {records:?}"));
+        }
+        fn guarded(&self) -> usize {
+            0
+        }
+        async fn revoke_expired(&self) -> Swept {
+            Swept::default()
         }
         fn forget_idle(&self, _: Duration) {}
     }
@@ -207,6 +242,7 @@ mod tests {
         };
         Task::Revoke {
             server: server(),
+            installation: "inst-1".to_owned(),
             signers: vec![signer.to_owned()],
             accounts: vec![account; count],
             keepers: vec![keeper()],
@@ -228,16 +264,18 @@ mod tests {
         let group = || Group {
             name: "g1".to_owned(),
             comment: String::new(),
+            signers: vec![],
             grants: vec![],
         };
         let drop = Task::DropGroup {
             server: server(),
+            installation: "inst-1".to_owned(),
             signers: vec![signer.clone()],
             group: group(),
             keepers: vec![keeper(), keeper()],
         };
-        assert_eq!(dispatch(revoke(&signer, 2)).await.1, ["revoke 2 signed by 1 for 1"]);
-        assert_eq!(dispatch(drop).await.1, ["drop g1 signed by 1 for 2"]);
+        assert_eq!(dispatch(revoke(&signer, 2)).await.1, ["revoke 2 of inst-1 for 1"]);
+        assert_eq!(dispatch(drop).await.1, ["drop g1 of inst-1 for 2"]);
         let (outcome, done) = dispatch(Task::EnsureGroup {
             server: server(),
             group: group(),
@@ -269,6 +307,16 @@ mod tests {
             account,
         };
         assert_eq!(dispatch(issue).await.1, ["issue r1 in g1 within 5s"]);
+        let guard = Task::Guard {
+            server: server(),
+            installation: "inst-1".to_owned(),
+            signers: vec![signer.clone()],
+        };
+        assert_eq!(dispatch(guard).await.1, ["guard server-1 of inst-1"]);
+        let forget = Task::Forget {
+            except: vec!["server-1".to_owned()],
+        };
+        assert_eq!(dispatch(forget).await.1, [r#"forget all but ["server-1"]"#]);
         assert!(dispatch(Task::Echo).await.1.is_empty());
         assert_eq!(dispatch(Task::Unknown).await, (Outcome::Unsupported, vec![]));
     }

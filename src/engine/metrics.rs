@@ -17,6 +17,8 @@ pub struct EngineMetrics {
     tasks: Family<TaskLabels, Counter>,
     connected: Gauge,
     reconnects: Counter,
+    guarded: Gauge,
+    expired: Counter,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -36,6 +38,7 @@ enum OutcomeLabel {
 impl Default for EngineMetrics {
     fn default() -> Self {
         let (tasks, connected, reconnects) = (Family::default(), Gauge::default(), Counter::default());
+        let (guarded, expired) = (Gauge::default(), Counter::default());
         let mut registry = Registry::with_prefix("dsv_engine");
         registry.register("tasks", "Tasks by kind and outcome", Family::clone(&tasks));
         registry.register(
@@ -48,11 +51,23 @@ impl Default for EngineMetrics {
             "Sessions after the first one",
             Counter::clone(&reconnects),
         );
+        registry.register(
+            "guarded_servers",
+            "Servers with open leases, whose logins are kept",
+            Gauge::clone(&guarded),
+        );
+        registry.register(
+            "expired_revoked",
+            "Accounts past their end that were revoked without an operator",
+            Counter::clone(&expired),
+        );
         Self {
             registry: Arc::new(registry),
             tasks,
             connected,
             reconnects,
+            guarded,
+            expired,
         }
     }
 }
@@ -66,6 +81,14 @@ impl EngineMetrics {
             Outcome::Unsupported => OutcomeLabel::Unsupported,
         };
         self.tasks.get_or_create(&TaskLabels { kind, outcome }).inc();
+    }
+
+    pub(super) fn guarded(&self, servers: usize) {
+        self.guarded.set(i64::try_from(servers).unwrap_or(i64::MAX));
+    }
+
+    pub(super) fn expired_revoked(&self, accounts: usize) {
+        self.expired.inc_by(u64::try_from(accounts).unwrap_or(u64::MAX));
     }
 
     /// Everything in the text format that Prometheus reads.

@@ -6,6 +6,7 @@
 mod accounts;
 mod config;
 mod databases;
+mod dead_man;
 mod dispatch;
 mod health;
 mod keygen;

@@ -2,6 +2,7 @@
 
 use super::accounts::Accounts;
 use super::config::Settings;
+use super::dead_man;
 use super::dispatch::Dispatcher;
 use super::health;
 use super::metrics::EngineMetrics;
@@ -63,12 +64,16 @@ pub async fn run<A: Accounts>(settings: Settings, accounts: A) -> Result<(), Run
     let stop = CancellationToken::new();
     let watching = watch_signals(stop.clone())?;
     let health = match settings.health_addr {
-        Some(address) => Some(serve_health(address, &link, metrics).await?),
+        Some(address) => Some(serve_health(address, &link, metrics.clone()).await?),
         None => None,
     };
+    let guarding = tokio::spawn(dead_man::stand_by(accounts.clone(), link.status(), metrics));
     let tidying = tokio::spawn(tidy(accounts));
     link.run(stop).await;
-    for task in [Some(watching), Some(tidying), health].into_iter().flatten() {
+    for task in [Some(watching), Some(tidying), Some(guarding), health]
+        .into_iter()
+        .flatten()
+    {
         task.abort();
     }
     tracing::info!("engine stopped");

@@ -5,5 +5,6 @@
 
 pub mod backoff;
 pub mod consent;
+pub mod dead_man;
 pub mod dynamic_secret;
 pub mod lease;

@@ -4,9 +4,11 @@ use super::connect::Session;
 use super::failure::{Trouble, failure};
 use super::grants;
 use super::pool::{Server, lock};
+use super::proof::is_this_group;
 use super::sql::{Ident, Literal, NotSql};
 use crate::api::grants::{Grant, Part};
 use crate::channel::frames::{Failure, FailureClass, Group};
+use crate::keys::KeyTextError;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 use tokio_postgres::error::SqlState;
@@ -190,24 +192,32 @@ async fn look_up(session: &Session, group: &Group) -> Result<Option<u32>, Troubl
     let rows = session
         .query(
             "look up the group role",
-            "SELECT oid, shobj_description(oid, 'pg_authid') IS NOT DISTINCT FROM $2, \
+            "SELECT oid, shobj_description(oid, 'pg_authid'), \
              rolcanlogin OR rolsuper OR rolcreaterole OR rolcreatedb OR rolreplication OR rolbypassrls \
              FROM pg_roles WHERE rolname = $1",
-            &[(&group.name, Type::TEXT), (&group.comment, Type::TEXT)],
+            &[(&group.name, Type::TEXT)],
         )
         .await?;
     let Some(row) = rows.first() else {
         return Ok(None);
     };
-    let column = |index: usize| row.try_get::<_, bool>(index).unwrap_or_default();
     let foreign = |why: &str| failure(FailureClass::Foreign, format!("role {} {why}", group.name));
-    if !column(1) {
+    let comment: Option<String> = row.try_get(1).ok().flatten();
+    if !is_this_group(comment.as_deref().unwrap_or_default(), group).map_err(|error| no_key(group, &error))? {
         return Err(foreign("exists, but its comment is not ours; rename or drop it").into());
     }
-    if column(2) {
+    if row.try_get::<_, bool>(2).unwrap_or(true) {
         return Err(foreign("was changed by hand: a group role has neither LOGIN nor other attributes").into());
     }
     Ok(row.try_get(0).ok())
+}
+
+fn no_key(group: &Group, error: &KeyTextError) -> Failure {
+    let message = format!(
+        "group role {}: the task lists a signing key that is none: {error}",
+        group.name
+    );
+    failure(FailureClass::BadTask, message)
 }
 
 /// The grants of each database; `*` means every database that takes connections and is no template.

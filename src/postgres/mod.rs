@@ -17,6 +17,7 @@ mod barrier;
 mod blockers;
 mod clock;
 mod connect;
+mod dead_man;
 mod failure;
 mod grants;
 mod group;
@@ -33,5 +34,6 @@ mod sql;
 mod tls;
 mod ungroup;
 
+pub use dead_man::Swept;
 pub use proof::{Proof, Signers};
 pub use servers::Servers;

@@ -1,12 +1,14 @@
 //! The way in: every login that this process has used, and the tasks it can do with one.
 
+use super::dead_man::{self, Guarded, Swept};
 use super::failure::failure;
 use super::pool::{Server, lock};
-use super::{Proof, group, issue, probe, revoke, ungroup};
+use super::{Proof, Signers, group, issue, probe, revoke, ungroup};
 use crate::channel::frames::{
     Account, DatabaseClock, Failure, FailureClass, Group, Keeper, MAX_REVOKE_BATCH, Outcome, ProbeReport, Revocation,
     ServerLogin, SslMode,
 };
+use futures::StreamExt;
 use sha2::{Digest, Sha256};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -16,6 +18,8 @@ use std::time::{Duration, Instant};
 #[derive(Clone, Default)]
 pub struct Servers {
     known: Arc<Mutex<HashMap<[u8; 32], Arc<Server>>>>,
+    /// By server record.
+    guarded: Arc<Mutex<HashMap<String, Guarded>>>,
 }
 
 impl std::fmt::Debug for Servers {
@@ -80,7 +84,47 @@ impl Servers {
         group::ensure(&self.server(login), group, Instant::now() + patience).await
     }
 
-    /// Closes sessions that were idle for so long, and forgets logins that nobody used since.
+    /// Keeps this login until it is told otherwise: its server has open leases of this installation.
+    pub fn guard(&self, login: &ServerLogin, signers: &Signers) {
+        let guarded = Guarded::new(login.clone(), signers.clone());
+        lock(&self.guarded).insert(login.record.clone(), guarded);
+    }
+
+    /// Forgets the logins that it was to keep, but for those of these server records.
+    pub fn forget_except(&self, records: &[String]) {
+        lock(&self.guarded).retain(|record, _| records.contains(record));
+    }
+
+    /// How many logins it was told to keep.
+    pub fn guarded(&self) -> usize {
+        lock(&self.guarded).len()
+    }
+
+    /// For an engine that has no operator: makes accounts gone whose signed end is [`dead_man::PATIENCE`] past in the
+    /// database's clock, on all servers with open leases. A server without accounts is forgotten after a while: it has no
+    /// open lease, and nobody is there to say so.
+    pub async fn revoke_expired(&self) -> Swept {
+        let all: Vec<Guarded> = lock(&self.guarded).values().cloned().collect();
+        let rounds = all.into_iter().map(|guarded| async move {
+            let round = dead_man::round(&self.server(&guarded.login), &guarded.signers).await;
+            (guarded, round)
+        });
+        let mut rounds = futures::stream::iter(rounds).buffer_unordered(dead_man::AT_ONCE);
+        let mut swept = Swept::default();
+        while let Some((guarded, round)) = rounds.next().await {
+            let mut all = lock(&self.guarded);
+            let record = &guarded.login.record;
+            if all.get_mut(record).is_some_and(|kept| kept.seen(&round)) {
+                swept.add(&round);
+            } else {
+                all.remove(record);
+            }
+        }
+        swept
+    }
+
+    /// Closes sessions that were idle for so long, and forgets logins that nobody used since; those that it was told to keep
+    /// it can open again.
     pub fn forget_idle(&self, older_than: Duration) {
         lock(&self.known).retain(|_, server| !server.is_idle(older_than));
     }

@@ -59,6 +59,10 @@ label! {
         Revoke = "revoke",
         /// Remove a group.
         DropGroup = "drop_group",
+        /// Keep a server's login.
+        Guard = "guard",
+        /// Forget logins.
+        Forget = "forget",
         /// Of a later release.
         Other = "other",
     }
@@ -175,6 +179,8 @@ impl From<&Task> for TaskKind {
             Task::Issue { .. } => Self::Issue,
             Task::Revoke { .. } => Self::Revoke,
             Task::DropGroup { .. } => Self::DropGroup,
+            Task::Guard { .. } => Self::Guard,
+            Task::Forget { .. } => Self::Forget,
             Task::Unknown => Self::Other,
         }
     }

@@ -272,6 +272,7 @@ pub fn issue() -> Task {
         group: Group {
             name: "dsvg_1".to_owned(),
             comment: String::new(),
+            signers: vec![],
             grants: vec![],
         },
         account: Account {
@@ -296,6 +297,7 @@ pub fn revocation(role: &str) -> Task {
     };
     Task::Revoke {
         server: server(),
+        installation: String::new(),
         signers: vec![],
         accounts: vec![account],
         keepers: vec![],

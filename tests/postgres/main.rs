@@ -11,12 +11,15 @@
 
 mod blocked;
 mod connect;
+mod dead_man;
+mod engine;
 mod group;
 mod issue;
 mod proxy;
 mod resist;
 mod resist_by_hand;
 mod revoke;
+mod signers;
 mod snapshot;
 mod ungroup;
 mod world;

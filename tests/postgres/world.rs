@@ -19,6 +19,9 @@ use tokio_postgres::Client;
 /// Long enough for a busy machine, short enough to notice a hang.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
+/// The installation that signs here.
+pub const INSTALLATION: &str = "test/installation";
+
 static SHARED: Mutex<Option<HashMap<Major, Arc<Server>>>> = Mutex::const_new(None);
 
 /// The one server of a release that the tests of this process share. It goes with the process.
@@ -141,7 +144,12 @@ impl World {
             .collect();
         let name = format!("dsvg_{}", names::base32_hash(&[&self.database, &format!("{grants:?}")]));
         let comment = self.sign(RoleKind::Group, "8d3f1c7e-0000-4000-8000-000000000001", &name);
-        Group { name, comment, grants }
+        Group {
+            name,
+            comment,
+            signers: vec![self.key.public().to_string()],
+            grants,
+        }
     }
 
     pub fn readers(&self) -> Group {
@@ -151,7 +159,7 @@ impl World {
     pub fn sign(&self, kind: RoleKind, subject: &str, role: &str) -> String {
         let comment = RoleComment {
             kind,
-            installation: "test/installation".into(),
+            installation: INSTALLATION.into(),
             subject: subject.into(),
             role: role.into(),
             claimed_at: "2026-11-22T10:00:00Z".parse().unwrap(),
@@ -210,7 +218,7 @@ impl World {
     }
 
     pub fn signers(&self) -> Signers {
-        Signers::parse(&[self.key.public().to_string()]).unwrap()
+        Signers::new(INSTALLATION, &[self.key.public()])
     }
 
     /// As the operator does it: first without keepers, then with those that the engine asks for.

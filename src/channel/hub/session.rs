@@ -160,7 +160,10 @@ impl Session {
 
     /// Whether this session takes a task of that kind now.
     pub(super) fn can(&self, task: &Task) -> bool {
-        let takes_back = matches!(task, Task::Echo | Task::Revoke { .. } | Task::DropGroup { .. });
+        let takes_back = matches!(
+            task,
+            Task::Echo | Task::Revoke { .. } | Task::DropGroup { .. } | Task::Guard { .. } | Task::Forget { .. }
+        );
         let state = self.state();
         state.open
             && state.draining.is_none()

@@ -80,7 +80,7 @@ impl Pass<'_> {
             lease_uid,
             role,
             verifier: self.lease.verifier().unwrap_or_default().to_owned(),
-            comment: comment.sign(&self.ctx.installation.signing)?,
+            comment: comment.sign(&self.ctx.installation.signing())?,
             valid_until: claim.valid_until.0,
             issue_deadline: claim.issue_deadline.0,
             settings: claim.account.as_ref().map(settings).unwrap_or_default(),
