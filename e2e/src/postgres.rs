@@ -75,7 +75,7 @@ pub struct Server {
     /// PEM of the authority behind the server's certificate.
     authority: String,
     superuser: Login,
-    _run: Arc<RunDir>,
+    run: Arc<RunDir>,
 }
 
 impl Server {
@@ -113,7 +113,7 @@ impl Server {
             tls: options.tls,
             authority: authority.pem().to_owned(),
             superuser,
-            _run: run,
+            run,
         };
         server.init_db()?;
         authority
@@ -145,7 +145,7 @@ impl Server {
             tls: self.tls,
             authority: self.authority.clone(),
             superuser: self.superuser.clone(),
-            _run: Arc::clone(&self._run),
+            run: Arc::clone(&self.run),
         };
         self.stop();
         let copied = Command::new("cp")
