@@ -20,10 +20,7 @@ demo: build ## Show one credential from issue to revocation, in a cluster of its
 
 test: build programs fmt-check lint verify-generated ## Check everything that can be checked, with all tests on real parts
 	$(SAY) 'running all tests on a real Kubernetes and real PostgreSQL servers'
-	@cargo test --locked --workspace --no-fail-fast 2>&1 | tee target/test.log || failed=1; \
-	awk '/^test result:/ { passed += $$4; failed += $$6; skipped += $$8 } \
-		END { printf "\n%d passed, %d failed, %d skipped\n", passed, failed, skipped }' target/test.log; \
-	exit $${failed:-0}
+	@$(BIN)/dsv-dev test
 
 up: build ## Start a local Kubernetes with the operator and PostgreSQL, and leave it running (POSTGRES=18 for another release)
 	@$(BIN)/dsv-dev up $(if $(POSTGRES),--postgres $(POSTGRES))

@@ -95,6 +95,7 @@ fn every_frame_to_the_operator_reads_and_writes_as_in_version_1() {
         "done groupReady",
         "done groupDropped",
         "done noted",
+        "done groupNeedsKeepers",
         "unknown",
         "unsupported",
         "failed unreachable",
@@ -114,6 +115,7 @@ fn every_frame_to_the_operator_reads_and_writes_as_in_version_1() {
         "account blocked",
         "account foreign",
         "account failed",
+        "account needsKeeper",
     ];
     assert_eq!(seen, BTreeSet::from(all));
 }
@@ -245,7 +247,11 @@ fn names_of_outcome(outcome: &Outcome) -> Vec<&'static str> {
         } => vec!["done groupDropped"],
         Outcome::Done { done: Done::Noted, .. } => vec!["done noted"],
         Outcome::Done {
-            done: Done::Revoked { accounts },
+            done: Done::GroupNeedsKeepers { .. },
+            ..
+        } => vec!["done groupNeedsKeepers"],
+        Outcome::Done {
+            done: Done::Revoked { accounts, .. },
             ..
         } => {
             let states = accounts.iter().map(|account| match account.state {
@@ -253,6 +259,7 @@ fn names_of_outcome(outcome: &Outcome) -> Vec<&'static str> {
                 AccountState::Blocked { .. } => "account blocked",
                 AccountState::Foreign { .. } => "account foreign",
                 AccountState::Failed(_) => "account failed",
+                AccountState::NeedsKeeper => "account needsKeeper",
             });
             states.chain(["done revoked"]).collect()
         }

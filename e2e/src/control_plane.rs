@@ -127,17 +127,19 @@ impl ControlPlane {
     async fn wait_ready(&self) -> Result<()> {
         let start = Instant::now();
         loop {
-            for service in self.services() {
-                service.check()?;
-            }
+            self.etcd.check()?;
+            self.apiserver.check()?;
             match self.ready().await {
                 Ok(()) => return Ok(()),
                 Err(error) if start.elapsed() > READY_LIMIT => {
+                    self.controller_manager.check()?;
                     let log = self.apiserver.log_tail(40);
                     return Err(error.context(format!(
                         "the API server is not ready after {READY_LIMIT:?}; the end of its log:\n{log}"
                     )));
                 }
+                // It gives up if the API server takes long to start, as on a busy machine; a kubelet would start it again too.
+                Err(_) if !self.controller_manager.is_running() => self.controller_manager.launch()?,
                 Err(_) => tokio::time::sleep(POLL).await,
             }
         }

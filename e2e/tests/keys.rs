@@ -86,19 +86,23 @@ async fn a_rotated_signing_key_orphans_nothing() {
     let credential = issued(&scene, "app").await;
     let old = key(&scene, SIGNING).await.unwrap();
     let patch = json!({"metadata": {"annotations": {"dsv.dev/rotate-key": format!("{}", rand::random::<u64>())}}});
-    scene
-        .objects
-        .merge("Secret", NAMESPACE, SIGNING, &patch)
-        .await
-        .unwrap();
+    scene.objects.merge("Secret", NAMESPACE, SIGNING, &patch).await.unwrap();
     let check = || async {
         let new = key(&scene, SIGNING).await.unwrap();
         Ok((new["key"] != old["key"]).then_some(new))
     };
-    let new = scene.stack.eventually("the key is another one", PATIENCE, check).await.unwrap();
+    let new = scene
+        .stack
+        .eventually("the key is another one", PATIENCE, check)
+        .await
+        .unwrap();
     assert_eq!(new["hash-key"], old["hash-key"], "or every Secret would look edited");
     sleep(Duration::from_secs(2)).await;
-    assert_eq!(key(&scene, SIGNING).await.unwrap(), new, "one annotation is one rotation");
+    assert_eq!(
+        key(&scene, SIGNING).await.unwrap(),
+        new,
+        "one annotation is one rotation"
+    );
     works_on(&scene, &credential).await;
     assert_eq!(before.difference(&scene.books().await.unwrap()), "");
 }

@@ -105,6 +105,12 @@ pub fn base32_hash(parts: &[&str]) -> String {
     text
 }
 
+/// Role name of the keeper of one database: other installations, and other logins of the same server, have their own, since
+/// from PostgreSQL 16 on only the login that made a role may use it.
+pub fn keeper_name(installation: &str, record: &str, database: &str) -> String {
+    format!("dsvk_{}", base32_hash(&[installation, record, database]))
+}
+
 /// Role name of a lease: `<userPrefix><slug>_<base32 of the UID>`, at most 63 bytes. Shortening eats the slug, never
 /// the prefix or the UID. None where the UID is no UUID or the prefix does not fit.
 pub fn role_name(user_prefix: &str, dynamic_secret: &str, lease_uid: &str) -> Option<String> {

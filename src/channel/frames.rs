@@ -16,6 +16,8 @@ pub const PROTOCOL_MAX: u16 = 1;
 pub const MAX_FRAME: usize = 60 * 1024;
 /// Most accounts in one [`Task::Revoke`]: DROP takes a lock per role, and PostgreSQL's lock table is finite.
 pub const MAX_REVOKE_BATCH: usize = 64;
+/// Most keeper roles in one task, and most that one answer asks for: their names and comments must fit a frame.
+pub const MAX_KEEPERS: usize = 24;
 
 /// Operator to engine.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -172,6 +174,9 @@ pub enum Task {
         signers: Vec<String>,
         /// At most [`MAX_REVOKE_BATCH`].
         accounts: Vec<Revocation>,
+        /// At most [`MAX_KEEPERS`]; empty at first, since only the engine finds out which are needed.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        keepers: Vec<Keeper>,
     },
     /// Remove a group role that has no members left.
     DropGroup {
@@ -183,6 +188,9 @@ pub enum Task {
         signers: Vec<String>,
         /// Which group; its grants name the databases to clean.
         group: Group,
+        /// At most [`MAX_KEEPERS`]; as in [`Task::Revoke`].
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        keepers: Vec<Keeper>,
     },
     /// This server has open leases: keep its login in memory and, should there be no operator, make accounts gone whose end
     /// is past.
@@ -302,6 +310,18 @@ pub struct GrantText {
     pub target: String,
 }
 
+/// A keeper role: gets what revoked accounts and dropped groups own in one database.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Keeper {
+    /// The database that it keeps things of.
+    pub database: String,
+    /// Role name.
+    pub name: String,
+    /// Signed role comment. An existing role is used only if its own comment is ours and names it as a keeper.
+    pub comment: String,
+}
+
 /// An account to issue.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -365,7 +385,7 @@ pub enum OwnedObjects {
     /// They go to the keeper role of their database.
     #[default]
     Reassign,
-    /// They are dropped.
+    /// They are dropped, but for those that somebody else's objects depend on; these go to the keeper role.
     Drop,
 }
 
@@ -411,6 +431,10 @@ pub enum Done {
     Revoked {
         /// In no particular order.
         accounts: Vec<RevokedAccount>,
+        /// Databases of accounts that are [`AccountState::NeedsKeeper`]: the same task with keepers for these goes on. At
+        /// most [`MAX_KEEPERS`]; further ones are asked for next time.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        keepers_wanted: Vec<String>,
     },
     /// Answer to [`Task::EnsureGroup`]: it exists and has what it should carry.
     GroupReady,
@@ -418,6 +442,12 @@ pub enum Done {
     GroupDropped,
     /// Answer to [`Task::Guard`] and [`Task::Forget`].
     Noted,
+    /// Answer to [`Task::DropGroup`]: the group owns something in these databases; the same task with keepers for them
+    /// goes on. At most [`MAX_KEEPERS`].
+    GroupNeedsKeepers {
+        /// Names of the databases.
+        databases: Vec<String>,
+    },
 }
 
 /// What a probe found.
@@ -472,6 +502,9 @@ pub enum AccountState {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         sql: Option<String>,
     },
+    /// Login is off, sessions are ended, and it owns something that only a keeper role can take: see
+    /// [`Done::Revoked`]'s `keepers_wanted`.
+    NeedsKeeper,
     /// A role has this lease's name, but its comment is not ours: it was not touched.
     Foreign {
         /// Role name.

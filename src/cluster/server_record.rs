@@ -144,7 +144,9 @@ fn text(signers: &[SigningPublicKey]) -> ByteString {
 /// The keys in a Secret. A line that is none is left out: the others must go on to count.
 pub fn signers_in(secret: &Secret) -> Vec<SigningPublicKey> {
     let bytes = secret.data.as_ref().and_then(|data| data.get(SIGNERS));
-    let text = bytes.and_then(|bytes| std::str::from_utf8(&bytes.0).ok()).unwrap_or_default();
+    let text = bytes
+        .and_then(|bytes| std::str::from_utf8(&bytes.0).ok())
+        .unwrap_or_default();
     text.lines().filter_map(|line| line.trim().parse().ok()).collect()
 }
 

@@ -13,7 +13,7 @@ use crate::api::conditions::Reason;
 use crate::api::dynamic_secret::GroupRecord;
 use crate::api::names::DYNAMIC_SECRET_FINALIZER;
 use crate::api::{CredentialLease, DynamicSecret};
-use crate::channel::frames::{Done, Task};
+use crate::channel::frames::{Done, Group, Task};
 use crate::cluster::{objects, server_record, status};
 use crate::plan::dynamic_secret::{self as plan, Early, Step};
 use jiff::Timestamp;
@@ -144,13 +144,8 @@ async fn drop_group(ctx: &Context, seen: &DynamicSecret, name: &str) -> Result<A
     };
     let group = servers::group(ctx, &seen.uid().unwrap_or_default(), &claimed)?;
     ctx.servers.group_lost(&record.server, name);
-    let task = Task::DropGroup {
-        installation: ctx.installation.id.clone(),
-        signers: servers::signers_on(ctx, &found),
-        server: found.login,
-        group,
-    };
-    match ask(ctx, &pool_of(ctx, seen, &record), &record.server, task, DROP_PATIENCE).await {
+    let pool = pool_of(ctx, seen, &record);
+    match ask_to_drop(ctx, &pool, &found, group).await {
         Answer::Done(_, Done::GroupDropped) => {
             forget_group(ctx, seen, &record).await?;
             Ok(Action::requeue(Duration::ZERO))
@@ -168,6 +163,30 @@ async fn drop_group(ctx: &Context, seen: &DynamicSecret, name: &str) -> Result<A
             Ok(Action::requeue(wait))
         }
     }
+}
+
+/// Asks, and goes on with the keepers that the answer wants.
+async fn ask_to_drop(ctx: &Context, pool: &str, found: &server_record::Record, group: Group) -> Answer {
+    let mut wanted = Vec::new();
+    for _ in 0..=servers::KEEPER_ROUNDS {
+        let keepers = match servers::keepers(ctx, &found.login.record, &wanted) {
+            Ok(keepers) => keepers,
+            Err(hold) => return Answer::NotAsked(hold),
+        };
+        let task = Task::DropGroup {
+            server: found.login.clone(),
+            installation: ctx.installation.id.clone(),
+            signers: servers::signers_on(ctx, found),
+            group: group.clone(),
+            keepers,
+        };
+        match ask(ctx, pool, &found.login.record, task, DROP_PATIENCE).await {
+            Answer::Done(_, Done::GroupNeedsKeepers { databases }) => wanted = databases,
+            answer => return answer,
+        }
+    }
+    let message = format!("group role {} owns something in many databases; it goes on", group.name);
+    Answer::NotAsked(Hold::new(Reason::Revoking, message))
 }
 
 /// The pool whose engines reach a group's server: the one on the books, or, where that one is gone, the one of the name that

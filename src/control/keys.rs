@@ -64,7 +64,9 @@ async fn look_until_done(ctx: &Context, identity: &HubIdentity) {
     while ctx.still_leading().is_ok() {
         match look(ctx, identity).await {
             Ok(()) => return,
-            Err(error) => tracing::warn!(error = %chain(&error), "the installation's keys could not be looked after; trying again"),
+            Err(error) => {
+                tracing::warn!(error = %chain(&error), "the installation's keys could not be looked after; trying again")
+            }
         }
         tokio::time::sleep(AGAIN).await;
     }

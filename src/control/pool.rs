@@ -221,7 +221,14 @@ async fn look_at_server(ctx: &Context, pool: &EnginePool, name: &str, version: &
             .is_some()
         {
             ctx.still_leading()?;
-            server_record::keep(&ctx.client, &ctx.settings.home, &base.secret, &base.login, &ctx.installation.signers()).await?;
+            server_record::keep(
+                &ctx.client,
+                &ctx.settings.home,
+                &base.secret,
+                &base.login,
+                &ctx.installation.signers(),
+            )
+            .await?;
         }
         let report = servers::probe(ctx, &pool_uid, &base).await?;
         found.version = Some(report.version.clone());

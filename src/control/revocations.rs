@@ -6,7 +6,7 @@ use super::hold::Hold;
 use super::servers;
 use super::tasks::{Answer, ask};
 use crate::api::conditions::Reason;
-use crate::channel::frames::{AccountState, Done, MAX_REVOKE_BATCH, Revocation, Task};
+use crate::channel::frames::{AccountState, Done, Keeper, MAX_REVOKE_BATCH, Revocation, Task};
 use crate::cluster::server_record;
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -122,17 +122,44 @@ async fn ask_engine(
         .await
         .map_err(|error| Hold::new(Reason::ClusterError, format!("could not {error}")))?
         .ok_or_else(|| Hold::new(Reason::BaseSecretMissing, format!("server record {home}/{record} is gone; restore it, or create a base secret with the same host, port, database and username beside the pool")))?;
+    let (mut states, mut pending, mut keepers) = (HashMap::new(), accounts, Vec::new());
+    for _ in 0..=servers::KEEPER_ROUNDS {
+        let (answered, wanted) = ask_once(ctx, pool_uid, &found, pending.clone(), keepers).await?;
+        pending.retain(|asked| answered.get(&asked.lease_uid) == Some(&AccountState::NeedsKeeper));
+        states.extend(answered);
+        if pending.is_empty() || wanted.is_empty() {
+            break;
+        }
+        keepers = servers::keepers(ctx, record, &wanted)?;
+    }
+    Ok(states)
+}
+
+async fn ask_once(
+    ctx: &Context,
+    pool_uid: &str,
+    found: &server_record::Record,
+    accounts: Vec<Revocation>,
+    keepers: Vec<Keeper>,
+) -> Result<(HashMap<String, AccountState>, Vec<String>), Hold> {
     let task = Task::Revoke {
+        server: found.login.clone(),
         installation: ctx.installation.id.clone(),
-        signers: servers::signers_on(ctx, &found),
-        server: found.login,
+        signers: servers::signers_on(ctx, found),
         accounts,
+        keepers,
     };
-    match ask(ctx, pool_uid, record, task, PATIENCE).await {
-        Answer::Done(_, Done::Revoked { accounts }) => Ok(accounts
-            .into_iter()
-            .map(|account| (account.lease_uid, account.state))
-            .collect()),
+    match ask(ctx, pool_uid, &found.login.record, task, PATIENCE).await {
+        Answer::Done(
+            _,
+            Done::Revoked {
+                accounts,
+                keepers_wanted,
+            },
+        ) => {
+            let states = accounts.into_iter().map(|account| (account.lease_uid, account.state));
+            Ok((states.collect(), keepers_wanted))
+        }
         other => Err(other.hold()),
     }
 }

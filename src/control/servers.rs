@@ -8,7 +8,8 @@ use crate::api::base_secret;
 use crate::api::conditions::Reason;
 use crate::api::grants::Grant;
 use crate::api::lease::{Claim, ClaimedGroup};
-use crate::channel::frames::{Done, GrantText, Group, ProbeReport, ServerLogin, Task};
+use crate::api::names::keeper_name;
+use crate::channel::frames::{Done, GrantText, Group, Keeper, MAX_KEEPERS, ProbeReport, ServerLogin, Task};
 use crate::cluster::server_record::Record;
 use crate::cluster::{objects, server_record};
 use crate::keys::{RoleComment, RoleKind};
@@ -22,6 +23,10 @@ use std::time::Duration;
 const PATIENCE: Duration = Duration::from_secs(20);
 /// How long a group counts as checked. Engines check it themselves too; this only spares a round trip.
 const GROUP_CHECKED: SignedDuration = SignedDuration::from_mins(10);
+
+/// How often an engine is asked again at once with the keepers that it wanted. Each time it takes things out of as many
+/// databases as one task has keepers; what is left then waits as everything that is tried again.
+pub const KEEPER_ROUNDS: usize = 8;
 
 /// A base secret as read just now.
 pub struct Base {
@@ -162,6 +167,34 @@ pub async fn ensure_group(ctx: &Context, pool_uid: &str, login: &ServerLogin, gr
         }
         other => Err(other.hold().into()),
     }
+}
+
+/// The keepers of these databases of one server, signed. Only whoever has the signing key can make them, and only an engine
+/// finds out for which databases they are needed.
+pub fn keepers(ctx: &Context, record: &str, databases: &[String]) -> Result<Vec<Keeper>, Hold> {
+    let mut keepers = Vec::new();
+    for database in databases.iter().take(MAX_KEEPERS) {
+        let name = keeper_name(&ctx.installation.id, record, database);
+        let comment = RoleComment {
+            kind: RoleKind::Keeper,
+            installation: ctx.installation.id.clone(),
+            subject: record.to_owned(),
+            role: name.clone(),
+            claimed_at: ctx.now(),
+            expires_at: None,
+        };
+        let comment = comment.sign(&ctx.installation.signing()).map_err(|error| {
+            let message = format!("the comment of keeper role {name} could not be signed: {error}");
+            Hold::new(Reason::ClusterError, message)
+        })?;
+        let database = database.clone();
+        keepers.push(Keeper {
+            database,
+            name,
+            comment,
+        });
+    }
+    Ok(keepers)
 }
 
 /// Public halves of the keys that may have signed role comments.

@@ -1,6 +1,8 @@
 //! What the engine needs from the database side.
 
-use crate::channel::frames::{Account, DatabaseClock, Failure, Group, Outcome, ProbeReport, Revocation, ServerLogin};
+use crate::channel::frames::{
+    Account, DatabaseClock, Failure, Group, Keeper, Outcome, ProbeReport, Revocation, ServerLogin,
+};
 use crate::postgres::{Signers, Swept};
 use std::time::Duration;
 
@@ -26,20 +28,22 @@ pub trait Accounts: Send + Sync + 'static {
         patience: Duration,
     ) -> impl Future<Output = Outcome> + Send;
 
-    /// Makes accounts gone, and proves it. Only those whose comments `signers` recognise.
+    /// Makes accounts gone, and proves it. Only those whose comments `signers` recognise; `keepers` get what they own.
     fn revoke(
         &self,
         login: &ServerLogin,
         signers: &Signers,
         accounts: &[Revocation],
+        keepers: &[Keeper],
     ) -> impl Future<Output = Outcome> + Send;
 
-    /// Removes a group role without members.
+    /// Removes a group role without members; `keepers` get what it owns.
     fn drop_group(
         &self,
         login: &ServerLogin,
         signers: &Signers,
         group: &Group,
+        keepers: &[Keeper],
     ) -> impl Future<Output = Outcome> + Send;
 
     /// Keeps a login until it is told otherwise: its server has open leases.

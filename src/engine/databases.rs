@@ -1,7 +1,9 @@
 //! The database side of the engine: tasks on PostgreSQL servers.
 
 use super::accounts::Accounts;
-use crate::channel::frames::{Account, DatabaseClock, Failure, Group, Outcome, ProbeReport, Revocation, ServerLogin};
+use crate::channel::frames::{
+    Account, DatabaseClock, Failure, Group, Keeper, Outcome, ProbeReport, Revocation, ServerLogin,
+};
 use crate::postgres::{Servers, Signers, Swept};
 use std::time::Duration;
 
@@ -18,12 +20,18 @@ impl Accounts for Servers {
         Servers::issue(self, login, group, account, patience).await
     }
 
-    async fn revoke(&self, login: &ServerLogin, signers: &Signers, accounts: &[Revocation]) -> Outcome {
-        Servers::revoke(self, login, signers, accounts).await
+    async fn revoke(
+        &self,
+        login: &ServerLogin,
+        signers: &Signers,
+        accounts: &[Revocation],
+        keepers: &[Keeper],
+    ) -> Outcome {
+        Servers::revoke(self, login, signers, accounts, keepers).await
     }
 
-    async fn drop_group(&self, login: &ServerLogin, signers: &Signers, group: &Group) -> Outcome {
-        Servers::drop_group(self, login, signers, group).await
+    async fn drop_group(&self, login: &ServerLogin, signers: &Signers, group: &Group, keepers: &[Keeper]) -> Outcome {
+        Servers::drop_group(self, login, signers, group, keepers).await
     }
 
     fn guard(&self, login: &ServerLogin, signers: &Signers) {

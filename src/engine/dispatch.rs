@@ -63,12 +63,13 @@ impl<A: Accounts> Dispatcher<A> {
                 installation,
                 signers,
                 accounts,
+                keepers,
             } => {
                 if accounts.len() > MAX_REVOKE_BATCH {
                     return Outcome::Failed(bad_task(format!("a task revokes at most {MAX_REVOKE_BATCH} accounts")));
                 }
                 match read(installation, signers) {
-                    Ok(signers) => self.accounts.revoke(server, &signers, accounts).await,
+                    Ok(signers) => self.accounts.revoke(server, &signers, accounts, keepers).await,
                     Err(failure) => Outcome::Failed(failure),
                 }
             }
@@ -77,8 +78,9 @@ impl<A: Accounts> Dispatcher<A> {
                 installation,
                 signers,
                 group,
+                keepers,
             } => match read(installation, signers) {
-                Ok(signers) => self.accounts.drop_group(server, &signers, group).await,
+                Ok(signers) => self.accounts.drop_group(server, &signers, group, keepers).await,
                 Err(failure) => Outcome::Failed(failure),
             },
             Task::Guard {
@@ -143,8 +145,8 @@ mod tests {
     use super::{Accounts, Dispatcher, EngineMetrics, Failure, FailureClass, Outcome, Signers, Task, Tasks};
     use crate::postgres::Swept;
     use crate::channel::frames::{
-        Account, AccountSettings, DatabaseClock, Done, Group, OwnedObjects, ProbeReport, Revocation, ServerLogin,
-        SslMode,
+        Account, AccountSettings, DatabaseClock, Done, Group, Keeper, OwnedObjects, ProbeReport, Revocation,
+        ServerLogin, SslMode,
     };
     use crate::keys::{SecretText, SigningKey};
     use std::sync::{Arc, Mutex};
@@ -178,11 +180,19 @@ mod tests {
         async fn issue(&self, _: &ServerLogin, group: &Group, account: &Account, patience: Duration) -> Outcome {
             self.note(format!("issue {} in {} within {patience:?}", account.role, group.name))
         }
-        async fn revoke(&self, _: &ServerLogin, signers: &Signers, accounts: &[Revocation]) -> Outcome {
-            self.note(format!("revoke {} of {}", accounts.len(), signers.installation()))
+        async fn revoke(
+            &self,
+            _: &ServerLogin,
+            signers: &Signers,
+            accounts: &[Revocation],
+            keepers: &[Keeper],
+        ) -> Outcome {
+            let (accounts, keepers) = (accounts.len(), keepers.len());
+            self.note(format!("revoke {accounts} of {} for {keepers}", signers.installation()))
         }
-        async fn drop_group(&self, _: &ServerLogin, signers: &Signers, group: &Group) -> Outcome {
-            self.note(format!("drop {} of {}", group.name, signers.installation()))
+        async fn drop_group(&self, _: &ServerLogin, signers: &Signers, group: &Group, keepers: &[Keeper]) -> Outcome {
+            let (signers, keepers) = (signers.installation(), keepers.len());
+            self.note(format!("drop {} of {signers} for {keepers}", group.name))
         }
         fn guard(&self, login: &ServerLogin, signers: &Signers) {
             self.note(format!("guard {} of {}", login.record, signers.installation()));
@@ -214,6 +224,14 @@ mod tests {
         }
     }
 
+    fn keeper() -> Keeper {
+        Keeper {
+            database: "orders".to_owned(),
+            name: "dsvk_1".to_owned(),
+            comment: String::new(),
+        }
+    }
+
     fn revoke(signer: &str, count: usize) -> Task {
         let account = Revocation {
             lease_uid: "uid-1".to_owned(),
@@ -227,6 +245,7 @@ mod tests {
             installation: "inst-1".to_owned(),
             signers: vec![signer.to_owned()],
             accounts: vec![account; count],
+            keepers: vec![keeper()],
         }
     }
 
@@ -253,9 +272,10 @@ mod tests {
             installation: "inst-1".to_owned(),
             signers: vec![signer.clone()],
             group: group(),
+            keepers: vec![keeper(), keeper()],
         };
-        assert_eq!(dispatch(revoke(&signer, 2)).await.1, ["revoke 2 of inst-1"]);
-        assert_eq!(dispatch(drop).await.1, ["drop g1 of inst-1"]);
+        assert_eq!(dispatch(revoke(&signer, 2)).await.1, ["revoke 2 of inst-1 for 1"]);
+        assert_eq!(dispatch(drop).await.1, ["drop g1 of inst-1 for 2"]);
         let (outcome, done) = dispatch(Task::EnsureGroup {
             server: server(),
             group: group(),

@@ -191,9 +191,9 @@ fn revocation(account: &Found, now: Timestamp) -> Revocation {
 async fn take_back(server: &Server, signers: &Signers, batch: &[Revocation]) -> usize {
     let proof: &dyn Proof = signers;
     let record = &server.login.record;
-    let accounts = match revoke::revoke(server, proof, batch).await {
+    let accounts = match revoke::revoke(server, proof, batch, &[]).await {
         Outcome::Done {
-            done: Done::Revoked { accounts },
+            done: Done::Revoked { accounts, .. },
             ..
         } => accounts,
         other => {

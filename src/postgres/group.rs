@@ -213,7 +213,10 @@ async fn look_up(session: &Session, group: &Group) -> Result<Option<u32>, Troubl
 }
 
 fn no_key(group: &Group, error: &KeyTextError) -> Failure {
-    let message = format!("group role {}: the task lists a signing key that is none: {error}", group.name);
+    let message = format!(
+        "group role {}: the task lists a signing key that is none: {error}",
+        group.name
+    );
     failure(FailureClass::BadTask, message)
 }
 

@@ -5,7 +5,8 @@
 //! outcome goes out; [`Servers`] is the only way in.
 //!
 //! Rules that every statement here keeps:
-//! - A name or value reaches SQL text only as [`sql::Ident`] or [`sql::Literal`], which quote or refuse; or as a parameter.
+//! - A name or value reaches SQL text only as [`sql::Ident`] or [`sql::Literal`], which quote or refuse; as a parameter; or in
+//!   a statement that the server composed and quoted itself.
 //! - No statement holds a plaintext password: accounts get a SCRAM verifier, checked for its exact shape.
 //! - What must not race is done under `pg_advisory_xact_lock` in the maintenance database: on the lease UID for an account,
 //!   on the name for a group role.
@@ -20,7 +21,9 @@ mod dead_man;
 mod failure;
 mod grants;
 mod group;
+mod handover;
 mod issue;
+mod keeper;
 mod names;
 mod pool;
 mod probe;

@@ -7,8 +7,8 @@ use crate::keys::{KeyTextError, RoleComment, RoleKind, SigningPublicKey};
 pub trait Proof: Send + Sync {
     /// Whether this comment, found on a role, is ours, genuine, and names this lease.
     fn is_account(&self, comment: &str, revocation: &Revocation) -> bool;
-    /// Whether this comment, found on a role of the group's name, is ours, genuine, and names this group.
-    fn is_group(&self, comment: &str, group: &Group) -> bool;
+    /// Whether this comment, found on a role of this name, is ours, genuine, and says that it is a role of this kind.
+    fn is_named(&self, comment: &str, kind: RoleKind, role: &str) -> bool;
 }
 
 /// An installation, and the keys that may have signed its role comments: the present one and those before it.
@@ -62,9 +62,9 @@ impl Proof for Signers {
             .is_some_and(|said| said.kind == RoleKind::Lease && said.subject == revocation.lease_uid)
     }
 
-    fn is_group(&self, comment: &str, group: &Group) -> bool {
+    fn is_named(&self, comment: &str, kind: RoleKind, role: &str) -> bool {
         self.read(comment)
-            .is_some_and(|said| said.kind == RoleKind::Group && said.role == group.name)
+            .is_some_and(|said| said.kind == kind && said.role == role)
     }
 }
 
@@ -129,9 +129,9 @@ mod tests {
         assert!(signers.is_account(&lease("ours"), &revocation));
         assert!(!signers.is_account(&lease("a-clone"), &revocation));
         let group = group(&key, &[&key]);
-        assert!(signers.is_group(&group.comment, &group));
+        assert!(signers.is_named(&group.comment, RoleKind::Group, &group.name));
         let of_clone = comment(RoleKind::Group, "a-clone", UID).sign(&key).unwrap();
-        assert!(!signers.is_group(&of_clone, &group));
+        assert!(!signers.is_named(&of_clone, RoleKind::Group, &group.name));
     }
 
     #[test]

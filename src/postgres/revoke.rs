@@ -3,7 +3,9 @@
 //! An account whose OID a lease recorded goes the quick way: DROP first, since from then on nobody can log in and every
 //! group right is gone, then its sessions, found by the OID. An account without a recorded OID is locked first: if we
 //! crashed between DROP and terminate, nothing would lead to its sessions any more. One that owns something is locked as
-//! well, and dropped if its sessions were all that kept it.
+//! well, leaves its groups, loses its sessions, and is dropped if those were all that kept it. Otherwise what it has is
+//! taken from it in each database ([`resist`]), and then it is dropped. Each of these steps may be repeated, and an attempt
+//! after a crash begins with the first.
 //!
 //! Every change is made under the lock on the lease's UID and only if name, OID and comment are still those that were
 //! judged. Absence is proof once it was seen under that lock after the issue deadline.
@@ -11,17 +13,23 @@
 mod drop;
 mod look;
 mod report;
+mod resist;
 
 use super::barrier::{self, Cleared};
-use super::blockers;
+use super::blockers::Blocked;
 use super::failure::{Trouble, failure};
+use super::keeper;
 use super::pool::{Checkout, Server};
 use super::proof::Proof;
-use crate::channel::frames::{AccountState, DatabaseClock, Done, FailureClass, Outcome, Revocation, RevokedAccount};
+use crate::channel::frames::{
+    AccountState, DatabaseClock, Done, Failure, FailureClass, Keeper, Outcome, Revocation, RevokedAccount,
+};
 pub(super) use look::Role;
+pub(super) use resist::{Keepers, Places, Refusals, holdings};
 
 use drop::{Absence, Settled};
 use look::Case;
+use resist::Emptied;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
@@ -31,7 +39,7 @@ const PATIENCE: Duration = Duration::from_secs(15);
 const PASSES: usize = 4;
 
 /// Revokes at most a batch. See [`super::Servers::revoke`].
-pub(super) async fn revoke(server: &Server, proof: &dyn Proof, accounts: &[Revocation]) -> Outcome {
+pub(super) async fn revoke(server: &Server, proof: &dyn Proof, accounts: &[Revocation], keepers: &[Keeper]) -> Outcome {
     let session = match server.session(Instant::now() + PATIENCE).await {
         Ok(session) => session,
         Err(failure) => return Outcome::Failed(failure),
@@ -41,6 +49,8 @@ pub(super) async fn revoke(server: &Server, proof: &dyn Proof, accounts: &[Revoc
         session,
         proof,
         accounts,
+        keepers: Keepers::new(keepers),
+        places: Places::default(),
         states: BTreeMap::new(),
         clock: None,
     };
@@ -48,6 +58,7 @@ pub(super) async fn revoke(server: &Server, proof: &dyn Proof, accounts: &[Revoc
         Ok(()) => {
             let done = Done::Revoked {
                 accounts: report::fit(work.report()),
+                keepers_wanted: std::mem::take(&mut work.keepers.wanted).into_iter().collect(),
             };
             work.session.keep();
             Outcome::Done {
@@ -64,6 +75,8 @@ struct Work<'a> {
     session: Checkout<'a>,
     proof: &'a dyn Proof,
     accounts: &'a [Revocation],
+    keepers: Keepers<'a>,
+    places: Places,
     /// What is known, by place in `accounts`.
     states: BTreeMap<usize, AccountState>,
     clock: Option<DatabaseClock>,
@@ -74,9 +87,12 @@ impl Work<'_> {
         for _ in 0..PASSES {
             let cases = look::up(&self.session, self.proof, self.accounts, &mut self.states).await?;
             if cases.is_empty() {
-                return Ok(());
+                break;
             }
             self.pass(cases).await?;
+        }
+        if self.keepers.used {
+            keeper::drop_empty(&self.session, self.proof).await?;
         }
         Ok(())
     }
@@ -103,6 +119,7 @@ impl Work<'_> {
             match settled {
                 Settled::Absent(_) => {
                     targets.extend(case.targets());
+                    drop::leave_groups(&self.session, &case).await?;
                     locked.push(case);
                 }
                 Settled::Changed => {}
@@ -138,6 +155,24 @@ impl Work<'_> {
                 None => free.push(case),
             }
         }
+        for (case, refused) in self.drop_free(free).await? {
+            match self.empty(&case).await? {
+                Emptied::NeedsKeeper => self.set(case.at, AccountState::NeedsKeeper),
+                Emptied::Later(failure) => self.set(case.at, AccountState::Failed(failure)),
+                Emptied::Nothing => self.blocked(&case, &Refusals::default(), &refused).await?,
+                Emptied::As(refusals) => {
+                    for (case, refused) in self.drop_free(vec![case]).await? {
+                        self.blocked(&case, &refusals, &refused).await?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Drops locked accounts without sessions. Gives those that resist, with the server's words.
+    async fn drop_free(&mut self, free: Vec<Case>) -> Result<Vec<(Case, Failure)>, Trouble> {
+        let mut resisting = Vec::new();
         for (case, settled) in drop::settle(&self.session, self.accounts, free).await? {
             match settled {
                 Settled::Absent(absence) => {
@@ -146,13 +181,24 @@ impl Work<'_> {
                     self.set(case.at, state);
                 }
                 Settled::Changed => {}
-                Settled::Resists(failure) | Settled::Failed(failure) => {
-                    drop::leave_groups(&self.session, &case).await?;
-                    let state = blockers::blocked(self.server, &self.session, &case.roles, &failure).await?;
-                    self.set(case.at, state);
-                }
+                Settled::Resists(failure) | Settled::Failed(failure) => resisting.push((case, failure)),
             }
         }
+        Ok(resisting)
+    }
+
+    /// Says what holds an account from which all was taken that could be.
+    async fn blocked(&mut self, case: &Case, refusals: &Refusals, refused: &Failure) -> Result<(), Trouble> {
+        let blocked = Blocked {
+            server: self.server,
+            session: &self.session,
+            roles: &case.roles,
+            refusals,
+            keepers: &self.keepers,
+            refused,
+        };
+        let state = blocked.state(&mut self.places).await?;
+        self.set(case.at, state);
         Ok(())
     }
 

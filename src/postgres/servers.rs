@@ -5,7 +5,7 @@ use super::pool::{Server, lock};
 use super::dead_man::{self, Guarded, Swept};
 use super::{Proof, Signers, group, issue, probe, revoke, ungroup};
 use crate::channel::frames::{
-    Account, DatabaseClock, Failure, FailureClass, Group, MAX_REVOKE_BATCH, Outcome, ProbeReport, Revocation,
+    Account, DatabaseClock, Failure, FailureClass, Group, Keeper, MAX_REVOKE_BATCH, Outcome, ProbeReport, Revocation,
     ServerLogin, SslMode,
 };
 use futures::StreamExt;
@@ -51,19 +51,32 @@ impl Servers {
     }
 
     /// Makes at most [`MAX_REVOKE_BATCH`] accounts gone: `Done` with one entry for each. Every step may be repeated, by
-    /// any engine; after `Unknown` simply ask again.
-    pub async fn revoke(&self, login: &ServerLogin, proof: &dyn Proof, accounts: &[Revocation]) -> Outcome {
+    /// any engine; after `Unknown` simply ask again. Where accounts own something, the answer asks for the keepers of those
+    /// databases, and the same again with these in `keepers` hands it over.
+    pub async fn revoke(
+        &self,
+        login: &ServerLogin,
+        proof: &dyn Proof,
+        accounts: &[Revocation],
+        keepers: &[Keeper],
+    ) -> Outcome {
         if accounts.len() > MAX_REVOKE_BATCH {
             let count = accounts.len();
             let message = format!("{count} accounts in one task; at most {MAX_REVOKE_BATCH} can be revoked at once");
             return Outcome::Failed(failure(FailureClass::BadTask, message));
         }
-        revoke::revoke(&self.server(login), proof, accounts).await
+        revoke::revoke(&self.server(login), proof, accounts, keepers).await
     }
 
-    /// Removes a group role that has no members left. Absent is success.
-    pub async fn drop_group(&self, login: &ServerLogin, proof: &dyn Proof, group: &Group) -> Outcome {
-        ungroup::drop_group(&self.server(login), proof, group).await
+    /// Removes a group role that has no members left. Absent is success. What it owns goes to `keepers`, as for accounts.
+    pub async fn drop_group(
+        &self,
+        login: &ServerLogin,
+        proof: &dyn Proof,
+        group: &Group,
+        keepers: &[Keeper],
+    ) -> Outcome {
+        ungroup::drop_group(&self.server(login), proof, group, keepers).await
     }
 
     /// Makes sure that a group role exists and has what it should carry; [`Servers::issue`] does so by itself.

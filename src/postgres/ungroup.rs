@@ -1,16 +1,19 @@
 //! Removing a group role that nobody is a member of any more.
 //!
-//! Its rights are taken away in every database where it has some, then it is dropped. What it *owns* (possible only where
-//! members could become the group: before PostgreSQL 16, or by hand) is named and left alone; only default privileges,
-//! which are settings and not data, go with it.
+//! In every database where it has something, its rights are taken away, and what it *owns* (possible only where members could
+//! become the group: before PostgreSQL 16, or by hand) goes to the keeper role of that database. Then it is dropped.
 
 use super::connect::Session;
 use super::failure::{Trouble, failure};
 use super::group;
+use super::handover::{self, Handed, Handover, Leaver};
+use super::keeper;
 use super::pool::{Checkout, Server};
 use super::proof::Proof;
+use super::revoke::{Keepers, holdings};
 use super::sql::{Ident, Literal, NotSql};
-use crate::channel::frames::{Done, Failure, FailureClass, Group, Outcome};
+use crate::channel::frames::{Done, FailureClass, Group, Keeper, Outcome, OwnedObjects};
+use crate::keys::RoleKind;
 use std::time::{Duration, Instant};
 use tokio_postgres::types::Type;
 
@@ -20,17 +23,12 @@ const PATIENCE: Duration = Duration::from_secs(15);
 const TRIES: u32 = 3;
 
 /// Drops the group. See [`super::Servers::drop_group`].
-pub(super) async fn drop_group(server: &Server, proof: &dyn Proof, group: &Group) -> Outcome {
+pub(super) async fn drop_group(server: &Server, proof: &dyn Proof, group: &Group, keepers: &[Keeper]) -> Outcome {
     group::forget(server, group);
     let mut tries = 1;
     loop {
-        match attempt(server, proof, group).await {
-            Ok(()) => {
-                return Outcome::Done {
-                    done: Done::GroupDropped,
-                    clock: None,
-                };
-            }
+        match attempt(server, proof, group, keepers).await {
+            Ok(done) => return Outcome::Done { done, clock: None },
             Err(trouble) if trouble.code().is_some() && trouble.is_busy() && tries < TRIES => {
                 tries += 1;
                 tokio::time::sleep(Duration::from_millis(rand::random_range(10..200))).await;
@@ -40,7 +38,7 @@ pub(super) async fn drop_group(server: &Server, proof: &dyn Proof, group: &Group
     }
 }
 
-async fn attempt(server: &Server, proof: &dyn Proof, group: &Group) -> Result<(), Trouble> {
+async fn attempt(server: &Server, proof: &dyn Proof, group: &Group, keepers: &[Keeper]) -> Result<Done, Trouble> {
     let unfit = |error: NotSql| failure(FailureClass::BadTask, format!("group role {:?}: {error}", group.name));
     let role = Ident::new(&group.name).map_err(unfit)?;
     let lock = Literal::new(&group.name).map_err(unfit)?;
@@ -51,20 +49,36 @@ async fn attempt(server: &Server, proof: &dyn Proof, group: &Group) -> Result<()
          SELECT pg_advisory_xact_lock(hashtextextended({lock}, 0))"
     );
     session.text("lock the group role", &begin).await?;
+    let mut keepers = Keepers::new(keepers);
     if let Some(found) = look_up(&session, proof, group).await? {
-        clean(server, &session, &found, &role).await?;
+        let empty = Emptying {
+            server,
+            proof,
+            group,
+            found: &found,
+        };
+        empty.everywhere(&session, &mut keepers).await?;
+        if !keepers.wanted.is_empty() {
+            return Ok(Done::GroupNeedsKeepers {
+                databases: keepers.wanted.into_iter().collect(),
+            });
+        }
         session
             .text(&format!("drop group role {role}"), &format!("DROP ROLE {role}"))
             .await?;
     }
     session.text("commit the removal of the group role", "COMMIT").await?;
+    if keepers.used {
+        keeper::drop_empty(&session, proof).await?;
+    }
     session.keep();
-    Ok(())
+    Ok(Done::GroupDropped)
 }
 
 /// A group role that is ours and has no members.
 struct Found {
     oid: u32,
+    comment: String,
 }
 
 async fn look_up(session: &Session, proof: &dyn Proof, group: &Group) -> Result<Option<Found>, Trouble> {
@@ -85,80 +99,73 @@ async fn look_up(session: &Session, proof: &dyn Proof, group: &Group) -> Result<
     let Some(row) = rows.first() else { return Ok(None) };
     let name = &group.name;
     let comment: Option<String> = row.try_get(1).ok().flatten();
-    let ours = comment.is_some_and(|comment| comment == group.comment || proof.is_group(&comment, group));
-    if !ours {
+    let is_ours = |comment: &String| *comment == group.comment || proof.is_named(comment, RoleKind::Group, name);
+    let Some(comment) = comment.filter(is_ours) else {
         let message = format!("role {name} has a comment that is not ours; it was not touched");
         return Err(failure(FailureClass::Foreign, message).into());
-    }
+    };
     let members: i64 = row.try_get(2).unwrap_or(i64::MAX);
     if members > 0 {
         let message = format!("group role {name} still has {members} member(s); revoke their leases first");
         return Err(failure(FailureClass::Busy, message).into());
     }
-    Ok(row.try_get(0).ok().map(|oid| Found { oid }))
+    Ok(row.try_get(0).ok().map(|oid| Found { oid, comment }))
 }
 
-/// Takes away what the group has, database by database. The session's own database comes last, in its open transaction.
-async fn clean(server: &Server, session: &Checkout<'_>, found: &Found, role: &Ident) -> Result<(), Trouble> {
-    let rows = session
-        .query(
-            "list the databases where the group role has rights",
-            "SELECT DISTINCT d.datname::text FROM pg_shdepend s JOIN pg_database d ON d.oid = s.dbid \
-             WHERE s.refclassid = 'pg_authid'::regclass AND s.refobjid = $1 AND d.datname <> current_database()",
-            &[(&found.oid, Type::OID)],
-        )
-        .await?;
-    for database in rows.iter().filter_map(|row| row.try_get::<_, String>(0).ok()) {
-        let there = server.open(&database).await?;
-        there.text("begin to clean a database", "BEGIN").await?;
-        clean_here(&there, found, role).await?;
-        there.text("commit the cleaning of a database", "COMMIT").await?;
+struct Emptying<'a> {
+    server: &'a Server,
+    proof: &'a dyn Proof,
+    group: &'a Group,
+    found: &'a Found,
+}
+
+impl Emptying<'_> {
+    /// Takes away what the group has, database by database. Where a keeper is missing it is asked for, and the others go on.
+    async fn everywhere(&self, session: &Checkout<'_>, keepers: &mut Keepers<'_>) -> Result<(), Trouble> {
+        for holding in holdings(session, self.found.oid).await? {
+            let keeper = keepers.of(&holding.database).filter(|_| holding.owns);
+            if holding.owns && keeper.is_none() {
+                keepers.want(&holding.database);
+                continue;
+            }
+            keepers.used |= keeper.is_some();
+            let there = match self.server.open(&holding.database).await {
+                Ok(there) => there,
+                // Dropped meanwhile, with all that was in it.
+                Err(failure) if failure.class == FailureClass::ObjectMissing => continue,
+                Err(failure) => return Err(failure.into()),
+            };
+            self.in_one(&there, keeper, keepers).await?;
+        }
+        Ok(())
     }
-    // Also removes rights on databases themselves, which belong to no database.
-    clean_here(session, found, role).await
-}
 
-async fn clean_here(session: &Session, found: &Found, role: &Ident) -> Result<(), Trouble> {
-    let rows = session
-        .query(
-            "look for what the group role owns",
-            "SELECT pg_describe_object(s.classid, s.objid, s.objsubid), pg_has_role(current_user, $1, 'USAGE') \
-             FROM (SELECT) AS one LEFT JOIN pg_shdepend s ON s.refclassid = 'pg_authid'::regclass AND s.refobjid = $1 \
-             AND s.deptype = 'o' AND s.classid <> 'pg_default_acl'::regclass \
-             AND s.dbid IN (0, (SELECT d.oid FROM pg_database d WHERE d.datname = current_database()))",
-            &[(&found.oid, Type::OID)],
-        )
-        .await?;
-    let owned: Vec<String> = rows
-        .iter()
-        .filter_map(|row| row.try_get::<_, Option<String>>(0).ok().flatten())
-        .collect();
-    if !owned.is_empty() {
-        return Err(owns(session, role, &owned).into());
+    async fn in_one(&self, there: &Session, keeper: Option<&Keeper>, keepers: &mut Keepers<'_>) -> Result<(), Trouble> {
+        let handover = Handover {
+            proof: self.proof,
+            leaver: Leaver {
+                oid: self.found.oid,
+                name: &self.group.name,
+                comment: &self.found.comment,
+            },
+            keeper,
+            owned: OwnedObjects::Reassign,
+        };
+        let (name, database) = (&self.group.name, &there.database);
+        match handover::run(there, &handover).await? {
+            Handed::Over => Ok(()),
+            Handed::NeedsKeeper => {
+                keepers.want(database);
+                Ok(())
+            }
+            Handed::Changed => {
+                let message = format!("group role {name} changed while it was emptied; it is tried again");
+                Err(failure(FailureClass::Busy, message).into())
+            }
+            Handed::Refused(mut failure) => {
+                failure.message = format!("in database {database}: {}", failure.message);
+                Err(failure.into())
+            }
+        }
     }
-    // DROP OWNED is refused to those who are not members. A membership that we have already is not ours to take back.
-    let member = rows.first().is_some_and(|row| row.try_get(1).unwrap_or_default());
-    let sql = if member {
-        format!("DROP OWNED BY {role}")
-    } else {
-        format!("GRANT {role} TO CURRENT_USER; DROP OWNED BY {role}; REVOKE {role} FROM CURRENT_USER")
-    };
-    session
-        .text(&format!("take the rights of group role {role} away"), &sql)
-        .await?;
-    Ok(())
-}
-
-fn owns(session: &Session, role: &Ident, owned: &[String]) -> Failure {
-    let database = &session.database;
-    let named: Vec<&str> = owned.iter().take(5).map(String::as_str).collect();
-    failure(
-        FailureClass::Server,
-        format!(
-            "group role {role} owns {} object(s) in database {database} ({}), which are kept; give them to another role: \
-             REASSIGN OWNED BY {role} TO ...;",
-            owned.len(),
-            named.join(", ")
-        ),
-    )
 }

@@ -300,6 +300,7 @@ pub fn revocation(role: &str) -> Task {
         installation: String::new(),
         signers: vec![],
         accounts: vec![account],
+        keepers: vec![],
     }
 }
 

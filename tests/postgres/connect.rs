@@ -294,7 +294,7 @@ async fn a_restarted_server_is_found_again_and_a_full_one_is_busy() {
     let failed = failure(
         world
             .servers
-            .issue(&world.login(), &group, &world.account().0, Duration::from_secs(2))
+            .issue(&world.login(), &group, &world.account().0, Duration::from_secs(10))
             .await,
     );
     assert_eq!(failed.class, FailureClass::Busy, "{}", failed.message);

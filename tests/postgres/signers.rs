@@ -35,20 +35,24 @@ async fn a_rotated_key_orphans_no_account_and_no_group(major: Major) {
         "the group stays as it is"
     );
     let refused = failure(world.issue(&renewed, &account_signed_by(&world, &account)).await);
-    assert_eq!(refused.class, FailureClass::Foreign, "an account is adopted byte for byte only");
+    assert_eq!(
+        refused.class,
+        FailureClass::Foreign,
+        "an account is adopted byte for byte only"
+    );
     let wanted = [revocation(&account, Some(oid))];
     assert!(matches!(world.revoke(&wanted).await[0], AccountState::Foreign { .. }));
     world.try_as(&account, &password).await.unwrap();
     let both = Signers::new(INSTALLATION, &[world.key.public(), old.public()]);
     let wanted = [revocation(&account, Some(oid)), revocation(&next, Some(next_oid))];
-    match world.servers.revoke(&world.login(), &both, &wanted).await {
+    match world.servers.revoke(&world.login(), &both, &wanted, &[]).await {
         Outcome::Done {
-            done: Done::Revoked { accounts },
+            done: Done::Revoked { accounts, .. },
             ..
         } => assert!(accounts.iter().all(|account| account.state == DROPPED), "{accounts:?}"),
         other => panic!("{other:?}"),
     }
-    let dropped = world.servers.drop_group(&world.login(), &both, &renewed).await;
+    let dropped = world.servers.drop_group(&world.login(), &both, &renewed, &[]).await;
     assert!(matches!(dropped, Outcome::Done { .. }), "{dropped:?}");
     assert!(!world.exists(&group.name).await);
 }
@@ -69,11 +73,18 @@ async fn a_clone_with_the_same_key_touches_nothing_of_ours(major: Major) {
     let session = world.try_as(&account, &password).await.unwrap();
     let clone = Signers::new("the-clone", &[world.key.public()]);
     let login = world.login();
-    match world.servers.revoke(&login, &clone, &[revocation(&account, Some(oid))]).await {
+    match world
+        .servers
+        .revoke(&login, &clone, &[revocation(&account, Some(oid))], &[])
+        .await
+    {
         Outcome::Done {
-            done: Done::Revoked { accounts },
+            done: Done::Revoked { accounts, .. },
             ..
-        } => assert!(matches!(accounts[0].state, AccountState::Foreign { .. }), "{accounts:?}"),
+        } => assert!(
+            matches!(accounts[0].state, AccountState::Foreign { .. }),
+            "{accounts:?}"
+        ),
         other => panic!("{other:?}"),
     }
     session.batch_execute("SELECT * FROM shop.orders").await.unwrap();
@@ -91,7 +102,7 @@ async fn a_clone_with_the_same_key_touches_nothing_of_ours(major: Major) {
     };
     let refused = world.servers.ensure_group(&login, &of_clone, PATIENCE).await;
     assert_eq!(refused.unwrap_err().class, FailureClass::Foreign);
-    let refused = failure(world.servers.drop_group(&login, &clone, &of_clone).await);
+    let refused = failure(world.servers.drop_group(&login, &clone, &of_clone, &[]).await);
     assert_eq!(refused.class, FailureClass::Foreign);
     assert_eq!(world.revoke_one(&account, Some(oid)).await, DROPPED);
 }

@@ -3,7 +3,7 @@
 
 use dsv::api::names;
 use dsv::channel::frames::{
-    Account, AccountSettings, AccountState, Done, Failure, GrantText, Group, Outcome, OwnedObjects, Revocation,
+    Account, AccountSettings, AccountState, Done, Failure, GrantText, Group, Keeper, Outcome, OwnedObjects, Revocation,
     ServerLogin, SslMode,
 };
 use dsv::keys::{Password, RoleComment, RoleKind, SecretText, SigningKey, Verifier};
@@ -217,10 +217,28 @@ impl World {
         Signers::new(INSTALLATION, &[self.key.public()])
     }
 
+    /// As the operator does it: first without keepers, then with those that the engine asks for.
     pub async fn revoke(&self, accounts: &[Revocation]) -> Vec<AccountState> {
-        match self.servers.revoke(&self.login(), &self.signers(), accounts).await {
+        let (states, wanted) = self.revoke_with(accounts, &[]).await;
+        if wanted.is_empty() {
+            return states;
+        }
+        let keepers: Vec<Keeper> = wanted.iter().map(|database| self.keeper(database)).collect();
+        let (states, wanted) = self.revoke_with(accounts, &keepers).await;
+        assert!(wanted.is_empty(), "keepers of {wanted:?} were wanted twice");
+        states
+    }
+
+    /// One task, and the databases for which it wants keepers.
+    pub async fn revoke_with(&self, accounts: &[Revocation], keepers: &[Keeper]) -> (Vec<AccountState>, Vec<String>) {
+        let (login, signers) = (self.login(), self.signers());
+        match self.servers.revoke(&login, &signers, accounts, keepers).await {
             Outcome::Done {
-                done: Done::Revoked { accounts: mut found },
+                done:
+                    Done::Revoked {
+                        accounts: mut found,
+                        keepers_wanted,
+                    },
                 ..
             } => {
                 assert_eq!(found.len(), accounts.len(), "one entry per account");
@@ -229,9 +247,19 @@ impl World {
                     let at = found.iter().position(|one| one.lease_uid == asked.lease_uid).unwrap();
                     states.push(found.swap_remove(at).state);
                 }
-                states
+                (states, keepers_wanted)
             }
             other => panic!("not revoked: {other:?}"),
+        }
+    }
+
+    pub fn keeper(&self, database: &str) -> Keeper {
+        // The server is shared by all tests, so a record of its own for each.
+        let name = names::keeper_name("test/installation", &self.database, database);
+        Keeper {
+            database: database.to_owned(),
+            comment: self.sign(RoleKind::Keeper, "orders-db", &name),
+            name,
         }
     }
 
@@ -241,8 +269,13 @@ impl World {
 
     /// One more database of the issuer's, with a table `far.away`.
     pub async fn second_database(&self) -> (String, Client) {
-        let name = format!("more_{}", self.database);
-        let sql = format!("CREATE DATABASE {name} OWNER {}", self.issuer.user);
+        self.further_database("more").await
+    }
+
+    /// The same, with another beginning of its name.
+    pub async fn further_database(&self, prefix: &str) -> (String, Client) {
+        let name = format!("{prefix}_{}", self.database);
+        let sql = format!("CREATE DATABASE {} OWNER {}", quoted(&name), self.issuer.user);
         self.root().await.batch_execute(&sql).await.unwrap();
         let client = self.server.connect_as(&self.issuer, &name).await.unwrap();
         let sql = "CREATE SCHEMA far; CREATE TABLE far.away (id int)";
@@ -251,7 +284,17 @@ impl World {
     }
 
     pub async fn drop_group(&self, group: &Group) -> Outcome {
-        self.servers.drop_group(&self.login(), &self.signers(), group).await
+        let (login, signers) = (self.login(), self.signers());
+        let outcome = self.servers.drop_group(&login, &signers, group, &[]).await;
+        let Outcome::Done {
+            done: Done::GroupNeedsKeepers { databases },
+            ..
+        } = &outcome
+        else {
+            return outcome;
+        };
+        let keepers: Vec<Keeper> = databases.iter().map(|database| self.keeper(database)).collect();
+        self.servers.drop_group(&login, &signers, group, &keepers).await
     }
 
     pub async fn ensure(&self, group: &Group) -> Result<(), Failure> {
@@ -296,6 +339,11 @@ impl World {
         };
         self.server.log_text().lines().filter(sent).map(str::to_owned).collect()
     }
+}
+
+/// A name as SQL and as a part of a grant.
+pub fn quoted(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
 }
 
 pub fn revocation(account: &Account, role_oid: Option<u32>) -> Revocation {

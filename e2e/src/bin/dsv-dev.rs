@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use e2e::postgres::Major;
-use e2e::{demo, dev, programs};
+use e2e::{demo, dev, programs, suite};
 
 #[derive(Parser)]
 #[command(about = "A local Kubernetes and PostgreSQL with the operator in it.")]
@@ -34,6 +34,8 @@ enum Command {
     },
     /// Build or fetch the programs of the local cluster: Kubernetes and all promised releases of PostgreSQL.
     Programs,
+    /// Run all tests of the workspace, several programs at a time.
+    Test,
     /// The process behind `up`.
     #[command(hide = true)]
     Supervise {
@@ -44,7 +46,9 @@ enum Command {
 
 fn main() -> ExitCode {
     match run(&Arguments::parse().command) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(true) => ExitCode::SUCCESS,
+        // What failed is on the screen.
+        Ok(false) => ExitCode::FAILURE,
         Err(error) => {
             eprintln!("dsv-dev: {error:#}");
             ExitCode::FAILURE
@@ -52,13 +56,15 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(command: &Command) -> Result<()> {
+fn run(command: &Command) -> Result<bool> {
     match command {
-        Command::Up { postgres } => dev::up(*postgres),
-        Command::Status => dev::status(),
-        Command::Down => dev::down(),
-        Command::Programs => programs::all(),
-        Command::Demo { postgres } => tokio::runtime::Runtime::new()?.block_on(demo::run(*postgres)),
-        Command::Supervise { postgres } => tokio::runtime::Runtime::new()?.block_on(dev::supervise(*postgres)),
+        Command::Up { postgres } => dev::up(*postgres)?,
+        Command::Status => dev::status()?,
+        Command::Down => dev::down()?,
+        Command::Programs => programs::all()?,
+        Command::Demo { postgres } => tokio::runtime::Runtime::new()?.block_on(demo::run(*postgres))?,
+        Command::Supervise { postgres } => tokio::runtime::Runtime::new()?.block_on(dev::supervise(*postgres))?,
+        Command::Test => return suite::run(),
     }
+    Ok(true)
 }

@@ -77,6 +77,13 @@ impl Pass<'_> {
                 Ok(Some(Action::requeue(wait)))
             }
             Ok(AccountState::Blocked { locked, by, sql }) => self.blocked(locked, &by, sql.as_deref()).await.map(Some),
+            Ok(AccountState::NeedsKeeper) => {
+                let message = "login is cut; what the account owns goes to the keeper roles of many databases, and not \
+                               all of them are done";
+                self.retry(Phase::Revoking, Hold::new(Reason::Revoking, message))
+                    .await
+                    .map(Some)
+            }
             Ok(AccountState::Foreign { role }) => {
                 let message = format!(
                     "role {role} has this lease's name, but its comment is not ours; it was not touched. Drop or rename it by hand"

@@ -1,10 +1,11 @@
 //! Keeping a report within a frame: 64 blocked accounts have much to say.
 
-use crate::channel::frames::{AccountState, MAX_FRAME, RevokedAccount};
+use crate::channel::frames::{AccountState, MAX_FRAME, MAX_KEEPERS, RevokedAccount};
 use crate::postgres::failure::shortened;
 
-/// Most bytes of all entries; the rest of the frame is for what is around them.
-const MOST: usize = MAX_FRAME - 4096;
+/// Most bytes of all entries; the rest of the frame is for what is around them, and for the names of databases that need
+/// keepers, each at worst written with six bytes for one.
+const MOST: usize = MAX_FRAME - 4096 - MAX_KEEPERS * 64 * 6;
 /// Characters left of a sentence if there is no room for more.
 const SENTENCE: usize = 120;
 
@@ -39,7 +40,7 @@ fn shorten_sentence(state: &mut AccountState) {
     match state {
         AccountState::Blocked { by, .. } => *by = shortened(by, SENTENCE),
         AccountState::Failed(failure) => failure.message = shortened(&failure.message, SENTENCE),
-        AccountState::Gone { .. } | AccountState::Foreign { .. } => {}
+        AccountState::Gone { .. } | AccountState::NeedsKeeper | AccountState::Foreign { .. } => {}
     }
 }
 
@@ -65,7 +66,10 @@ mod tests {
             let accounts = fit((0..MAX_REVOKE_BATCH).map(|_| blocked(length)).collect());
             assert_eq!(accounts.len(), MAX_REVOKE_BATCH);
             let outcome = Outcome::Done {
-                done: Done::Revoked { accounts },
+                done: Done::Revoked {
+                    accounts,
+                    keepers_wanted: vec!["\u{1}".repeat(63); MAX_KEEPERS],
+                },
                 clock: None,
             };
             let frame = serde_json::to_string(&ToOperator::Outcome { id: u64::MAX, outcome }).unwrap();
