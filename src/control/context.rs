@@ -232,9 +232,19 @@ impl Context {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .insert((uid, reason));
-        if !first {
-            return;
+        if first {
+            self.tell_each(object, reason, note, type_).await;
         }
+    }
+
+    /// Writes an Event, each time.
+    pub async fn tell_each<K: Resource<DynamicType = ()>>(
+        &self,
+        object: &K,
+        reason: Reason,
+        note: &str,
+        type_: EventType,
+    ) {
         let event = Event {
             type_,
             reason: reason.as_str().to_owned(),

@@ -244,6 +244,7 @@ pub struct Metrics {
     writes: Family<Writes, Counter>,
     reconciles: Family<Reconciles, Counter>,
     leader: Gauge,
+    abandoned: Counter,
 }
 
 /// An empty registry; every part of the program registers its metrics in it before it is served.
@@ -277,6 +278,7 @@ impl Metrics {
             writes: Family::default(),
             reconciles: Family::default(),
             leader: Gauge::default(),
+            abandoned: Counter::default(),
         };
         new.register(registry.sub_registry_with_prefix("dsv"));
         // A gauge that is absent looks like one that was forgotten; so every phase is there from the start.
@@ -318,6 +320,11 @@ impl Metrics {
             self.reconciles.clone(),
         );
         registry.register("leader", "1 while this replica leads", self.leader.clone());
+        registry.register(
+            "abandoned",
+            "Accounts and group roles that were let go of without proof",
+            self.abandoned.clone(),
+        );
     }
 
     /// A task ended.
@@ -363,6 +370,11 @@ impl Metrics {
         self.reconciles.get_or_create(&Reconciles { controller, outcome }).inc();
     }
 
+    /// Something was let go of without proof.
+    pub fn abandoned(&self) {
+        self.abandoned.inc();
+    }
+
     /// Whether this replica leads.
     pub fn leading(&self, leads: bool) {
         self.leader.set(leads.into());
@@ -385,6 +397,7 @@ mod tests {
         metrics.api_write(ObjectKind::Secret, Verb::Create);
         metrics.reconciled(Controller::CredentialLease, ReconcileOutcome::TimedOut);
         metrics.leading(true);
+        metrics.abandoned();
         let text = text(&registry).unwrap();
         for line in [
             "dsv_tasks_total{kind=\"drop_group\",outcome=\"unknown\"} 1",
@@ -399,6 +412,7 @@ mod tests {
             "dsv_api_writes_total{kind=\"secret\",verb=\"create\"} 1",
             "dsv_reconciles_total{controller=\"credential_lease\",outcome=\"timed_out\"} 1",
             "dsv_leader 1",
+            "dsv_abandoned_total 1",
         ] {
             assert!(text.lines().any(|l| l == line), "{line} is not in\n{text}");
         }

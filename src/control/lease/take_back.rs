@@ -5,6 +5,7 @@ use crate::api::conditions::Reason;
 use crate::api::lease::{Claim, Phase};
 use crate::channel::frames::{AccountState, Revocation};
 use crate::cluster::credential_secret;
+use crate::control::abandon::{self, Verdict};
 use crate::control::hold::{Error, Hold};
 use crate::control::report;
 use crate::plan::backoff;
@@ -48,7 +49,7 @@ impl Pass<'_> {
         let state = self
             .ctx
             .revocations
-            .revoke(self.ctx, &claim.pool.uid, &claim.server, revocation)
+            .revoke(self.ctx, &self.ctx.pool_uid(&claim.pool), &claim.server, revocation)
             .await;
         match state {
             Ok(AccountState::Gone { proven: true, .. }) => {
@@ -76,48 +77,62 @@ impl Pass<'_> {
                 let wait = until_then(there, claim.issue_deadline.0).max(Duration::from_millis(100));
                 Ok(Some(Action::requeue(wait)))
             }
-            Ok(AccountState::Blocked { locked, by, sql }) => self.blocked(locked, &by, sql.as_deref()).await.map(Some),
+            Ok(AccountState::Blocked { locked, by, sql }) => self.blocked(claim, locked, &by, sql.as_deref()).await,
             Ok(AccountState::NeedsKeeper) => {
                 let message = "login is cut; what the account owns goes to the keeper roles of many databases, and not \
                                all of them are done";
-                self.retry(Phase::Revoking, Hold::new(Reason::Revoking, message))
+                self.retry(claim, Phase::Revoking, Hold::new(Reason::Revoking, message))
                     .await
-                    .map(Some)
             }
             Ok(AccountState::Foreign { role }) => {
                 let message = format!(
                     "role {role} has this lease's name, but its comment is not ours; it was not touched. Drop or rename it by hand"
                 );
-                self.retry(Phase::Blocked, Hold::new(Reason::ForeignRole, message))
+                self.retry(claim, Phase::Blocked, Hold::new(Reason::ForeignRole, message))
                     .await
-                    .map(Some)
             }
-            Ok(AccountState::Failed(failure)) => self.retry(Phase::Revoking, Hold::from(&failure)).await.map(Some),
-            Err(hold) => self.retry(Phase::Revoking, hold).await.map(Some),
+            Ok(AccountState::Failed(failure)) => self.retry(claim, Phase::Revoking, Hold::from(&failure)).await,
+            Err(hold) => self.retry(claim, Phase::Revoking, hold).await,
         }
     }
 
-    async fn blocked(&mut self, locked: bool, by: &str, sql: Option<&str>) -> Result<Action, Error> {
+    async fn blocked(
+        &mut self,
+        claim: &Claim,
+        locked: bool,
+        by: &str,
+        sql: Option<&str>,
+    ) -> Result<Option<Action>, Error> {
         let login = if locked { "login is cut" } else { "login is not cut yet" };
         let free = sql.map(|sql| format!("; to free it run: {sql}")).unwrap_or_default();
         self.retry(
+            claim,
             Phase::Blocked,
             Hold::new(Reason::Blocked, format!("{login}; held by {by}{free}")),
         )
         .await
     }
 
-    /// Taking back is never given up: it waits longer each time, five minutes at most, and an engine's connect wakes it.
-    async fn retry(&mut self, phase: Phase, hold: Hold) -> Result<Action, Error> {
+    /// Taking back is never given up: it waits longer each time, five minutes at most, and an engine's connect wakes it. Only
+    /// who may change the pool can let go of it.
+    async fn retry(&mut self, claim: &Claim, phase: Phase, hold: Hold) -> Result<Option<Action>, Error> {
+        let verdict = abandon::lease(self.ctx, &self.lease, claim, &self.role(claim), &hold).await?;
+        if verdict == Verdict::LetGo {
+            (self.gone, self.abandoned) = (true, true);
+            return Ok(None);
+        }
         let uid = self.lease.uid().unwrap_or_default();
         let count = self.ctx.attempts.count(&uid);
         report::lease_waits(self.ctx, &self.lease, phase, &hold).await?;
-        let pause = backoff::pause(count);
-        Ok(Action::requeue(Duration::try_from(pause).unwrap_or(BY_EVENT)))
+        let pause = Duration::try_from(backoff::pause(count)).unwrap_or(BY_EVENT);
+        Ok(Some(Action::requeue(match verdict {
+            Verdict::NotYet(then) => pause.min(until_then(self.ctx.now(), then)),
+            _ => pause,
+        })))
     }
 
     pub(super) async fn record_end(&mut self, claim: &Claim, why: Option<End>) -> Result<(), Error> {
         self.ctx.still_leading()?;
-        report::ended(self.ctx, &self.lease, claim, &self.role(claim), why).await
+        report::ended(self.ctx, &self.lease, claim, &self.role(claim), (why, self.abandoned)).await
     }
 }
