@@ -65,6 +65,7 @@ fn every_frame_to_an_engine_reads_and_writes_as_in_version_1() {
         "task ensureGroup",
         "task issue",
         "task revoke",
+        "task keeper",
         "task dropGroup",
         "task guard",
         "task forget",
@@ -94,8 +95,8 @@ fn every_frame_to_the_operator_reads_and_writes_as_in_version_1() {
         "done revoked",
         "done groupReady",
         "done groupDropped",
-        "done noted",
         "done groupNeedsKeepers",
+        "done noted",
         "unknown",
         "unsupported",
         "failed unreachable",
@@ -113,9 +114,9 @@ fn every_frame_to_the_operator_reads_and_writes_as_in_version_1() {
         "failed other",
         "account gone",
         "account blocked",
+        "account needsKeeper",
         "account foreign",
         "account failed",
-        "account needsKeeper",
     ];
     assert_eq!(seen, BTreeSet::from(all));
 }
@@ -193,12 +194,21 @@ fn names_of_task(task: &Task) -> Vec<&'static str> {
         Task::Probe { server } => ("task probe", server),
         Task::EnsureGroup { server, .. } => ("task ensureGroup", server),
         Task::Issue { server, .. } => ("task issue", server),
-        Task::Revoke { server, accounts, .. } => {
+        Task::Revoke {
+            server,
+            accounts,
+            keepers,
+            ..
+        } => {
+            let keepers = keepers.iter().map(|_| "task keeper");
             let owned = accounts.iter().map(|account| match account.owned_objects {
                 OwnedObjects::Reassign => "owned reassign",
                 OwnedObjects::Drop => "owned drop",
             });
-            return owned.chain(["task revoke", name_of_mode(server.sslmode)]).collect();
+            return owned
+                .chain(keepers)
+                .chain(["task revoke", name_of_mode(server.sslmode)])
+                .collect();
         }
         Task::DropGroup { server, .. } => ("task dropGroup", server),
         Task::Guard { server, .. } => ("task guard", server),
@@ -257,9 +267,9 @@ fn names_of_outcome(outcome: &Outcome) -> Vec<&'static str> {
             let states = accounts.iter().map(|account| match account.state {
                 AccountState::Gone { .. } => "account gone",
                 AccountState::Blocked { .. } => "account blocked",
+                AccountState::NeedsKeeper => "account needsKeeper",
                 AccountState::Foreign { .. } => "account foreign",
                 AccountState::Failed(_) => "account failed",
-                AccountState::NeedsKeeper => "account needsKeeper",
             });
             states.chain(["done revoked"]).collect()
         }

@@ -65,7 +65,10 @@ async fn without_operators_accounts_and_sessions_end_and_live_ones_live() {
         let secret = scene.credential("short").await?;
         Ok((lease.is_none() && secret.is_none()).then_some(()))
     };
-    stack.eventually("lease and Secret are gone", PATIENCE, absent).await.unwrap();
+    stack
+        .eventually("lease and Secret are gone", PATIENCE, absent)
+        .await
+        .unwrap();
     let ended = scene.wait_ready("short", "True/Expired").await.unwrap();
     assert_eq!(text(&ended, "/status/history/0/why"), "Expired");
     assert_eq!(scene.credential("long").await.unwrap().unwrap().version, long.version);

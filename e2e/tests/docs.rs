@@ -282,6 +282,47 @@ fn every_link_between_pages_leads_somewhere() {
     }
 }
 
+/// A guarantee is worth the test that shows it: one that was renamed or lost must not stay in the page.
+#[test]
+fn every_test_that_the_guarantees_name_exists() {
+    let text = page("docs/guarantees.md");
+    let named: BTreeSet<&str> = text
+        .split('`')
+        .skip(1)
+        .step_by(2)
+        .filter(|word| {
+            word.matches('_').count() > 3
+                && word
+                    .chars()
+                    .all(|c| c.is_ascii_lowercase() || "_0123456789".contains(c))
+        })
+        .collect();
+    assert!(named.len() > 20, "{named:?}");
+    let tests = tests_below(&places::workspace().join("tests")) + &tests_below(&places::workspace().join("e2e/tests"));
+    let lost: Vec<&&str> = named
+        .iter()
+        .filter(|name| !tests.contains(&format!("fn {name}")))
+        .collect();
+    assert!(
+        lost.is_empty(),
+        "docs/guarantees.md names tests that do not exist: {lost:?}"
+    );
+}
+
+/// All Rust text below a folder.
+fn tests_below(folder: &std::path::Path) -> String {
+    let mut text = String::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            text.push_str(&tests_below(&path));
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            text.push_str(&fs::read_to_string(&path).unwrap());
+        }
+    }
+    text
+}
+
 #[test]
 fn the_reference_lists_every_flag_and_variable() {
     let reference = page("docs/reference.md");

@@ -440,14 +440,14 @@ pub enum Done {
     GroupReady,
     /// Answer to [`Task::DropGroup`]: it is gone.
     GroupDropped,
-    /// Answer to [`Task::Guard`] and [`Task::Forget`].
-    Noted,
     /// Answer to [`Task::DropGroup`]: the group owns something in these databases; the same task with keepers for them
     /// goes on. At most [`MAX_KEEPERS`].
     GroupNeedsKeepers {
         /// Names of the databases.
         databases: Vec<String>,
     },
+    /// Answer to [`Task::Guard`] and [`Task::Forget`].
+    Noted,
 }
 
 /// What a probe found.

@@ -5,8 +5,8 @@ use super::context::Context;
 use super::servers;
 use crate::channel::frames::{Done, Outcome, Task};
 use crate::channel::hub::{CallResult, SessionInfo};
-use crate::cluster::server_record::{self, Record};
 use crate::cluster::Error;
+use crate::cluster::server_record::{self, Record};
 use kube::ResourceExt;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -105,7 +105,10 @@ async fn round(ctx: &Context, told: &mut HashMap<String, Told>) -> bool {
 }
 
 fn can_guard(session: &SessionInfo) -> bool {
-    !session.draining && ["guard", "forget"].iter().all(|kind| session.tasks.iter().any(|known| known == kind))
+    !session.draining
+        && ["guard", "forget"]
+            .iter()
+            .all(|kind| session.tasks.iter().any(|known| known == kind))
 }
 
 /// Records with open leases, by the UID of the pool whose engines reach them.
@@ -134,7 +137,11 @@ async fn tell(ctx: &Context, session: SessionInfo, wanted: Versions, before: Tol
             }
             Ok(false) => complete = false,
             Err(error) => {
-                tracing::warn!(record = name, error = &error as &dyn std::error::Error, "could not read a server record");
+                tracing::warn!(
+                    record = name,
+                    error = &error as &dyn std::error::Error,
+                    "could not read a server record"
+                );
                 complete = false;
             }
         }
@@ -181,7 +188,12 @@ async fn noted(ctx: &Context, session: &SessionInfo, task: Task) -> bool {
         }
     );
     if !done {
-        tracing::info!(engine = session.engine.name, task = kind, ?answer, "an engine did not note what it guards; told again");
+        tracing::info!(
+            engine = session.engine.name,
+            task = kind,
+            ?answer,
+            "an engine did not note what it guards; told again"
+        );
     }
     done
 }

@@ -33,7 +33,8 @@ pub async fn follow(ctx: Arc<Context>, identity: Arc<HubIdentity>) {
                     look_until_done(&ctx, &identity).await;
                 } else if secret.labels().contains_key(BASE_SECRET_LABEL) {
                     let record = records.get(&ObjectRef::from_obj(&secret));
-                    ctx.guards.record(&name, record.and_then(|record| record.resource_version()));
+                    ctx.guards
+                        .record(&name, record.and_then(|record| record.resource_version()));
                 }
             }
             Ok(None) => return,

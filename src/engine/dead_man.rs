@@ -19,11 +19,7 @@ const IDLE: Duration = Duration::from_secs(15);
 const COUNT: Duration = Duration::from_secs(5);
 
 /// Stands by until there is no session, and then looks again and again until there is one.
-pub async fn stand_by<A: Accounts>(
-    accounts: Arc<A>,
-    mut link: watch::Receiver<LinkStatus>,
-    metrics: EngineMetrics,
-) {
+pub async fn stand_by<A: Accounts>(accounts: Arc<A>, mut link: watch::Receiver<LinkStatus>, metrics: EngineMetrics) {
     loop {
         metrics.guarded(accounts.guarded());
         // A closed channel means that the engine stops.
@@ -37,7 +33,10 @@ pub async fn stand_by<A: Accounts>(
         }
         let servers = accounts.guarded();
         if servers > 0 {
-            tracing::warn!(servers, "there is no operator; accounts that are past their end are revoked without it");
+            tracing::warn!(
+                servers,
+                "there is no operator; accounts that are past their end are revoked without it"
+            );
         }
         while link.borrow().connected.is_none() {
             // Runs to its end even if the operator is back meanwhile: both do the same.

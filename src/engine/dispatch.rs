@@ -143,12 +143,12 @@ fn bad_task(message: String) -> Failure {
 #[cfg(test)]
 mod tests {
     use super::{Accounts, Dispatcher, EngineMetrics, Failure, FailureClass, Outcome, Signers, Task, Tasks};
-    use crate::postgres::Swept;
     use crate::channel::frames::{
         Account, AccountSettings, DatabaseClock, Done, Group, Keeper, OwnedObjects, ProbeReport, Revocation,
         ServerLogin, SslMode,
     };
     use crate::keys::{SecretText, SigningKey};
+    use crate::postgres::Swept;
     use std::sync::{Arc, Mutex};
     use std::time::Duration;
 

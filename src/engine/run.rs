@@ -70,7 +70,10 @@ pub async fn run<A: Accounts>(settings: Settings, accounts: A) -> Result<(), Run
     let guarding = tokio::spawn(dead_man::stand_by(accounts.clone(), link.status(), metrics));
     let tidying = tokio::spawn(tidy(accounts));
     link.run(stop).await;
-    for task in [Some(watching), Some(tidying), Some(guarding), health].into_iter().flatten() {
+    for task in [Some(watching), Some(tidying), Some(guarding), health]
+        .into_iter()
+        .flatten()
+    {
         task.abort();
     }
     tracing::info!("engine stopped");

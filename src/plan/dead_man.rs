@@ -20,7 +20,11 @@ pub fn is_due(expires_at: Option<Timestamp>, now: Timestamp) -> bool {
 /// How long until the next look, given the ends of all accounts that were found.
 pub fn pause(ends: impl IntoIterator<Item = Option<Timestamp>>, now: Timestamp) -> SignedDuration {
     let left = |end: Timestamp| PATIENCE.saturating_sub(now.duration_since(end));
-    let ahead = ends.into_iter().flatten().filter(|end| !is_due(Some(*end), now)).map(left);
+    let ahead = ends
+        .into_iter()
+        .flatten()
+        .filter(|end| !is_due(Some(*end), now))
+        .map(left);
     ahead.min().unwrap_or(LONGEST).clamp(SHORTEST, LONGEST)
 }
 

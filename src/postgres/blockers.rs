@@ -5,6 +5,7 @@
 
 use super::connect::Session;
 use super::failure::Trouble;
+use super::handover::DISARMING;
 use super::pool::{Checkout, Server};
 use super::revoke::{Keepers, Places, Refusals, Role};
 use super::sql::Ident;
@@ -41,7 +42,7 @@ impl Told {
     fn tell(&mut self, by: String, database: &str, sql: &[String]) {
         self.by.push(by);
         if !sql.is_empty() {
-            self.sql.push(format!("-- in database {database}\n{}", sql.join(" ")));
+            self.sql.push(format!("-- in database {database}\n{}", sql.join("\n")));
         }
     }
 }
@@ -178,6 +179,8 @@ impl Blocked<'_> {
             return vec![sql.to_owned()];
         }
         let mut sql = self.grants_of_others(place).await;
+        let disarming = format!("SELECT {DISARMING} WHERE p.proowner = ANY ($1) LIMIT {OBJECTS}");
+        sql.extend(self.texts(place, "name the functions", &disarming).await);
         for role in self.roles {
             let Ok(name) = Ident::new(&role.name) else { continue };
             let keeper = self
@@ -214,7 +217,9 @@ impl Blocked<'_> {
             "SELECT DISTINCT CASE WHEN l.pid IS NULL THEN 'prepared transaction ' || p.gid ELSE 'session ' || l.pid END, \
              CASE WHEN l.pid IS NULL THEN format('ROLLBACK PREPARED %L;', p.gid) \
              ELSE format('SELECT pg_terminate_backend(%s);', l.pid) END \
-             FROM pg_locks l LEFT JOIN pg_prepared_xacts p ON l.pid IS NULL AND l.virtualtransaction = '-1/' || p.transaction \
+             FROM pg_locks l LEFT JOIN pg_locks t ON l.pid IS NULL AND t.pid IS NULL AND t.locktype = 'transactionid' \
+             AND t.virtualtransaction = l.virtualtransaction \
+             LEFT JOIN pg_prepared_xacts p ON p.transaction = t.transactionid \
              WHERE l.locktype = 'relation' AND l.granted AND l.pid IS DISTINCT FROM pg_backend_pid() \
              AND l.database = (SELECT d.oid FROM pg_database d WHERE d.datname = current_database()) \
              AND l.relation IN (SELECT c.oid FROM pg_class c WHERE c.relowner = ANY ($1)) \

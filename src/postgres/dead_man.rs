@@ -111,7 +111,11 @@ pub(super) async fn round(server: &Server, signers: &Signers) -> Round {
         }
         Err(error) => {
             let (server, error) = (&server.login.record, error.message);
-            tracing::warn!(server, error, "without an operator, and this server could not be looked at");
+            tracing::warn!(
+                server,
+                error,
+                "without an operator, and this server could not be looked at"
+            );
             return nothing;
         }
     };
@@ -191,6 +195,7 @@ fn revocation(account: &Found, now: Timestamp) -> Revocation {
 async fn take_back(server: &Server, signers: &Signers, batch: &[Revocation]) -> usize {
     let proof: &dyn Proof = signers;
     let record = &server.login.record;
+    // Only the operator can sign keepers: what an account owns stays with it, locked and without sessions, until one is back.
     let accounts = match revoke::revoke(server, proof, batch, &[]).await {
         Outcome::Done {
             done: Done::Revoked { accounts, .. },
@@ -207,9 +212,19 @@ async fn take_back(server: &Server, signers: &Signers, batch: &[Revocation]) -> 
         match account.state {
             AccountState::Gone { dropped, .. } => {
                 gone += 1;
-                tracing::info!(server = record, lease, dropped, "without an operator: an account past its end is gone");
+                tracing::info!(
+                    server = record,
+                    lease,
+                    dropped,
+                    "without an operator: an account past its end is gone"
+                );
             }
-            state => tracing::warn!(server = record, lease, ?state, "without an operator: an account past its end resists"),
+            state => tracing::warn!(
+                server = record,
+                lease,
+                ?state,
+                "without an operator: an account past its end resists"
+            ),
         }
     }
     gone

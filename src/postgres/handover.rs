@@ -21,6 +21,9 @@ use tokio_postgres::types::Type;
 /// How often a conflict with somebody else's change of the same catalog rows is tried again.
 const TRIES: u32 = 4;
 
+/// The statements that make functions harmless, as columns and tables of a SELECT that is still to say whose functions.
+pub(super) const DISARMING: &str = "format('ALTER ROUTINE %s SECURITY INVOKER;', p.oid::regprocedure) FROM (SELECT * FROM pg_proc WHERE prosecdef) AS p";
+
 /// A role that is to have nothing any more. It is ours by its comment.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Leaver<'a> {
@@ -105,20 +108,38 @@ async fn once(session: &Session, handover: &Handover<'_>) -> Result<Handed, Trou
     session
         .text(&format!("become a member of role {role}"), &members.take)
         .await?;
-    disarm(session, leaver).await?;
-    session.text("set a savepoint", "SAVEPOINT whole").await?;
-    let taken = match take::all(session, handover, &role, keeper.as_ref()).await {
-        Err(Trouble::Refused(failure)) => {
-            session.text("go back to the savepoint", "ROLLBACK TO whole").await?;
-            Handed::Refused(failure)
-        }
-        taken => taken?,
+    let taken = match or_back(session, disarm(session, leaver)).await? {
+        // A function that runs with its owner's rights is never given to the keeper.
+        Err(refused) => Handed::Refused(refused),
+        Ok(()) => match or_back(session, take::all(session, handover, &role, keeper.as_ref())).await? {
+            Err(refused) => Handed::Refused(refused),
+            Ok(taken) => taken,
+        },
     };
     let back = format!("{}; COMMIT", members.give_back);
     session
         .text(&format!("give the membership of role {role} back"), &back)
         .await?;
     Ok(taken)
+}
+
+/// Does a part, or goes back to before it if the server refuses it: the transaction goes on in any case.
+async fn or_back<T>(
+    session: &Session,
+    part: impl Future<Output = Result<T, Trouble>>,
+) -> Result<Result<T, Failure>, Trouble> {
+    session.text("set a savepoint", "SAVEPOINT part").await?;
+    match part.await {
+        Ok(done) => {
+            session.text("release the savepoint", "RELEASE part").await?;
+            Ok(Ok(done))
+        }
+        Err(Trouble::Refused(failure)) => {
+            session.text("go back to the savepoint", "ROLLBACK TO part").await?;
+            Ok(Err(failure))
+        }
+        Err(lost) => Err(lost),
+    }
 }
 
 /// Begins, one at a time for each keeper, and only if the role is still the one that was judged.
@@ -129,10 +150,9 @@ async fn begin(session: &Session, handover: &Handover<'_>) -> Result<(), Trouble
         Literal::new(leaver.name).map_err(unfit)?,
         Literal::new(leaver.comment).map_err(unfit)?,
     );
-    let lock = match handover.keeper {
-        Some(keeper) => Literal::new(&keeper.name).map_err(unfit)?,
-        None => name.clone(),
-    };
+    // Not the key that the dropping of a group holds meanwhile.
+    let lock = handover.keeper.map_or(leaver.name, |keeper| &keeper.name);
+    let lock = Literal::new(&format!("handover {lock}")).map_err(unfit)?;
     let sql = format!(
         "BEGIN; SET LOCAL lock_timeout = '2s'; SELECT pg_advisory_xact_lock(hashtextextended({lock}, 0)); \
          SELECT 1 / (EXISTS (SELECT FROM pg_roles r WHERE r.oid = {oid} AND r.rolname = {name} \
@@ -170,12 +190,11 @@ impl Memberships {
 
 /// Functions that ran with the role's rights run with those of their callers from now on.
 async fn disarm(session: &Session, leaver: &Leaver<'_>) -> Result<(), Trouble> {
-    let sql = "SELECT format('ALTER ROUTINE %s SECURITY INVOKER', p.oid::regprocedure) FROM pg_proc p \
-               WHERE p.proowner = $1 AND p.prosecdef";
+    let sql = format!("SELECT {DISARMING} WHERE p.proowner = $1");
     run_composed(
         session,
         "take SECURITY DEFINER from the role's functions",
-        sql,
+        &sql,
         &[(&leaver.oid, Type::OID)],
     )
     .await
@@ -192,7 +211,7 @@ async fn run_composed(
     let rows = session.query(doing, sql, parameters).await?;
     let statements: Vec<String> = rows.iter().filter_map(|row| row.try_get(0).ok()).collect();
     if !statements.is_empty() {
-        session.text(doing, &statements.join("; ")).await?;
+        session.text(doing, &statements.concat()).await?;
     }
     Ok(statements)
 }

@@ -34,9 +34,10 @@ pub(super) async fn ensure(session: &Session, proof: &dyn Proof, keeper: &Keeper
     let comment: Option<String> = row.try_get(0).ok().flatten();
     let ours = comment.is_some_and(|comment| proof.is_named(&comment, RoleKind::Keeper, &keeper.name));
     if !ours {
+        let aside = Ident::new(&format!("{}_not_ours", keeper.name)).map_err(unfit)?;
         let message = format!(
             "role {name} has the name of the keeper role and not our comment, so nothing is given to it; run: \
-             ALTER ROLE {name} RENAME TO ...;"
+             ALTER ROLE {name} RENAME TO {aside};"
         );
         return Err(failure(FailureClass::Foreign, message).into());
     }

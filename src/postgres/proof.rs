@@ -39,7 +39,12 @@ impl Signers {
 
     /// Those of a group, by its own comment and the keys beside it; none where that is not genuine.
     pub fn of_group(group: &Group) -> Option<Self> {
-        let keys: Vec<SigningPublicKey> = group.signers.iter().map(|key| key.parse()).collect::<Result<_, _>>().ok()?;
+        let keys: Vec<SigningPublicKey> = group
+            .signers
+            .iter()
+            .map(|key| key.parse())
+            .collect::<Result<_, _>>()
+            .ok()?;
         let said = RoleComment::verify(&group.comment, &keys).ok()?;
         Some(Self::new(&said.installation, &keys))
     }

@@ -1,8 +1,8 @@
 //! The way in: every login that this process has used, and the tasks it can do with one.
 
+use super::dead_man::{self, Guarded, Swept};
 use super::failure::failure;
 use super::pool::{Server, lock};
-use super::dead_man::{self, Guarded, Swept};
 use super::{Proof, Signers, group, issue, probe, revoke, ungroup};
 use crate::channel::frames::{
     Account, DatabaseClock, Failure, FailureClass, Group, Keeper, MAX_REVOKE_BATCH, Outcome, ProbeReport, Revocation,

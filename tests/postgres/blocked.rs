@@ -3,82 +3,17 @@
 use crate::on_each_release;
 use crate::world::{DROPPED, World};
 use dsv::channel::frames::AccountState;
-use e2e::postgres::{Login, Major, Options, Server};
+use e2e::postgres::{Major, Options, Server};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 on_each_release! {
-    a_blocked_account_is_locked_and_says_what_blocks_it
     a_prepared_transaction_is_named
     a_temporary_table_goes_with_its_session
     sessions_that_the_login_may_not_end_are_reported
     a_stalled_login_is_reported_and_newer_ones_do_not_prolong_it
-}
-
-async fn a_blocked_account_is_locked_and_says_what_blocks_it(major: Major) {
-    let world = World::new(major).await;
-    let other = format!("other_{}", &world.database);
-    let root = world.root().await;
-    root.batch_execute(&format!("CREATE DATABASE {other}")).await.unwrap();
-    let (account, password) = world.account();
-    let oid = world.issued(&world.readers(), &account).await;
-    let session = world.try_as(&account, &password).await.unwrap();
-    session
-        .batch_execute("SELECT lo_create(0); ALTER DEFAULT PRIVILEGES GRANT SELECT ON TABLES TO PUBLIC")
-        .await
-        .unwrap();
-    let login = Login {
-        user: account.role.clone(),
-        password: password.reveal().into(),
-    };
-    let elsewhere = world.server.connect_as(&login, &other).await.unwrap();
-    elsewhere.batch_execute("SELECT lo_create(0)").await.unwrap();
-    for _ in 0..2 {
-        let AccountState::Blocked { locked, by, sql } = world.revoke_one(&account, Some(oid)).await else {
-            panic!("not blocked");
-        };
-        assert!(locked);
-        assert!(by.contains(&world.database) && by.contains(&other), "{by}");
-        assert!(by.contains("large object") && by.contains("default privileges"), "{by}");
-        assert!(sql.is_some());
-    }
-    assert!(session.batch_execute("SELECT 1").await.is_err());
-    assert!(elsewhere.batch_execute("SELECT 1").await.is_err());
-    assert!(
-        world.try_as(&account, &password).await.is_err(),
-        "a locked account logs in"
-    );
-    assert_eq!(world.verifier_of(&account.role).await, None);
-    let groups = "SELECT count(*) FROM pg_auth_members WHERE member = $1";
-    assert_eq!(
-        root.query_one(groups, &[&oid]).await.unwrap().get::<_, i64>(0),
-        0,
-        "it kept its group's rights"
-    );
-    free(
-        &world,
-        world.revoke_one(&account, Some(oid)).await,
-        &[&world.database, &other],
-    )
-    .await;
-    assert_eq!(world.revoke_one(&account, Some(oid)).await, DROPPED);
-}
-
-/// Runs the answer's own SQL in these databases, as their administrator would.
-async fn free(world: &World, state: AccountState, databases: &[&str]) {
-    let AccountState::Blocked { sql: Some(sql), .. } = state else {
-        panic!("{state:?}");
-    };
-    for database in databases {
-        let there = world.server.connect(database).await.unwrap();
-        let part = sql.split(&format!("-- in database {database}\n")).nth(1).unwrap();
-        there
-            .batch_execute(part.split("-- in database").next().unwrap())
-            .await
-            .unwrap();
-    }
 }
 
 async fn a_prepared_transaction_is_named(major: Major) {

@@ -48,7 +48,11 @@ async fn only_what_is_past_its_end_is_taken_back(major: Major) {
     let (live, live_password) = issued(&world, 3600).await;
     let session = world.try_as(&over, &password).await.unwrap();
     let living = world.try_as(&live, &live_password).await.unwrap();
-    assert_eq!(world.servers.revoke_expired().await, Swept::default(), "it knows no server");
+    assert_eq!(
+        world.servers.revoke_expired().await,
+        Swept::default(),
+        "it knows no server"
+    );
     assert!(world.exists(&over.role).await);
 
     world.servers.guard(&world.login(), &world.signers());
@@ -67,7 +71,10 @@ async fn only_what_is_past_its_end_is_taken_back(major: Major) {
 
     let (again, _) = issued(&world, -40).await;
     world.servers.forget_except(&["another".to_owned()]);
-    assert_eq!((world.servers.guarded(), world.servers.revoke_expired().await), (0, Swept::default()));
+    assert_eq!(
+        (world.servers.guarded(), world.servers.revoke_expired().await),
+        (0, Swept::default())
+    );
     assert!(world.exists(&again.role).await, "the login is forgotten");
 }
 
@@ -112,7 +119,11 @@ async fn what_resists_is_locked_and_stays_on_the_list(major: Major) {
     .unwrap();
     world.servers.guard(&world.login(), &world.signers());
     let swept = world.servers.revoke_expired().await;
-    assert_eq!(swept.revoked + swept.resisting, 1, "it was found by its comment: {swept:?}");
+    assert_eq!(
+        swept.revoked + swept.resisting,
+        1,
+        "it was found by its comment: {swept:?}"
+    );
     root.batch_execute("SELECT * FROM shop.kept").await.unwrap();
     let can = "SELECT count(*) FROM pg_roles WHERE rolname = $1 AND rolcanlogin";
     let name = format!("renamed_{}", world.database);

@@ -17,6 +17,7 @@ mod group;
 mod issue;
 mod proxy;
 mod resist;
+mod resist_by_hand;
 mod revoke;
 mod signers;
 mod snapshot;

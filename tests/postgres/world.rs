@@ -116,11 +116,15 @@ impl World {
     }
 
     pub async fn try_as(&self, account: &Account, password: &Password) -> anyhow::Result<Client> {
+        self.enter(account, password, &self.database).await
+    }
+
+    pub async fn enter(&self, account: &Account, password: &Password, database: &str) -> anyhow::Result<Client> {
         let login = Login {
             user: account.role.clone(),
             password: password.reveal().into(),
         };
-        self.server.connect_as(&login, &self.database).await
+        self.server.connect_as(&login, database).await
     }
 
     pub fn group(&self, pairs: &[(&str, &str)]) -> Group {
@@ -344,6 +348,21 @@ impl World {
 /// A name as SQL and as a part of a grant.
 pub fn quoted(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+/// Runs the answer's own SQL where it says, line by line, as an administrator would.
+pub async fn free(world: &World, state: AccountState) {
+    let AccountState::Blocked { sql: Some(sql), .. } = state else {
+        panic!("{state:?}");
+    };
+    for part in sql.split("-- in database ").filter(|part| !part.is_empty()) {
+        let (database, statements) = part.split_once('\n').unwrap();
+        let there = world.server.connect(database).await.unwrap();
+        for statement in statements.lines() {
+            let ran = there.batch_execute(statement).await;
+            ran.unwrap_or_else(|error| panic!("{statement}: {error:?}"));
+        }
+    }
 }
 
 pub fn revocation(account: &Account, role_oid: Option<u32>) -> Revocation {

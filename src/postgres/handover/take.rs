@@ -133,7 +133,7 @@ async fn drop_what_cannot_move(session: &Session, handover: &Handover<'_>) -> Re
     let name = handover.keeper.map(|keeper| keeper.name.as_str()).unwrap_or_default();
     // Routines need no more than their oid; the server's names for other kinds are those of its DROP statement, but one.
     let sql = format!(
-        "SELECT format('DROP %s %s', CASE i.type WHEN 'statistics object' THEN 'statistics' ELSE i.type END, i.identity) \
+        "SELECT format('DROP %s %s;', CASE i.type WHEN 'statistics object' THEN 'statistics' ELSE i.type END, i.identity) \
          FROM (SELECT s.classid, s.objid FROM {OWNED} AND s.classid IN {NEEDS_CREATE}) AS o \
          CROSS JOIN LATERAL pg_identify_object(o.classid, o.objid, 0) AS i \
          WHERE NOT has_schema_privilege($2::name, to_regnamespace(i.schema), 'CREATE')"
