@@ -44,7 +44,13 @@ pub async fn lease(
     let Some(word) = word.ripe() else {
         return Ok(Verdict::NotYet(ripe));
     };
-    let name = format!("{}/{}", lease.namespace().unwrap_or_default(), lease.name_any());
+    let (namespace, name) = (lease.namespace().unwrap_or_default(), lease.name_any());
+    let live: Option<CredentialLease> = objects::read(&ctx.client, &namespace, &name).await?;
+    if live.and_then(|live| live.uid()).as_ref() != Some(&uid) {
+        // An old view: it is off the books already, and was told of.
+        return Ok(Verdict::LetGo);
+    }
+    let name = format!("{namespace}/{name}");
     let what = format!("account {role} of lease {name} ({uid})");
     word.tell(ctx, &what, &claim.server, last).await;
     let note = word.note(&what, &claim.server, last);
@@ -137,7 +143,9 @@ async fn spoken(
 fn written(pool: &EnginePool, uid: &str) -> String {
     let field = format!("f:{ABANDON}{uid}");
     let wrote = |fields: &serde_json::Value| {
-        let annotations = fields.get("f:metadata").and_then(|metadata| metadata.get("f:annotations"));
+        let annotations = fields
+            .get("f:metadata")
+            .and_then(|metadata| metadata.get("f:annotations"));
         annotations.is_some_and(|annotations| annotations.get(&field).is_some())
     };
     let entry = pool
@@ -148,7 +156,10 @@ fn written(pool: &EnginePool, uid: &str) -> String {
         return "by an unknown program".to_owned();
     };
     let program = entry.manager.as_deref().unwrap_or("an unknown program");
-    let at = entry.time.as_ref().map_or_else(|| "an unknown time".to_owned(), |at| at.0.to_string());
+    let at = entry
+        .time
+        .as_ref()
+        .map_or_else(|| "an unknown time".to_owned(), |at| at.0.to_string());
     format!("by {program} at {at}")
 }
 
@@ -180,6 +191,7 @@ impl Word {
         );
         ctx.metrics.abandoned();
         let note = self.note(what, server, last);
-        ctx.tell_each(&self.pool, Reason::Abandoned, &note, EventType::Warning).await;
+        ctx.tell_each(&self.pool, Reason::Abandoned, &note, EventType::Warning)
+            .await;
     }
 }

@@ -76,7 +76,10 @@ mod tests {
         for (entries, wished) in table {
             assert_eq!(wish(&annotations(&entries), UID), wished, "{entries:?}");
         }
-        assert_eq!(wish(&annotations(&[("abandon.dsv.dev/", "no uid at all")]), UID), Wish::None);
+        assert_eq!(
+            wish(&annotations(&[("abandon.dsv.dev/", "no uid at all")]), UID),
+            Wish::None
+        );
         let all = annotations(&[(other, "one"), (key.as_str(), "two"), ("x", "three")]);
         assert_eq!(named(&all).count(), 2);
     }
@@ -87,6 +90,10 @@ mod tests {
         for (deleted, expires, ripe) in [(None, 100, 160), (at(50), 100, 110), (at(200), 100, 160)] {
             assert_eq!(ripe_at(deleted, at(expires)), at(ripe).unwrap());
         }
-        assert_eq!(ripe_at(None, None), Timestamp::MAX, "what is not due is never let go of");
+        assert_eq!(
+            ripe_at(None, None),
+            Timestamp::MAX,
+            "what is not due is never let go of"
+        );
     }
 }
