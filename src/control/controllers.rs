@@ -116,10 +116,7 @@ impl Controllers {
         ));
         let namespaces = watches::follow_namespaces(ctx.clone(), watches.namespaces);
         parts.spawn(until(stop.clone(), "namespaces", namespaces));
-        parts.spawn(until(stop.clone(), "hub events", watches::follow_hub(ctx.clone())));
-        parts.spawn(until(stop.clone(), "sweep", sweep_for_ever(ctx.clone())));
-        parts.spawn(until(stop.clone(), "guards", guards::guard_for_ever(ctx.clone())));
-        parts.spawn(until(stop.clone(), "counts", count_for_ever(ctx.clone())));
+        beside(ctx, stop, &mut parts);
         parts
     }
 
@@ -136,6 +133,14 @@ impl Controllers {
             stop: stop.clone(),
         }
     }
+}
+
+/// What goes on beside the controllers.
+fn beside(ctx: &Arc<Context>, stop: &CancellationToken, parts: &mut JoinSet<&'static str>) {
+    parts.spawn(until(stop.clone(), "hub events", watches::follow_hub(ctx.clone())));
+    parts.spawn(until(stop.clone(), "sweep", sweep_for_ever(ctx.clone())));
+    parts.spawn(until(stop.clone(), "guards", guards::guard_for_ever(ctx.clone())));
+    parts.spawn(until(stop.clone(), "counts", count_for_ever(ctx.clone())));
 }
 
 /// What wakes the controllers.

@@ -2,7 +2,7 @@
 
 use super::accounts::Accounts;
 use super::metrics::EngineMetrics;
-use crate::channel::frames::{Done, Failure, FailureClass, MAX_REVOKE_BATCH, Outcome, Task};
+use crate::channel::frames::{Done, Failure, FailureClass, MAX_REVOKE_BATCH, Outcome, ServerLogin, Task};
 use crate::channel::link::Tasks;
 use crate::postgres::Signers;
 use std::sync::Arc;
@@ -13,10 +13,9 @@ use tokio::time::timeout;
 /// ever. The calls have limits of their own, far below this.
 const BEYOND_PATIENCE: Duration = Duration::from_mins(5);
 
-const NOTED: Outcome = Outcome::Done {
-    done: Done::Noted,
-    clock: None,
-};
+fn without_clock(done: Done) -> Outcome {
+    Outcome::Done { done, clock: None }
+}
 
 /// Gives tasks to the database side.
 #[derive(Debug)]
@@ -33,10 +32,7 @@ impl<A: Accounts> Dispatcher<A> {
 
     async fn done(&self, task: &Task, patience: Duration) -> Outcome {
         match task {
-            Task::Echo => Outcome::Done {
-                done: Done::Echo,
-                clock: None,
-            },
+            Task::Echo => without_clock(Done::Echo),
             Task::Probe { server } => match self.accounts.probe(server).await {
                 Ok((report, clock)) => Outcome::Done {
                     done: Done::Probe(report),
@@ -45,17 +41,12 @@ impl<A: Accounts> Dispatcher<A> {
                 Err(failure) => Outcome::Failed(failure),
             },
             Task::EnsureGroup { server, group } => match self.accounts.ensure_group(server, group, patience).await {
-                Ok(()) => Outcome::Done {
-                    done: Done::GroupReady,
-                    clock: None,
-                },
+                Ok(()) => without_clock(Done::GroupReady),
                 Err(failure) => Outcome::Failed(failure),
             },
             Task::Issue { server, group, account } => {
                 // Before there is an account: from its first moment on somebody is there to take it back.
-                if let Some(signers) = Signers::of_group(group) {
-                    self.accounts.guard(server, &signers);
-                }
+                Signers::of_group(group).inspect(|signers| self.accounts.guard(server, signers));
                 self.accounts.issue(server, group, account, patience).await
             }
             Task::Revoke {
@@ -87,18 +78,22 @@ impl<A: Accounts> Dispatcher<A> {
                 server,
                 installation,
                 signers,
-            } => match read(installation, signers) {
-                Ok(signers) => {
-                    self.accounts.guard(server, &signers);
-                    NOTED
-                }
-                Err(failure) => Outcome::Failed(failure),
-            },
+            } => self.guard(server, read(installation, signers)),
             Task::Forget { except } => {
                 self.accounts.forget_except(except);
-                NOTED
+                without_clock(Done::Noted)
             }
             Task::Unknown => Outcome::Unsupported,
+        }
+    }
+
+    fn guard(&self, server: &ServerLogin, signers: Result<Signers, Failure>) -> Outcome {
+        match signers {
+            Ok(signers) => {
+                self.accounts.guard(server, &signers);
+                without_clock(Done::Noted)
+            }
+            Err(failure) => Outcome::Failed(failure),
         }
     }
 }

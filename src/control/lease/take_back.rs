@@ -32,25 +32,22 @@ impl Pass<'_> {
         Ok(None)
     }
 
-    pub(super) async fn revoke(&mut self, claim: &Claim) -> Result<Option<Action>, Error> {
-        self.ctx.still_leading()?;
-        let revocation = Revocation {
+    fn revocation(&self, claim: &Claim) -> Revocation {
+        let role_oid = self.lease.status.as_ref().and_then(|s| s.role_oid);
+        Revocation {
             lease_uid: self.lease.uid().unwrap_or_default(),
             role: self.role(claim),
             issue_deadline: claim.issue_deadline.0,
-            role_oid: self
-                .lease
-                .status
-                .as_ref()
-                .and_then(|s| s.role_oid)
-                .and_then(|oid| u32::try_from(oid).ok()),
+            role_oid: role_oid.and_then(|oid| u32::try_from(oid).ok()),
             owned_objects: claim.owned_objects.into(),
-        };
-        let state = self
-            .ctx
-            .revocations
-            .revoke(self.ctx, &self.ctx.pool_uid(&claim.pool), &claim.server, revocation)
-            .await;
+        }
+    }
+
+    pub(super) async fn revoke(&mut self, claim: &Claim) -> Result<Option<Action>, Error> {
+        self.ctx.still_leading()?;
+        let (ctx, pool) = (self.ctx, self.ctx.pool_uid(&claim.pool));
+        let asked = self.revocation(claim);
+        let state = ctx.revocations.revoke(ctx, &pool, &claim.server, asked).await;
         match state {
             Ok(AccountState::Gone { proven: true, .. }) => {
                 self.gone = true;
