@@ -67,6 +67,7 @@ fn every_frame_to_an_engine_reads_and_writes_as_in_version_1() {
         "task revoke",
         "task keeper",
         "task dropGroup",
+        "task inventory",
         "task guard",
         "task forget",
         "ssl disable",
@@ -95,6 +96,7 @@ fn every_frame_to_the_operator_reads_and_writes_as_in_version_1() {
         "done revoked",
         "done groupReady",
         "done groupDropped",
+        "done inventory",
         "done groupNeedsKeepers",
         "done noted",
         "unknown",
@@ -211,6 +213,7 @@ fn names_of_task(task: &Task) -> Vec<&'static str> {
                 .collect();
         }
         Task::DropGroup { server, .. } => ("task dropGroup", server),
+        Task::Inventory { server, .. } => ("task inventory", server),
         Task::Guard { server, .. } => ("task guard", server),
         Task::Forget { .. } => return vec!["task forget"],
         Task::Unknown => panic!("a file holds a task that is not of this version"),
@@ -256,6 +259,10 @@ fn names_of_outcome(outcome: &Outcome) -> Vec<&'static str> {
             ..
         } => vec!["done groupDropped"],
         Outcome::Done { done: Done::Noted, .. } => vec!["done noted"],
+        Outcome::Done {
+            done: Done::Inventory(_),
+            ..
+        } => vec!["done inventory"],
         Outcome::Done {
             done: Done::GroupNeedsKeepers { .. },
             ..

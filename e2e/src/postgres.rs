@@ -309,6 +309,20 @@ impl Server {
         })
     }
 
+    /// Gives a login another password, as an administrator does.
+    pub async fn create_password(&self, name: &str) -> Result<Login> {
+        let password = random_password();
+        let verifier = escape_literal(&postgres_protocol::password::scram_sha_256(password.as_bytes()));
+        let client = self.connect("postgres").await?;
+        client
+            .batch_execute(&format!("ALTER ROLE {} PASSWORD {verifier}", escape_identifier(name)))
+            .await?;
+        Ok(Login {
+            user: name.to_owned(),
+            password,
+        })
+    }
+
     pub async fn create_database(&self, name: &str) -> Result<()> {
         let client = self.connect("postgres").await?;
         Ok(client
@@ -354,6 +368,18 @@ impl Server {
                 Err(error) => return Err(error),
             }
         }
+    }
+
+    /// Starts it again as a server that was promoted: the same data and system identifier on a new timeline.
+    pub async fn restart_on_a_new_timeline(&self) -> Result<()> {
+        self.stop();
+        let auto = self.data().join("postgresql.auto.conf");
+        fs::write(&auto, "restore_command = 'false'\n")?;
+        let signal = self.data().join("recovery.signal");
+        fs::write(&signal, "")?;
+        self.hand_over(&auto)?;
+        self.hand_over(&signal)?;
+        self.restart().await
     }
 
     /// SIGSTOP freezes the main process (new connections hang), SIGCONT ends that, SIGHUP reads the settings again.

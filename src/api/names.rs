@@ -49,6 +49,8 @@ pub const ROTATE_AT: &str = "dsv.dev/rotate-at";
 /// Beginning of annotations on an EnginePool; the UID of a CredentialLease or of a DynamicSecret follows, and the value says
 /// why: its account, or its group roles, are let go of without proof that they are gone.
 pub const ABANDON: &str = "abandon.dsv.dev/";
+/// Annotation on an EnginePool: lets an audit end as much as its condition shows.
+pub const CONFIRM_REVOCATION: &str = "dsv.dev/confirm-revocation";
 /// Annotation on the Secret of the signing key: a new value asks for another key.
 pub const ROTATE_KEY: &str = "dsv.dev/rotate-key";
 /// Annotation on the Secret of the signing key: the value of [`ROTATE_KEY`] that was answered last.

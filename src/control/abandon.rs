@@ -191,7 +191,7 @@ impl Word {
         );
         ctx.metrics.abandoned();
         let note = self.note(what, server, last);
-        ctx.tell_each(&self.pool, Reason::Abandoned, &note, EventType::Warning)
+        ctx.announce(&self.pool, Reason::Abandoned, &note, EventType::Warning)
             .await;
     }
 }

@@ -4,6 +4,7 @@
 //! `channel::hub`. Nothing here keeps state that a restart could miss, except passwords on their way into a Secret.
 
 pub mod abandon;
+pub mod audit;
 pub mod context;
 pub mod controllers;
 pub mod deployment;
@@ -17,7 +18,9 @@ pub mod keys;
 pub mod lease;
 pub mod making;
 pub mod memory;
+pub mod occupied;
 pub mod operator;
+pub mod places;
 pub mod pool;
 pub mod prepare;
 pub mod report;

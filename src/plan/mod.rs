@@ -4,6 +4,7 @@
 //! a table, and the whole life of a lease under crashes (`tests/model.rs`).
 
 pub mod abandon;
+pub mod audit;
 pub mod backoff;
 pub mod consent;
 pub mod dead_man;

@@ -22,6 +22,8 @@ mod failure;
 mod grants;
 mod group;
 mod handover;
+mod history;
+mod inventory;
 mod issue;
 mod keeper;
 mod names;
@@ -33,6 +35,7 @@ mod servers;
 mod sql;
 mod tls;
 mod ungroup;
+mod zombies;
 
 pub use dead_man::Swept;
 pub use proof::{Proof, Signers};

@@ -7,7 +7,7 @@ use crate::channel::frames::{AccountState, Revocation};
 use crate::cluster::credential_secret;
 use crate::control::abandon::{self, Verdict};
 use crate::control::hold::{Error, Hold};
-use crate::control::report;
+use crate::control::{report, tasks};
 use crate::plan::backoff;
 use crate::plan::lease::End;
 use kube::ResourceExt;
@@ -21,7 +21,10 @@ impl Pass<'_> {
         };
         self.ctx.still_leading()?;
         let namespace = self.lease.namespace().unwrap_or_default();
-        match credential_secret::delete(&self.ctx.client, &namespace, &target, &found.metadata).await {
+        failpoint!("expire.before", self.name());
+        let deleted = credential_secret::delete(&self.ctx.client, &namespace, &target, &found.metadata).await;
+        failpoint!("expire.deleted", self.name());
+        match deleted {
             Ok(()) => {}
             Err(error) if error.is_conflict() => {
                 tracing::info!(lease = %self.name(), "the Secret changed; looking again");
@@ -45,9 +48,15 @@ impl Pass<'_> {
 
     pub(super) async fn revoke(&mut self, claim: &Claim) -> Result<Option<Action>, Error> {
         self.ctx.still_leading()?;
+        if let Some(left) = self.ctx.attempts.left(&self.lease.uid().unwrap_or_default()) {
+            return Ok(Some(Action::requeue(left)));
+        }
+        // A pool that was made anew, as from a backup, has another UID; its engines reach the same servers.
         let (ctx, pool) = (self.ctx, self.ctx.pool_uid(&claim.pool));
         let asked = self.revocation(claim);
+        failpoint!("revoke.before", self.name());
         let state = ctx.revocations.revoke(ctx, &pool, &claim.server, asked).await;
+        failpoint!("revoke.answered", self.name());
         match state {
             Ok(AccountState::Gone { proven: true, .. }) => {
                 self.gone = true;
@@ -88,7 +97,10 @@ impl Pass<'_> {
                 self.retry(claim, Phase::Blocked, Hold::new(Reason::ForeignRole, message))
                     .await
             }
-            Ok(AccountState::Failed(failure)) => self.retry(claim, Phase::Revoking, Hold::from(&failure)).await,
+            Ok(AccountState::Failed(failure)) => {
+                let failure = tasks::named(self.ctx, &claim.server, failure);
+                self.retry(claim, Phase::Revoking, Hold::from(&failure)).await
+            }
             Err(hold) => self.retry(claim, Phase::Revoking, hold).await,
         }
     }
@@ -120,16 +132,21 @@ impl Pass<'_> {
         }
         let uid = self.lease.uid().unwrap_or_default();
         let count = self.ctx.attempts.count(&uid);
+        let mut pause = Duration::try_from(backoff::pause(count)).unwrap_or(BY_EVENT);
+        if let Verdict::NotYet(then) = verdict {
+            pause = pause.min(until_then(self.ctx.now(), then));
+        }
+        // Before the status is written: the write itself wakes this lease.
+        self.ctx.attempts.pause(&uid, pause);
         report::lease_waits(self.ctx, &self.lease, phase, &hold).await?;
-        let pause = Duration::try_from(backoff::pause(count)).unwrap_or(BY_EVENT);
-        Ok(Some(Action::requeue(match verdict {
-            Verdict::NotYet(then) => pause.min(until_then(self.ctx.now(), then)),
-            _ => pause,
-        })))
+        Ok(Some(Action::requeue(pause)))
     }
 
     pub(super) async fn record_end(&mut self, claim: &Claim, why: Option<End>) -> Result<(), Error> {
         self.ctx.still_leading()?;
-        report::ended(self.ctx, &self.lease, claim, &self.role(claim), (why, self.abandoned)).await
+        failpoint!("end.before", self.name());
+        report::ended(self.ctx, &self.lease, claim, &self.role(claim), (why, self.abandoned)).await?;
+        failpoint!("end.recorded", self.name());
+        Ok(())
     }
 }
