@@ -411,11 +411,7 @@ impl Metrics {
             self.missing.clone(),
         );
         registry.register("leader", "1 while this replica leads", self.leader.clone());
-        registry.register(
-            "abandoned",
-            "Accounts and group roles that were let go of without proof",
-            self.abandoned.clone(),
-        );
+        registry.register("abandoned", "What was let go of without proof", self.abandoned.clone());
         registry.register(
             "audit_findings",
             "Differences between databases and books at the last audit, by finding",
