@@ -47,6 +47,8 @@ struct Pass<'a> {
     /// The account's OID and the engine that issued it in this pass.
     account: Option<(u32, String)>,
     gone: bool,
+    /// It was let go of: nobody knows whether the account is gone.
+    abandoned: bool,
 }
 
 impl<'a> Pass<'a> {
@@ -58,6 +60,7 @@ impl<'a> Pass<'a> {
             secret: None,
             account: None,
             gone: false,
+            abandoned: false,
         }
     }
 

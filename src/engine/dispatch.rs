@@ -2,7 +2,9 @@
 
 use super::accounts::Accounts;
 use super::metrics::EngineMetrics;
-use crate::channel::frames::{DatabaseClock, Done, Failure, FailureClass, MAX_REVOKE_BATCH, Outcome, Task};
+use crate::channel::frames::{
+    DatabaseClock, Done, Failure, FailureClass, MAX_REVOKE_BATCH, Outcome, ServerLogin, Task,
+};
 use crate::channel::link::Tasks;
 use crate::postgres::Signers;
 use std::sync::Arc;
@@ -13,10 +15,9 @@ use tokio::time::timeout;
 /// ever. The calls have limits of their own, far below this.
 const BEYOND_PATIENCE: Duration = Duration::from_mins(5);
 
-const NOTED: Outcome = Outcome::Done {
-    done: Done::Noted,
-    clock: None,
-};
+fn plain(done: Done) -> Outcome {
+    Outcome::Done { done, clock: None }
+}
 
 /// Gives tasks to the database side.
 #[derive(Debug)]
@@ -41,9 +42,7 @@ impl<A: Accounts> Dispatcher<A> {
             }
             Task::Issue { server, group, account } => {
                 // Before there is an account: from its first moment on somebody is there to take it back.
-                if let Some(signers) = Signers::of_group(group) {
-                    self.accounts.guard(server, &signers);
-                }
+                Signers::of_group(group).inspect(|signers| self.accounts.guard(server, signers));
                 self.accounts.issue(server, group, account, patience).await
             }
             Task::Revoke { accounts, .. } if accounts.len() > MAX_REVOKE_BATCH => {
@@ -76,21 +75,24 @@ impl<A: Accounts> Dispatcher<A> {
                 server,
                 installation,
                 signers,
-            } => read(installation, signers).map_or_else(Outcome::Failed, |signers| {
-                self.accounts.guard(server, &signers);
-                NOTED
-            }),
+            } => self.guard(server, read(installation, signers)),
             Task::Forget { except } => {
                 self.accounts.forget_except(except);
-                NOTED
+                plain(Done::Noted)
             }
             Task::Unknown => Outcome::Unsupported,
         }
     }
-}
 
-fn plain(done: Done) -> Outcome {
-    Outcome::Done { done, clock: None }
+    fn guard(&self, server: &ServerLogin, signers: Result<Signers, Failure>) -> Outcome {
+        match signers {
+            Ok(signers) => {
+                self.accounts.guard(server, &signers);
+                plain(Done::Noted)
+            }
+            Err(failure) => Outcome::Failed(failure),
+        }
+    }
 }
 
 /// What was seen of a server, with its clock.
