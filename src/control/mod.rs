@@ -15,6 +15,7 @@ pub mod engine;
 pub mod guards;
 pub mod hold;
 pub mod keys;
+pub mod leap;
 pub mod lease;
 pub mod making;
 pub mod memory;

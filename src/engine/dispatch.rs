@@ -2,9 +2,7 @@
 
 use super::accounts::Accounts;
 use super::metrics::EngineMetrics;
-use crate::channel::frames::{
-    DatabaseClock, Done, Failure, FailureClass, MAX_REVOKE_BATCH, Outcome, ServerLogin, Task,
-};
+use crate::channel::frames::{DatabaseClock, Done, Failure, FailureClass, MAX_REVOKE_BATCH, Outcome, Task};
 use crate::channel::link::Tasks;
 use crate::postgres::Signers;
 use std::sync::Arc;
@@ -15,9 +13,10 @@ use tokio::time::timeout;
 /// ever. The calls have limits of their own, far below this.
 const BEYOND_PATIENCE: Duration = Duration::from_mins(5);
 
-fn without_clock(done: Done) -> Outcome {
-    Outcome::Done { done, clock: None }
-}
+const NOTED: Outcome = Outcome::Done {
+    done: Done::Noted,
+    clock: None,
+};
 
 /// Gives tasks to the database side.
 #[derive(Debug)]
@@ -34,15 +33,17 @@ impl<A: Accounts> Dispatcher<A> {
 
     async fn done(&self, task: &Task, patience: Duration) -> Outcome {
         match task {
-            Task::Echo => without_clock(Done::Echo),
+            Task::Echo => plain(Done::Echo),
             Task::Probe { server } => seen(self.accounts.probe(server).await, Done::Probe),
-            Task::EnsureGroup { server, group } => match self.accounts.ensure_group(server, group, patience).await {
-                Ok(()) => without_clock(Done::GroupReady),
-                Err(failure) => Outcome::Failed(failure),
-            },
+            Task::EnsureGroup { server, group } => {
+                let ensured = self.accounts.ensure_group(server, group, patience).await;
+                ensured.map_or_else(Outcome::Failed, |()| plain(Done::GroupReady))
+            }
             Task::Issue { server, group, account } => {
                 // Before there is an account: from its first moment on somebody is there to take it back.
-                Signers::of_group(group).inspect(|signers| self.accounts.guard(server, signers));
+                if let Some(signers) = Signers::of_group(group) {
+                    self.accounts.guard(server, &signers);
+                }
                 self.accounts.issue(server, group, account, patience).await
             }
             Task::Revoke { accounts, .. } if accounts.len() > MAX_REVOKE_BATCH => {
@@ -75,24 +76,21 @@ impl<A: Accounts> Dispatcher<A> {
                 server,
                 installation,
                 signers,
-            } => self.guard(server, read(installation, signers)),
+            } => read(installation, signers).map_or_else(Outcome::Failed, |signers| {
+                self.accounts.guard(server, &signers);
+                NOTED
+            }),
             Task::Forget { except } => {
                 self.accounts.forget_except(except);
-                without_clock(Done::Noted)
+                NOTED
             }
             Task::Unknown => Outcome::Unsupported,
         }
     }
+}
 
-    fn guard(&self, server: &ServerLogin, signers: Result<Signers, Failure>) -> Outcome {
-        match signers {
-            Ok(signers) => {
-                self.accounts.guard(server, &signers);
-                without_clock(Done::Noted)
-            }
-            Err(failure) => Outcome::Failed(failure),
-        }
-    }
+fn plain(done: Done) -> Outcome {
+    Outcome::Done { done, clock: None }
 }
 
 /// What was seen of a server, with its clock.
@@ -242,6 +240,7 @@ mod tests {
             record: "server-1".to_owned(),
             host: "db.test".to_owned(),
             port: 5432,
+            ports: vec![],
             username: "admin".to_owned(),
             password: SecretText::new("hunter2"),
             database: "postgres".to_owned(),
@@ -287,6 +286,7 @@ mod tests {
     }
 
     #[tokio::test]
+    #[allow(clippy::too_many_lines, reason = "one kind after the other")]
     async fn every_kind_of_task_reaches_the_call_that_does_it() {
         let signer = SigningKey::generate().unwrap().public().to_string();
         let group = || Group {
