@@ -2,9 +2,7 @@
 
 use super::accounts::Accounts;
 use super::metrics::EngineMetrics;
-use crate::channel::frames::{
-    DatabaseClock, Done, Failure, FailureClass, MAX_REVOKE_BATCH, Outcome, ServerLogin, Task,
-};
+use crate::channel::frames::{DatabaseClock, Done, Failure, FailureClass, MAX_REVOKE_BATCH, Outcome, Task};
 use crate::channel::link::Tasks;
 use crate::postgres::Signers;
 use std::sync::Arc;
@@ -15,9 +13,10 @@ use tokio::time::timeout;
 /// ever. The calls have limits of their own, far below this.
 const BEYOND_PATIENCE: Duration = Duration::from_mins(5);
 
-fn plain(done: Done) -> Outcome {
-    Outcome::Done { done, clock: None }
-}
+const NOTED: Outcome = Outcome::Done {
+    done: Done::Noted,
+    clock: None,
+};
 
 /// Gives tasks to the database side.
 #[derive(Debug)]
@@ -42,7 +41,9 @@ impl<A: Accounts> Dispatcher<A> {
             }
             Task::Issue { server, group, account } => {
                 // Before there is an account: from its first moment on somebody is there to take it back.
-                Signers::of_group(group).inspect(|signers| self.accounts.guard(server, signers));
+                if let Some(signers) = Signers::of_group(group) {
+                    self.accounts.guard(server, &signers);
+                }
                 self.accounts.issue(server, group, account, patience).await
             }
             Task::Revoke { accounts, .. } if accounts.len() > MAX_REVOKE_BATCH => {
@@ -75,24 +76,21 @@ impl<A: Accounts> Dispatcher<A> {
                 server,
                 installation,
                 signers,
-            } => self.guard(server, read(installation, signers)),
+            } => read(installation, signers).map_or_else(Outcome::Failed, |signers| {
+                self.accounts.guard(server, &signers);
+                NOTED
+            }),
             Task::Forget { except } => {
                 self.accounts.forget_except(except);
-                plain(Done::Noted)
+                NOTED
             }
             Task::Unknown => Outcome::Unsupported,
         }
     }
+}
 
-    fn guard(&self, server: &ServerLogin, signers: Result<Signers, Failure>) -> Outcome {
-        match signers {
-            Ok(signers) => {
-                self.accounts.guard(server, &signers);
-                plain(Done::Noted)
-            }
-            Err(failure) => Outcome::Failed(failure),
-        }
-    }
+fn plain(done: Done) -> Outcome {
+    Outcome::Done { done, clock: None }
 }
 
 /// What was seen of a server, with its clock.
