@@ -4,7 +4,7 @@ use super::context::{Context, Wakes};
 use super::hold::Error;
 use super::occupied::{self, Waiter};
 use super::watches::{self, Watches};
-use super::{audit, dynamic_secret, engine, guards, lease, pool, sweep};
+use super::{audit, dynamic_secret, engine, guards, leap, lease, pool, sweep};
 use crate::api::{CredentialLease, DynamicSecret, Engine, EnginePool};
 use crate::telemetry::liveness::{Beat, Beats};
 use crate::telemetry::metrics::{Controller as Controlled, ReconcileOutcome};
@@ -28,7 +28,11 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 /// Passes of one controller at once. More only queue in the API server.
+#[cfg(not(feature = "failpoints"))]
 const CONCURRENCY: u16 = 16;
+/// The fault tests hold many of them at the same time.
+#[cfg(feature = "failpoints")]
+const CONCURRENCY: u16 = 64;
 /// How long one pass may take: client retries could otherwise hold an object for minutes.
 const PASS: Duration = Duration::from_mins(1);
 /// A pass that runs longer than this is stuck: beyond [`PASS`] something blocks the thread itself.
@@ -155,6 +159,7 @@ fn follow_the_rest(
     follow("occupied targets", occupied::follow(c(), occupied).boxed());
     follow("hub events", watches::follow_hub(c()).boxed());
     follow("sweep", sweep_for_ever(c()).boxed());
+    follow("clock", leap::watch(c()).boxed());
     follow("audit", audit::run(c()).boxed());
     follow("guards", guards::guard_for_ever(c()).boxed());
     follow("counts", count_for_ever(c()).boxed());
