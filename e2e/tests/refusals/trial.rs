@@ -277,6 +277,10 @@ impl Trial<'_> {
     async fn left(&self) -> Outcome {
         let twin = self.row.twin();
         let roles = self.roles(&twin).await;
+        // Grants are given to a role, so where they are incomplete there is one; it must not outlive who asked for it.
+        if self.row.reason == Reason::GrantIncomplete && !roles.iter().any(|role| role.starts_with("dsvg_")) {
+            return Err(format!("{twin} has no group role, so its end shows nothing"));
+        }
         self.world
             .kube
             .delete("DynamicSecret", &self.row.namespace, &twin)
