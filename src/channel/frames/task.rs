@@ -124,10 +124,13 @@ impl Task {
 pub struct ServerLogin {
     /// Name of the server record; stands for the server in logs.
     pub record: String,
-    /// Name or address.
+    /// Name or address; several of one replicated server separated by commas.
     pub host: String,
     /// TCP port.
     pub port: u16,
+    /// TCP ports of the hosts one by one, where they differ.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ports: Vec<u16>,
     /// The administrative login.
     pub username: String,
     /// Its password.
@@ -145,6 +148,26 @@ pub struct ServerLogin {
     /// PEM client key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client_key: Option<SecretText>,
+}
+
+impl ServerLogin {
+    /// Every host with its port, in the order in which they were written.
+    pub fn addresses(&self) -> Vec<(String, u16)> {
+        let hosts = self.host.split(',').map(str::trim).enumerate();
+        hosts
+            .filter(|(_, host)| !host.is_empty())
+            .map(|(at, host)| (host.to_owned(), self.ports.get(at).copied().unwrap_or(self.port)))
+            .collect()
+    }
+
+    /// The port, or the ports separated by commas, as libpq reads them.
+    pub fn port_text(&self) -> String {
+        if self.ports.is_empty() {
+            return self.port.to_string();
+        }
+        let ports: Vec<String> = self.ports.iter().map(ToString::to_string).collect();
+        ports.join(",")
+    }
 }
 
 /// libpq's words for transport security, without the two that fall back to plain text.
