@@ -53,12 +53,17 @@ async fn alone(stack: &Stack) {
     let gone = || async {
         let namespaces = objects.list("Namespace", "").await?;
         let names = namespaces.iter().map(|namespace| text(namespace, "/metadata/name"));
-        let left: Vec<String> = names.filter(|n| n.starts_with("shop-") || n.starts_with("databases-")).collect();
+        let left: Vec<String> = names
+            .filter(|n| n.starts_with("shop-") || n.starts_with("databases-"))
+            .collect();
         ensure!(left.is_empty(), "{left:?} are left");
         Ok(Some(()))
     };
     let limit = Duration::from_mins(3);
-    stack.eventually("no other test's namespace is left", limit, gone).await.unwrap();
+    stack
+        .eventually("no other test's namespace is left", limit, gone)
+        .await
+        .unwrap();
 }
 
 /// How often the operator listed the leases of one dynamic secret.

@@ -261,7 +261,9 @@ impl Trial<'_> {
     async fn roles(&self, name: &str) -> Vec<String> {
         let object = self.object(name).await.unwrap_or_default();
         let uid = object["metadata"]["uid"].as_str().unwrap_or("none");
-        self.world.roles(&self.row.namespace, &format!("{}{name}_", self.row.prefix()), uid).await
+        self.world
+            .roles(&self.row.namespace, &format!("{}{name}_", self.row.prefix()), uid)
+            .await
     }
 
     async fn quiet(&self) -> Outcome {
@@ -405,7 +407,10 @@ impl Trial<'_> {
         {
             return Err(format!("still there after its deletion: {}", self.status().await));
         }
-        let roles = self.world.roles(&self.row.namespace, &format!("{prefix}{}_", self.row.name), &uid).await;
+        let roles = self
+            .world
+            .roles(&self.row.namespace, &format!("{prefix}{}_", self.row.name), &uid)
+            .await;
         if roles.is_empty() {
             Ok(())
         } else {
