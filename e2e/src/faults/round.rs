@@ -13,7 +13,7 @@ use tokio::time::sleep;
 use tokio_postgres::Client;
 
 use super::blows::{Blow, Moment};
-use super::judge::{Before, Left};
+use super::judge::{self, Before, Left};
 use super::lane::Lane;
 use super::steps::{PLACES, Place, Step, Story};
 use super::tales::Tale;
@@ -322,6 +322,10 @@ async fn count(lane: &Lane<'_>, before: &Before, subjects: Vec<Subject>) -> Resu
         let left = before.left(&lane.scene).await?;
         if left.is_harmless() && outcome.harmless.is_none() {
             outcome.harmless = Some(deleted.elapsed());
+        }
+        if left.is_harmless() && left.leases.is_empty() && !left.books.is_empty() {
+            // In the middle of a handover it is refused; then the next look does it.
+            let _ = judge::drop_kept(&lane.scene).await;
         }
         if left.is_clean() {
             outcome.clean = Some(deleted.elapsed());
