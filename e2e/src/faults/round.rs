@@ -30,7 +30,7 @@ const REACH_LIMIT: Duration = Duration::from_secs(15);
 /// How long after healing every dynamic secret has a working credential again.
 const SERVICE_LIMIT: Duration = Duration::from_secs(45);
 /// How long after healing and deletion nothing at all is left. Proofs of absence take as long as a credential lives.
-const CLEAN_LIMIT: Duration = Duration::from_secs(60);
+const CLEAN_LIMIT: Duration = Duration::from_secs(75);
 const POLL: Duration = Duration::from_millis(100);
 
 /// What became of one place.
