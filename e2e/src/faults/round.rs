@@ -246,7 +246,7 @@ async fn begin(lane: &Lane<'_>, blow: &Blow, subject: &Subject) -> Result<()> {
         }
         Story::Expire => {}
     }
-    if held && whose == "*" {
+    if held && subject.place.comes_alone() {
         points.reached(subject.place.point, REACH_LIMIT).await?;
     }
     Ok(())
