@@ -240,6 +240,7 @@ mod tests {
             record: "server-1".to_owned(),
             host: "db.test".to_owned(),
             port: 5432,
+            ports: vec![],
             username: "admin".to_owned(),
             password: SecretText::new("hunter2"),
             database: "postgres".to_owned(),
