@@ -117,6 +117,7 @@ fn every_frame_to_the_operator_reads_and_writes_as_in_version_1() {
         "account blocked",
         "account foreign",
         "account failed",
+        "account needsKeeper",
     ];
     assert_eq!(seen, BTreeSet::from(all));
 }
@@ -265,6 +266,7 @@ fn names_of_outcome(outcome: &Outcome) -> Vec<&'static str> {
                 AccountState::Blocked { .. } => "account blocked",
                 AccountState::Foreign { .. } => "account foreign",
                 AccountState::Failed(_) => "account failed",
+                AccountState::NeedsKeeper => "account needsKeeper",
             });
             states.chain(["done revoked"]).collect()
         }

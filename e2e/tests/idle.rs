@@ -69,10 +69,25 @@ fn is_write(request: &&String) -> bool {
     !["get ", "list ", "watch "].iter().any(|verb| request.starts_with(verb))
 }
 
+/// What an earlier test left behind is looked at every few seconds until it is gone: that is no idleness.
+async fn wait_alone(stack: &Stack) {
+    let check = || async {
+        let pools = stack.kubectl(&["get", "enginepools", "-A", "-o", "name"])?;
+        Ok(pools.trim().is_empty().then_some(()))
+    };
+    // A lease of the first minute stays until the proof that its account cannot come about any more.
+    let limit = Duration::from_mins(2);
+    stack
+        .eventually("earlier tests' pools are gone", limit, check)
+        .await
+        .unwrap();
+}
+
 #[tokio::test]
 async fn an_idle_operator_leaves_the_api_server_alone() {
     let _turn = TURN.lock().await;
     let stack = Stack::shared().await.unwrap();
+    wait_alone(stack).await;
     let scene = Scene::open(stack, Some(2)).await.unwrap();
     // One of each kind that stays, so that there is something to look at again and again.
     scene.ask("once", &json!({"ttl": "10m"})).await.unwrap();
