@@ -119,6 +119,7 @@ fn every_frame_to_the_operator_reads_and_writes_as_in_version_1() {
         "account foreign",
         "account needsKeeper",
         "account failed",
+        "account needsKeeper",
     ];
     assert_eq!(seen, BTreeSet::from(all));
 }
@@ -269,6 +270,7 @@ fn names_of_outcome(outcome: &Outcome) -> Vec<&'static str> {
                 AccountState::Foreign { .. } => "account foreign",
                 AccountState::NeedsKeeper => "account needsKeeper",
                 AccountState::Failed(_) => "account failed",
+                AccountState::NeedsKeeper => "account needsKeeper",
             });
             states.chain(["done revoked"]).collect()
         }
