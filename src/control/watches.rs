@@ -1,5 +1,9 @@
 //! One watch per kind: it fills the cache, and what it shows wakes the controllers that care.
 
+mod filled;
+
+pub use filled::*;
+
 use super::context::{Context, Stores};
 use crate::api::conditions::{self, READY};
 use crate::api::names::{CONFIRM_REVOCATION, LEASE_LABEL, TYPE_LABEL, credential};
@@ -14,7 +18,6 @@ use kube::runtime::reflector::{self, ObjectRef, Store};
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
-use std::collections::BTreeSet;
 use std::fmt::Debug;
 use std::hash::Hash;
 use std::sync::Arc;
@@ -49,39 +52,6 @@ where
         })
         .touched_objects();
     (reader, stream)
-}
-
-/// The cache of leases, for [`Filled::with`].
-pub const LEASES: &str = "leases";
-/// The cache of dynamic secrets.
-pub const DYNAMIC_SECRETS: &str = "dynamic secrets";
-/// The cache of pools.
-pub const POOLS: &str = "pools";
-/// The cache of engines.
-pub const ENGINES: &str = "engines";
-/// The cache of credential Secrets.
-pub const CREDENTIALS: &str = "credential secrets";
-/// The cache of base secrets.
-pub const BASES: &str = "base secrets";
-
-/// Which caches were complete at least once.
-#[derive(Clone)]
-pub struct Filled(tokio::sync::watch::Sender<BTreeSet<&'static str>>);
-
-impl Filled {
-    fn new() -> Self {
-        Self(tokio::sync::watch::Sender::new(BTreeSet::new()))
-    }
-
-    /// Waits until each of these caches was complete once. Ask only for what is needed: without its definition a kind has
-    /// no cache, and accounts are taken back all the same.
-    pub async fn with(&self, caches: &[&'static str]) {
-        let mut complete = self.0.subscribe();
-        // The sender is in `self`, so the channel is open.
-        let _ = complete
-            .wait_for(|complete| caches.iter().all(|cache| complete.contains(cache)))
-            .await;
-    }
 }
 
 /// Follows whether a kind's definition is installed, by what becomes of its watch. Nothing else tells: a watch that finds no
