@@ -10,7 +10,7 @@ MAKEFLAGS += --no-print-directory
 BIN := $(or $(CARGO_TARGET_DIR),target)/debug
 SAY := @printf '\n== %s\n'
 
-.PHONY: help demo test up down status build programs fmt fmt-check lint crds verify-generated prerequisites
+.PHONY: help demo test faults faults-programs torture up down status build programs fmt fmt-check lint crds verify-generated prerequisites
 
 help: ## Show what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -21,6 +21,12 @@ demo: build ## Show one credential from issue to revocation, in a cluster of its
 test: build programs fmt-check lint verify-generated ## Check everything that can be checked, with all tests on real parts
 	$(SAY) 'running all tests on a real Kubernetes and real PostgreSQL servers'
 	@$(BIN)/dsv-dev test
+
+faults: build programs faults-programs ## Break everything at every step on PostgreSQL 15 and 18, and let the databases judge (POSTGRES=15,18 SEED=n ONLY=name)
+	@$(BIN)/dsv-dev faults $(if $(POSTGRES),--postgres $(POSTGRES)) $(if $(SEED),--seed $(SEED)) $(if $(ONLY),--only $(ONLY))
+
+torture: build programs faults-programs ## Use and break everything at random (MINUTES=10 SEED=n)
+	@$(BIN)/dsv-dev torture $(if $(MINUTES),--minutes $(MINUTES)) $(if $(SEED),--seed $(SEED))
 
 up: build ## Start a local Kubernetes with the operator and PostgreSQL, and leave it running (POSTGRES=18 for another release)
 	@$(BIN)/dsv-dev up $(if $(POSTGRES),--postgres $(POSTGRES))
@@ -38,6 +44,15 @@ build: prerequisites ## Build the programs of this project
 programs: build ## Build Kubernetes and fetch PostgreSQL for the tests, once per machine
 	$(SAY) 'making sure that Kubernetes and PostgreSQL 15 to 18 are there'
 	@$(BIN)/dsv-dev programs
+
+# The same folder as for all else, so that only this package is compiled once more and not all that it uses; the programs
+# are put aside, since the next build without the feature puts its own in their place.
+faults-programs: prerequisites ## Build operator and engine with the places at which the fault tests hold them
+	$(SAY) 'building the programs with failpoints'
+	@cargo build --locked --workspace --bins --features dsv-operator/failpoints
+	@mkdir -p $(BIN)/../faults
+	@cp --remove-destination $(BIN)/dsv-operator $(BIN)/dsv-engine $(BIN)/../faults/
+	@cargo build --locked --workspace --bins
 
 fmt: ## Format the code
 	@cargo fmt --all

@@ -3,9 +3,13 @@
 //! The layers, lowest first; a module uses only modules of the layers before its own (held by `tests/layers.rs`):
 //! `api`, `channel`, `keys` <- `plan` <- `postgres`, `cluster` <- `engine`, `control` <- the programs.
 
+#[macro_use]
+mod failpoint;
+
 pub mod api;
 pub mod channel;
 pub mod cli;
+pub mod clock;
 pub mod cluster;
 pub mod control;
 pub mod engine;

@@ -65,7 +65,9 @@ fn every_frame_to_an_engine_reads_and_writes_as_in_version_1() {
         "task ensureGroup",
         "task issue",
         "task revoke",
+        "task keeper",
         "task dropGroup",
+        "task inventory",
         "task guard",
         "task forget",
         "ssl disable",
@@ -94,6 +96,7 @@ fn every_frame_to_the_operator_reads_and_writes_as_in_version_1() {
         "done revoked",
         "done groupReady",
         "done groupDropped",
+        "done inventory",
         "done groupNeedsKeepers",
         "done noted",
         "unknown",
@@ -113,9 +116,9 @@ fn every_frame_to_the_operator_reads_and_writes_as_in_version_1() {
         "failed other",
         "account gone",
         "account blocked",
+        "account needsKeeper",
         "account foreign",
         "account failed",
-        "account needsKeeper",
     ];
     assert_eq!(seen, BTreeSet::from(all));
 }
@@ -193,14 +196,24 @@ fn names_of_task(task: &Task) -> Vec<&'static str> {
         Task::Probe { server } => ("task probe", server),
         Task::EnsureGroup { server, .. } => ("task ensureGroup", server),
         Task::Issue { server, .. } => ("task issue", server),
-        Task::Revoke { server, accounts, .. } => {
+        Task::Revoke {
+            server,
+            accounts,
+            keepers,
+            ..
+        } => {
+            let keepers = keepers.iter().map(|_| "task keeper");
             let owned = accounts.iter().map(|account| match account.owned_objects {
                 OwnedObjects::Reassign => "owned reassign",
                 OwnedObjects::Drop => "owned drop",
             });
-            return owned.chain(["task revoke", name_of_mode(server.sslmode)]).collect();
+            return owned
+                .chain(keepers)
+                .chain(["task revoke", name_of_mode(server.sslmode)])
+                .collect();
         }
         Task::DropGroup { server, .. } => ("task dropGroup", server),
+        Task::Inventory { server, .. } => ("task inventory", server),
         Task::Guard { server, .. } => ("task guard", server),
         Task::Forget { .. } => return vec!["task forget"],
         Task::Unknown => panic!("a file holds a task that is not of this version"),
@@ -247,6 +260,10 @@ fn names_of_outcome(outcome: &Outcome) -> Vec<&'static str> {
         } => vec!["done groupDropped"],
         Outcome::Done { done: Done::Noted, .. } => vec!["done noted"],
         Outcome::Done {
+            done: Done::Inventory(_),
+            ..
+        } => vec!["done inventory"],
+        Outcome::Done {
             done: Done::GroupNeedsKeepers { .. },
             ..
         } => vec!["done groupNeedsKeepers"],
@@ -257,9 +274,9 @@ fn names_of_outcome(outcome: &Outcome) -> Vec<&'static str> {
             let states = accounts.iter().map(|account| match account.state {
                 AccountState::Gone { .. } => "account gone",
                 AccountState::Blocked { .. } => "account blocked",
+                AccountState::NeedsKeeper => "account needsKeeper",
                 AccountState::Foreign { .. } => "account foreign",
                 AccountState::Failed(_) => "account failed",
-                AccountState::NeedsKeeper => "account needsKeeper",
             });
             states.chain(["done revoked"]).collect()
         }

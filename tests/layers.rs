@@ -8,15 +8,21 @@ use std::path::{Path, PathBuf};
 
 /// A part of the library, and which other parts it may use. `docs/architecture.md` has the reasons.
 const MAY_USE: &[(&str, &[&str])] = &[
+    // The places of the fault tests: no code at all in a release.
+    ("failpoint", &[]),
+    ("clock", &["failpoint"]),
     ("keys", &[]),
-    ("channel", &["keys"]),
+    ("channel", &["clock", "keys"]),
     ("api", &["channel::frames", "keys"]),
     ("plan", &["api", "channel::frames", "keys"]),
     ("telemetry", &["api", "channel::frames"]),
     ("postgres", &["api", "channel", "keys", "plan", "telemetry"]),
-    ("cluster", &["api", "channel", "keys", "plan", "telemetry"]),
+    ("cluster", &["api", "channel", "clock", "keys", "plan", "telemetry"]),
     ("engine", &["api", "channel", "keys", "plan", "postgres", "telemetry"]),
-    ("control", &["api", "channel", "cluster", "keys", "plan", "telemetry"]),
+    (
+        "control",
+        &["api", "channel", "clock", "cluster", "keys", "plan", "telemetry"],
+    ),
     ("vault", &["api", "channel", "cluster", "keys", "plan", "telemetry"]),
     ("sync", &["api", "channel", "cluster", "keys", "plan", "telemetry"]),
     ("cli", &["api", "channel::frames", "keys", "plan"]),

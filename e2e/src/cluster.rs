@@ -110,10 +110,21 @@ impl Cluster {
         control_plane::run_kubectl(&self.kubectl, &self.kubeconfig(), args, Some(input))
     }
 
-    /// Writes a kubeconfig that acts as a ServiceAccount by a token valid for a day.
-    pub async fn service_account_kubeconfig(&self, namespace: &str, account: &str, path: &Path) -> Result<()> {
+    /// How to reach the API server itself.
+    pub fn endpoint(&self) -> &Endpoint {
+        &self.endpoint
+    }
+
+    /// Writes a kubeconfig that acts as a ServiceAccount by a token valid for a day, at the API server itself or through
+    /// something in front of it.
+    pub async fn service_account_kubeconfig(
+        &self,
+        (namespace, account): (&str, &str),
+        endpoint: &Endpoint,
+        path: &Path,
+    ) -> Result<()> {
         let token = control_plane::token(self.client().await?, namespace, account).await?;
-        self.endpoint.with_token(path, &token)
+        endpoint.with_token(path, &token)
     }
 }
 

@@ -72,9 +72,13 @@ impl ControlPlane {
             endpoint: files.endpoint,
             _run: run,
         };
-        for service in plane.services() {
-            service.launch()?;
-        }
+        plane.etcd.launch()?;
+        plane.apiserver.launch()?;
+        // The controller manager gives up after ten seconds, and before the API server has made its first roles it may not
+        // even ask whether that one is healthy: on a busy machine it would end.
+        let first = [&plane.etcd, &plane.apiserver];
+        plane.wait_for(&first, &["/readyz"]).await?;
+        plane.controller_manager.launch()?;
         plane.wait_ready().await?;
         Ok(plane)
     }
@@ -124,39 +128,42 @@ impl ControlPlane {
         self.wait_ready().await
     }
 
+    /// Ready when the API server says so and the controller manager has made the default service account, without
+    /// which no pod could be made.
     async fn wait_ready(&self) -> Result<()> {
+        let paths = [
+            "/readyz",
+            "/api/v1/namespaces/default/serviceaccounts/default",
+            "/api/v1/namespaces/default/configmaps/kube-root-ca.crt",
+        ];
+        self.wait_for(&self.services(), &paths).await
+    }
+
+    /// Waits until the API server gives all of these; an error at once where one of the services has ended.
+    async fn wait_for(&self, services: &[&Service], paths: &[&str]) -> Result<()> {
         let start = Instant::now();
         loop {
-            self.etcd.check()?;
-            self.apiserver.check()?;
-            match self.ready().await {
+            for service in services {
+                service.check()?;
+            }
+            match self.gives(paths).await {
                 Ok(()) => return Ok(()),
                 Err(error) if start.elapsed() > READY_LIMIT => {
-                    self.controller_manager.check()?;
                     let log = self.apiserver.log_tail(40);
                     return Err(error.context(format!(
                         "the API server is not ready after {READY_LIMIT:?}; the end of its log:\n{log}"
                     )));
                 }
-                // It gives up if the API server takes long to start, as on a busy machine; a kubelet would start it again too.
-                Err(_) if !self.controller_manager.is_running() => self.controller_manager.launch()?,
                 Err(_) => tokio::time::sleep(POLL).await,
             }
         }
     }
 
-    /// Ready when the API server says so and the controller manager has made the default service account, without
-    /// which no pod could be made.
-    async fn ready(&self) -> Result<()> {
+    async fn gives(&self, paths: &[&str]) -> Result<()> {
         let client = self.client().await?;
-        let request = |path: &str| http_get(path);
-        client.request_text(request("/readyz")?).await?;
-        client
-            .request_text(request("/api/v1/namespaces/default/serviceaccounts/default")?)
-            .await?;
-        client
-            .request_text(request("/api/v1/namespaces/default/configmaps/kube-root-ca.crt")?)
-            .await?;
+        for path in paths {
+            client.request_text(http_get(path)?).await?;
+        }
         Ok(())
     }
 }

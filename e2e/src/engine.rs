@@ -9,6 +9,7 @@ use std::time::Duration;
 use anyhow::Result;
 use nix::sys::signal::Signal;
 
+use crate::faults::wiring::Wiring;
 use crate::health;
 use crate::operator::loopback;
 use crate::places;
@@ -36,16 +37,29 @@ impl Deref for Engine {
 }
 
 impl Engine {
-    /// Starts one with the environment of its registration Secret; does not wait.
-    pub fn start(run: &Arc<RunDir>, name: &str, registration: &BTreeMap<String, String>) -> Result<Self> {
+    /// Starts one with the environment of its registration Secret, and where faults are tested with what that needs; does not
+    /// wait.
+    pub fn start(
+        run: &Arc<RunDir>,
+        name: &str,
+        registration: &BTreeMap<String, String>,
+        wiring: Option<&Wiring>,
+    ) -> Result<Self> {
         let dir = run.subfolder(name)?;
         let health = loopback(ports::free()?);
         let filter = std::env::var("RUST_LOG").unwrap_or_else(|_| "info,dsv=debug".to_owned());
-        let mut spec = Spec::new(name, places::own_program("dsv-engine")?, &dir)
+        let program = match wiring {
+            Some(wiring) => wiring.program("dsv-engine"),
+            None => places::own_program("dsv-engine")?,
+        };
+        let mut spec = Spec::new(name, program, &dir)
             .args(["run", "--health-addr", &health.to_string()])
             .env("RUST_LOG", filter);
         for (key, value) in registration {
             spec = spec.env(key, value);
+        }
+        if let Some(wiring) = wiring {
+            spec.env.extend(wiring.environment("engines"));
         }
         let engine = Self {
             service: Service::new(spec),

@@ -22,6 +22,7 @@ use tokio::task::JoinHandle;
 use tokio::time::MissedTickBehavior;
 
 use crate::engine::Engine;
+use crate::faults::wiring::Wiring;
 use crate::install::NAMESPACE;
 use crate::run_dir::RunDir;
 use crate::say::say;
@@ -54,9 +55,14 @@ pub struct Row {
 
 impl EngineRunner {
     /// Watches on the calling runtime until it is dropped.
-    pub fn start(run: Arc<RunDir>, client: Client) -> Self {
+    pub fn start(run: Arc<RunDir>, client: Client, wiring: Option<Arc<Wiring>>) -> Self {
         let engines = Engines::default();
-        let task = tokio::spawn(watch(run, client, Arc::clone(&engines)));
+        let node = Node {
+            run,
+            wiring,
+            engines: Arc::clone(&engines),
+        };
+        let task = tokio::spawn(watch(node, client));
         Self { engines, task }
     }
 
@@ -76,6 +82,14 @@ impl EngineRunner {
             .values()
             .filter(|running| running.engine.is_running())
             .try_for_each(|running| running.engine.signal(signal))
+    }
+
+    /// Sends one engine process a signal, the first by name.
+    pub fn signal_one(&self, signal: Signal) -> Result<()> {
+        match lock(&self.engines).values().find(|running| running.engine.is_running()) {
+            Some(running) => running.engine.signal(signal),
+            None => Ok(()),
+        }
     }
 
     /// The end of each engine's log.
@@ -98,7 +112,14 @@ fn lock(engines: &Engines) -> MutexGuard<'_, BTreeMap<String, Running>> {
     engines.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-async fn watch(run: Arc<RunDir>, client: Client, engines: Engines) {
+/// What engines are started with.
+struct Node {
+    run: Arc<RunDir>,
+    wiring: Option<Arc<Wiring>>,
+    engines: Engines,
+}
+
+async fn watch(node: Node, client: Client) {
     let (store, writer) = reflector::store::<Deployment>();
     let api = Api::<Deployment>::namespaced(client.clone(), NAMESPACE);
     let changes = watcher(api, watcher::Config::default().labels(SELECTOR)).default_backoff();
@@ -111,19 +132,19 @@ async fn watch(run: Arc<RunDir>, client: Client, engines: Engines) {
             change = changes.next() => if change.is_none() { return },
             _ = tick.tick() => {}
         }
-        follow(&run, &secrets, &store, &engines).await;
+        follow(&node, &secrets, &store).await;
     }
 }
 
 /// Brings the processes in line with the Deployments seen last.
-async fn follow(run: &Arc<RunDir>, secrets: &Api<Secret>, store: &Store<Deployment>, engines: &Engines) {
+async fn follow(node: &Node, secrets: &Api<Secret>, store: &Store<Deployment>) {
     let wanted: BTreeMap<String, Arc<Deployment>> = store
         .state()
         .into_iter()
         .filter(|deployment| deployment.spec.as_ref().is_some_and(|spec| spec.replicas != Some(0)))
         .map(|deployment| (deployment.name_any(), deployment))
         .collect();
-    lock(engines).retain(|name, _| {
+    lock(&node.engines).retain(|name, _| {
         let stays = wanted.contains_key(name);
         if !stays {
             say(format!("the Deployment of {name} is gone; its process ends"));
@@ -135,14 +156,14 @@ async fn follow(run: &Arc<RunDir>, secrets: &Api<Secret>, store: &Store<Deployme
         let Ok(environment) = environment_of(secrets, &deployment).await else {
             continue;
         };
-        if let Err(error) = ensure(run, &name, environment, engines) {
+        if let Err(error) = ensure(node, &name, environment) {
             say(format!("cannot run {name}: {error:#}"));
         }
     }
 }
 
-fn ensure(run: &Arc<RunDir>, name: &str, environment: BTreeMap<String, String>, engines: &Engines) -> Result<()> {
-    let mut engines = lock(engines);
+fn ensure(node: &Node, name: &str, environment: BTreeMap<String, String>) -> Result<()> {
+    let mut engines = lock(&node.engines);
     if let Some(running) = engines.get(name)
         && running.environment == environment
     {
@@ -154,7 +175,7 @@ fn ensure(run: &Arc<RunDir>, name: &str, environment: BTreeMap<String, String>, 
     }
     // Recreate: the old process is gone before the new one starts.
     engines.remove(name);
-    let engine = Engine::start(run, name, &environment)?;
+    let engine = Engine::start(&node.run, name, &environment, node.wiring.as_deref())?;
     engines.insert(name.to_owned(), Running { engine, environment });
     Ok(())
 }

@@ -25,6 +25,7 @@ pub mod dev;
 pub mod diagnosis;
 pub mod engine;
 pub mod engine_runner;
+pub mod faults;
 pub mod health;
 pub mod install;
 pub mod kubeconfig;

@@ -8,7 +8,7 @@ use kube::api::{
 use serde_json::Value;
 
 /// Group, version and plural of the kinds that scenarios touch.
-const KINDS: [(&str, &str, &str, &str); 10] = [
+const KINDS: [(&str, &str, &str, &str); 11] = [
     ("DynamicSecret", "dsv.dev", "v1alpha1", "dynamicsecrets"),
     ("CredentialLease", "dsv.dev", "v1alpha1", "credentialleases"),
     ("EnginePool", "dsv.dev", "v1alpha1", "enginepools"),
@@ -18,6 +18,12 @@ const KINDS: [(&str, &str, &str, &str); 10] = [
     ("Event", "events.k8s.io", "v1", "events"),
     ("Deployment", "apps", "v1", "deployments"),
     ("Lease", "coordination.k8s.io", "v1", "leases"),
+    (
+        "CustomResourceDefinition",
+        "apiextensions.k8s.io",
+        "v1",
+        "customresourcedefinitions",
+    ),
     (
         "ValidatingAdmissionPolicyBinding",
         "admissionregistration.k8s.io",

@@ -11,6 +11,7 @@ use anyhow::Result;
 use nix::sys::signal::Signal;
 
 use crate::cluster::Cluster;
+use crate::faults::wiring::Wiring;
 use crate::health;
 use crate::install::{NAMESPACE, SERVICE_ACCOUNT};
 use crate::places;
@@ -23,6 +24,17 @@ use crate::service::Service;
 pub const RELEASE: &str = "dsv";
 const READY_LIMIT: Duration = Duration::from_mins(1);
 const END_LIMIT: Duration = Duration::from_secs(15);
+
+/// What operators of a stack have in common.
+pub struct Outfit<'a> {
+    pub replicas: usize,
+    /// Further arguments.
+    pub args: &'a [String],
+    /// A log filter other than the usual one.
+    pub log: Option<&'a str>,
+    /// Where their faults are tested: what stands between them and everything else.
+    pub wiring: Option<&'a Wiring>,
+}
 
 /// One replica. Dropping it kills it. Signals, log and process number come from [`Service`].
 pub struct Operator {
@@ -41,32 +53,38 @@ impl Deref for Operator {
 }
 
 impl Operator {
-    /// Starts `replicas` of them for one installation; all are ready, one of them leads. `more` are further arguments, `log`
-    /// is a log filter other than the usual one.
-    pub async fn start_all(
-        run: &Arc<RunDir>,
-        cluster: &Cluster,
-        replicas: usize,
-        more: &[&str],
-        log: Option<&str>,
-    ) -> Result<Vec<Self>> {
-        let mut channels = Vec::new();
-        for _ in 0..replicas {
-            channels.push(loopback(ports::free()?));
+    /// Starts `outfit.replicas` of them for one installation; all are ready, one of them leads.
+    pub async fn start_all(run: &Arc<RunDir>, cluster: &Cluster, outfit: &Outfit<'_>) -> Result<Vec<Self>> {
+        let (mut channels, mut endpoints) = (Vec::new(), Vec::new());
+        for _ in 0..outfit.replicas {
+            let channel = loopback(ports::free()?);
+            channels.push(channel);
+            endpoints.push(match outfit.wiring {
+                Some(wiring) => wiring.before_channel(channel).await?.to_string(),
+                None => channel.to_string(),
+            });
         }
-        let endpoint = channels.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
+        let endpoint = endpoints.join(",");
         let mut operators = Vec::new();
         for (number, channel) in channels.into_iter().enumerate() {
             let identity = format!("op-{}", number + 1);
             let dir = run.subfolder(&identity)?;
             let kubeconfig = dir.join("kubeconfig");
+            let api = match outfit.wiring {
+                Some(wiring) => wiring.before_api(cluster.endpoint()).await?,
+                None => cluster.endpoint().clone(),
+            };
             cluster
-                .service_account_kubeconfig(NAMESPACE, SERVICE_ACCOUNT, &kubeconfig)
+                .service_account_kubeconfig((NAMESPACE, SERVICE_ACCOUNT), &api, &kubeconfig)
                 .await?;
             let health = loopback(ports::free()?);
-            let mut spec = spec(&dir, &identity, channel, health, &endpoint)?.args(more);
-            if let Some(filter) = log {
+            let mut spec = spec(&dir, &identity, channel, health, &endpoint)?.args(outfit.args);
+            if let Some(filter) = outfit.log {
                 spec = spec.env("RUST_LOG", filter);
+            }
+            if let Some(wiring) = outfit.wiring {
+                spec.program = wiring.program("dsv-operator");
+                spec.env.extend(wiring.environment(&identity));
             }
             let operator = Self {
                 service: Service::new(spec),

@@ -130,7 +130,7 @@ impl Server {
     /// are copied, since not every release that we have brings pg_basebackup.
     pub async fn standby(&self) -> Result<Self> {
         let dir = self
-            ._run
+            .run
             .subfolder_for(&format!("postgres-{}-standby", self.major()), self.account)?;
         let program = self.programs.bin.join("postgres");
         let spec = Spec::new("postgres", program, &dir)
@@ -359,6 +359,20 @@ impl Server {
         })
     }
 
+    /// Gives a login another password, as an administrator does.
+    pub async fn create_password(&self, name: &str) -> Result<Login> {
+        let password = random_password();
+        let verifier = escape_literal(&postgres_protocol::password::scram_sha_256(password.as_bytes()));
+        let client = self.connect("postgres").await?;
+        client
+            .batch_execute(&format!("ALTER ROLE {} PASSWORD {verifier}", escape_identifier(name)))
+            .await?;
+        Ok(Login {
+            user: name.to_owned(),
+            password,
+        })
+    }
+
     pub async fn create_database(&self, name: &str) -> Result<()> {
         let client = self.connect("postgres").await?;
         Ok(client
@@ -404,6 +418,18 @@ impl Server {
                 Err(error) => return Err(error),
             }
         }
+    }
+
+    /// Starts it again as a server that was promoted: the same data and system identifier on a new timeline.
+    pub async fn restart_on_a_new_timeline(&self) -> Result<()> {
+        self.stop();
+        let auto = self.data().join("postgresql.auto.conf");
+        fs::write(&auto, "restore_command = 'false'\n")?;
+        let signal = self.data().join("recovery.signal");
+        fs::write(&signal, "")?;
+        self.hand_over(&auto)?;
+        self.hand_over(&signal)?;
+        self.restart().await
     }
 
     /// SIGSTOP freezes the main process (new connections hang), SIGCONT ends that, SIGHUP reads the settings again.

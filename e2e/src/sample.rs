@@ -24,21 +24,27 @@ const TABLES: &str = "
 
 /// Database, tables and an issuer that may grant rights on them; returns the issuer.
 pub async fn fill(server: &Server) -> Result<Login> {
-    server.create_database(ORDERS).await?;
     let issuer = server.create_issuer(ISSUER, &random_password()).await?;
-    let client = server.connect(ORDERS).await?;
+    add(server, &issuer, ORDERS).await?;
+    Ok(issuer)
+}
+
+/// One more database with the sample's tables, on which the issuer may grant rights.
+pub async fn add(server: &Server, issuer: &Login, database: &str) -> Result<()> {
+    server.create_database(database).await?;
+    let client = server.connect(database).await?;
     client.batch_execute(TABLES).await?;
+    let issuer = &issuer.user;
     let rights = format!(
-        "GRANT ALL ON DATABASE {ORDERS} TO {ISSUER} WITH GRANT OPTION;
-         GRANT ALL ON SCHEMA public TO {ISSUER} WITH GRANT OPTION;
-         GRANT ALL ON ALL TABLES IN SCHEMA public TO {ISSUER} WITH GRANT OPTION;
-         GRANT ALL ON ALL SEQUENCES IN SCHEMA public TO {ISSUER} WITH GRANT OPTION;"
+        "GRANT ALL ON DATABASE {database} TO {issuer} WITH GRANT OPTION;
+         GRANT ALL ON SCHEMA public TO {issuer} WITH GRANT OPTION;
+         GRANT ALL ON ALL TABLES IN SCHEMA public TO {issuer} WITH GRANT OPTION;
+         GRANT ALL ON ALL SEQUENCES IN SCHEMA public TO {issuer} WITH GRANT OPTION;"
     );
     client
         .batch_execute(&rights)
         .await
-        .context("cannot give the issuer its rights")?;
-    Ok(issuer)
+        .context("cannot give the issuer its rights")
 }
 
 /// The base secret of `server`.

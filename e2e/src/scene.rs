@@ -134,7 +134,12 @@ impl<'a> Scene<'a> {
 
     /// A base secret of the scene's server, not written yet.
     pub fn base_secret(&self, name: &str) -> Value {
-        sample::base_secret(&self.databases, name, self.server(), &self.issuer, sample::ORDERS)
+        let mut base = sample::base_secret(&self.databases, name, self.server(), &self.issuer, sample::ORDERS);
+        if let (Some(wiring), None) = (self.stack.wiring(), &self.own) {
+            let port = wiring.database().address().port().to_string();
+            merge(&mut base, &json!({"stringData": {"port": port}}));
+        }
+        base
     }
 
     pub fn server(&self) -> &Server {

@@ -18,9 +18,10 @@ use crate::cluster::{Cluster, EXTERNAL};
 use crate::diagnosis;
 use crate::engine::Engine;
 use crate::engine_runner::EngineRunner;
+use crate::faults::wiring::Wiring;
 use crate::install::{self, NAMESPACE};
 use crate::objects::{Objects, text};
-use crate::operator::Operator;
+use crate::operator::{Operator, Outfit};
 use crate::postgres::{Login, Major, Options, Server, Tls};
 use crate::run_dir::RunDir;
 use crate::sample;
@@ -43,6 +44,8 @@ pub struct Shape {
     pub options: Options,
     /// Whether engine Deployments are run as processes.
     pub node: bool,
+    /// Whether programs with failpoints are used, with proxies between all of them.
+    pub faults: bool,
 }
 
 impl Default for Shape {
@@ -57,6 +60,7 @@ impl Default for Shape {
                 ..Options::default()
             },
             node: false,
+            faults: false,
         }
     }
 }
@@ -66,6 +70,7 @@ pub struct Stack {
     // In the order in which they end.
     runner: Option<EngineRunner>,
     operators: Vec<Operator>,
+    wiring: Option<Arc<Wiring>>,
     postgres: Server,
     issuer: Login,
     cluster: Cluster,
@@ -113,23 +118,38 @@ impl Stack {
         say("installing definitions, rights and admission policies");
         install::install(&cluster).await?;
         remove_leftovers(&cluster)?;
+        let wiring = match shape.faults {
+            true => Some(Arc::new(Wiring::new(&run, postgres.port()).await?)),
+            false => None,
+        };
         let runner = if shape.node {
-            Some(EngineRunner::start(Arc::clone(&run), cluster.client().await?))
+            let client = cluster.client().await?;
+            Some(EngineRunner::start(Arc::clone(&run), client, wiring.clone()))
         } else {
             None
         };
         say(format!("starting {} operator(s)", shape.operators));
-        let args: Vec<&str> = shape.operator_args.iter().map(String::as_str).collect();
-        let operators =
-            Operator::start_all(&run, &cluster, shape.operators, &args, shape.operator_log.as_deref()).await?;
+        let outfit = Outfit {
+            replicas: shape.operators,
+            args: &shape.operator_args,
+            log: shape.operator_log.as_deref(),
+            wiring: wiring.as_deref(),
+        };
+        let operators = Operator::start_all(&run, &cluster, &outfit).await?;
         Ok(Self {
             runner,
             operators,
+            wiring,
             postgres,
             issuer,
             cluster,
             run,
         })
+    }
+
+    /// What stands between the programs, where their faults are tested.
+    pub fn wiring(&self) -> Option<&Wiring> {
+        self.wiring.as_deref()
     }
 
     pub fn cluster(&self) -> &Cluster {
@@ -216,7 +236,8 @@ impl Stack {
             "spec": {"pool": pool},
         }))?;
         let registration = self.registration(namespace, name).await?;
-        let engine = Engine::start(&self.run, &format!("{namespace}-{name}"), &registration)?;
+        let name = format!("{namespace}-{name}");
+        let engine = Engine::start(&self.run, &name, &registration, self.wiring())?;
         engine.wait_ready().await?;
         Ok(engine)
     }

@@ -7,8 +7,9 @@ use std::time::Duration;
 use e2e::objects::text;
 use e2e::postgres::{Major, random_password};
 use e2e::sample::{BASE_SECRET, ISSUER, ORDERS};
-use e2e::scene::{Credential, Scene};
+use e2e::scene::{Credential, PATIENCE, Scene};
 use e2e::stack::Stack;
+use jiff::SignedDuration;
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
@@ -87,6 +88,107 @@ async fn a_lease_cannot_be_torn_off_the_books() {
     scene.wait_no_role(&credential.login.user).await.unwrap();
 }
 
+/// With no engine there the account cannot go: whoever looks must not read that all is well.
+#[tokio::test]
+async fn what_is_deleted_says_so_at_once_and_is_tried_again_with_growing_pauses() {
+    let stack = Stack::shared().await.unwrap();
+    let scene = Scene::open(stack, None).await.unwrap();
+    let engine = stack.engine(&scene.databases, ORDERS, "one").await.unwrap();
+    scene.wait_connected(1).await.unwrap();
+    // The proof that an account cannot come back is due a minute after the claim, or at the end of the ttl.
+    let credential = issued(&scene, "app", &json!({"ttl": 30})).await;
+    engine.kill9();
+    scene.objects.delete("DynamicSecret", &scene.shop, "app").await.unwrap();
+    let seen = scene.wait_ready("app", "False/Deleting").await.unwrap();
+    let time = |pointer: &str| text(&seen, pointer).parse::<jiff::Timestamp>().unwrap();
+    let said = time("/status/conditions/0/lastTransitionTime");
+    let late = said.duration_since(time("/metadata/deletionTimestamp"));
+    assert!(late <= SignedDuration::from_secs(2), "it was said {late} later");
+    let attempts = attempts(&scene, &credential.lease).await;
+    for (number, pair) in attempts.windows(2).enumerate() {
+        let (pause, least) = (pair[1].duration_since(pair[0]), SignedDuration::from_secs(1 << number));
+        assert!(
+            pause >= least,
+            "attempt {} came {pause} after the one before: {attempts:?}",
+            number + 2
+        );
+    }
+    engine.restart().await.unwrap();
+    scene.wait_no_role(&credential.login.user).await.unwrap();
+    scene.wait_absent("DynamicSecret", &scene.shop, "app").await.unwrap();
+}
+
+/// When the operator told that the lease could not be taken back, by its own clock; three times.
+async fn attempts(scene: &Scene<'_>, lease: &str) -> Vec<jiff::Timestamp> {
+    let told = || async {
+        let log = scene.stack.operators()[0].log_text();
+        let lines = log
+            .lines()
+            .filter(|line| line.contains("lease waits") && line.contains(lease));
+        let times = lines.filter_map(|line| line.split_whitespace().next()?.parse().ok());
+        let times: Vec<jiff::Timestamp> = times.collect();
+        Ok((times.len() >= 3).then_some(times))
+    };
+    scene.stack.eventually("three attempts", PATIENCE, told).await.unwrap()
+}
+
+#[tokio::test]
+async fn an_account_of_a_pool_that_was_made_anew_is_taken_back() {
+    let scene = scene().await;
+    let credential = issued(&scene, "app", &json!({"ttl": 30})).await;
+    let pool = scene
+        .objects
+        .get("EnginePool", &scene.databases, ORDERS)
+        .await
+        .unwrap()
+        .unwrap();
+    // As after a restore: the same pool under another UID. Nobody lets go of it the regular way while accounts live.
+    scene
+        .objects
+        .delete("EnginePool", &scene.databases, ORDERS)
+        .await
+        .unwrap();
+    let off = json!({"metadata": {"finalizers": null}});
+    scene
+        .objects
+        .merge("EnginePool", &scene.databases, ORDERS, &off)
+        .await
+        .unwrap();
+    scene.wait_absent("EnginePool", &scene.databases, ORDERS).await.unwrap();
+    let anew = json!({
+        "apiVersion": pool["apiVersion"], "kind": "EnginePool", "spec": pool["spec"],
+        "metadata": {"name": ORDERS, "namespace": &*scene.databases},
+    });
+    scene.objects.create(&anew).await.unwrap();
+    scene.wait_connected(1).await.unwrap();
+    scene
+        .objects
+        .delete("CredentialLease", &scene.shop, &credential.lease)
+        .await
+        .unwrap();
+    scene.wait_no_role(&credential.login.user).await.unwrap();
+    scene
+        .wait_absent("CredentialLease", &scene.shop, &credential.lease)
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
+async fn a_namespace_that_goes_does_not_wait_for_what_was_let_expire_before() {
+    let scene = scene().await;
+    let credential = issued(&scene, "app", &json!({"ttl": 30, "deletionPolicy": "LetExpire"})).await;
+    scene.objects.delete("DynamicSecret", &scene.shop, "app").await.unwrap();
+    scene.wait_ready("app", "False/Deleting").await.unwrap();
+    scene.use_account(&credential.login).await.expect("it lives to its end");
+    scene.objects.delete("Namespace", "", &scene.shop).await.unwrap();
+    scene.wait_no_role(&credential.login.user).await.unwrap();
+    assert!(
+        jiff::Timestamp::now() < credential.expires_at,
+        "nothing waits for a ttl here"
+    );
+    scene.wait_absent("DynamicSecret", &scene.shop, "app").await.unwrap();
+}
+
 #[tokio::test]
 async fn a_deleted_namespace_takes_its_accounts_along_and_does_not_hang() {
     let stack = Stack::shared().await.unwrap();
@@ -122,7 +224,8 @@ async fn a_deleted_pool_waits_for_its_accounts_and_issues_no_more() {
     scene.use_account(&live.login).await.expect("it lives to its end");
     scene.ended("live", &live, GRACE).await.unwrap();
     scene.wait_absent("EnginePool", &scene.databases, ORDERS).await.unwrap();
-    scene.wait_ready("late", "False/PoolMissing").await.unwrap();
+    // Whether a pool of another namespace exists is told to nobody.
+    scene.wait_ready("late", "False/AccessDenied").await.unwrap();
     delete(&scene, "late").await;
     delete(&scene, "live").await;
     assert_eq!(

@@ -8,10 +8,12 @@ mod docs_support;
 use std::collections::BTreeSet;
 use std::fs;
 use std::process::Command;
+use std::time::Duration;
 
 use docs_support::text::{anchors, block, command_words, links, page, pages, table_words};
 use docs_support::world::World;
 use dsv::api::conditions::Reason;
+use dsv::channel::hub::HubMetrics;
 use dsv::telemetry::metrics;
 use e2e::places;
 use e2e::say::say;
@@ -198,6 +200,10 @@ fn refusals(world: &World) {
 async fn compare_live_metrics(world: &World) {
     let reference = page("docs/reference.md");
     let documented = table_words(&reference, "dsv_");
+    let connected = world.operator_metrics().await.unwrap();
+    let accepted = "dsv_channel_handshakes_total{result=\"accepted\"} ";
+    let accepted = connected.lines().find_map(|line| line.strip_prefix(accepted));
+    assert!(accepted.is_some_and(|count| count != "0"), "{connected}");
     for text in [
         world.operator_metrics().await.unwrap(),
         world.engine_metrics().await.unwrap(),
@@ -213,7 +219,10 @@ async fn compare_live_metrics(world: &World) {
 fn the_reference_lists_the_operators_metrics_and_no_others() {
     let mut registry = metrics::registry();
     let counted = metrics::Metrics::new(&mut registry);
+    HubMetrics::default().register(&mut registry);
     counted.task(metrics::TaskKind::Probe, metrics::TaskOutcome::Done);
+    counted.definition_missing(metrics::ObjectKind::Engine, false);
+    counted.task_took(metrics::TaskKind::Probe, Duration::ZERO);
     counted.api_write(metrics::ObjectKind::Event, metrics::Verb::Create);
     counted.reconciled(metrics::Controller::Engine, metrics::ReconcileOutcome::Settled);
     let exposed = docs_support::text::metric_names(&metrics::text(&registry).unwrap());

@@ -306,7 +306,7 @@ async fn a_key_made_at_the_engine_never_comes_into_the_cluster() {
         ("DSV_ENDPOINT".to_owned(), stack.operators()[0].channel().to_string()),
         ("DSV_PRIVATE_KEY".to_owned(), private),
     ]);
-    let process = Engine::start(stack.run(), "own-key", &environment).unwrap();
+    let process = Engine::start(stack.run(), "own-key", &environment, None).unwrap();
     process.wait_ready().await.unwrap();
     scene.wait_connected(1).await.unwrap();
     scene.ask("app", &json!({})).await.unwrap();

@@ -113,7 +113,7 @@ async fn engine_behind(scene: &Scene<'_>, tap: &Tap) -> Engine {
     let mut registration = scene.stack.registration(&scene.databases, "dc-west-1").await.unwrap();
     registration.insert("DSV_ENDPOINT".to_owned(), tap.address().to_string());
     registration.insert("RUST_LOG".to_owned(), "debug".to_owned());
-    let engine = Engine::start(scene.stack.run(), "dc-west-1", &registration).unwrap();
+    let engine = Engine::start(scene.stack.run(), "dc-west-1", &registration, None).unwrap();
     engine.wait_ready().await.unwrap();
     scene.wait_connected(1).await.unwrap();
     engine

@@ -51,6 +51,8 @@ reasons! {
     OnDemand => Good,
     /// The engine is connected, or the pool has connected engines.
     Connected => Good,
+    /// Databases and books agree.
+    Consistent => Good,
     /// Issuing is suspended by the user.
     Suspended => Waiting,
     /// A lease is on its way.
@@ -85,6 +87,18 @@ reasons! {
     TargetEdited => Waiting,
     /// Our label was taken off the Secret; it is left alone.
     TargetReleased => Waiting,
+    /// The account of a live lease is gone from the database.
+    AccountMissing => Waiting,
+    /// The account of a lease was changed by hand.
+    AccountAltered => Waiting,
+    /// An account of ours without a lease was or is being revoked.
+    OrphanAccount => Waiting,
+    /// An account of ours without a lease is left to its end.
+    UnknownAccount => Waiting,
+    /// A group role was changed by hand.
+    GroupAltered => Waiting,
+    /// An audit wants to end much at once.
+    ConfirmationNeeded => Refused,
     /// The base secret does not exist.
     BaseSecretMissing => Refused,
     /// The base secret lacks its label, a key, or a key has a wrong form.

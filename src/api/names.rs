@@ -46,6 +46,8 @@ pub mod credential {
 /// Annotation on a DynamicSecret: a new value asks for a new credential.
 pub const ROTATE_AT: &str = "dsv.dev/rotate-at";
 
+/// Annotation on an EnginePool: lets an audit end as much as its condition shows.
+pub const CONFIRM_REVOCATION: &str = "dsv.dev/confirm-revocation";
 /// Annotation on the Secret of the signing key: a new value asks for another key.
 pub const ROTATE_KEY: &str = "dsv.dev/rotate-key";
 /// Annotation on the Secret of the signing key: the value of [`ROTATE_KEY`] that was answered last.

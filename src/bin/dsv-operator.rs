@@ -11,6 +11,7 @@ use dsv::telemetry::logs;
 use std::io::Write;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -84,6 +85,9 @@ struct RunArguments {
     /// PEM key for engines' TLS.
     #[arg(long, env = "DSV_TLS_KEY", requires = "tls_cert")]
     tls_key: Option<PathBuf>,
+    /// Seconds between two audits, which compare the roles in every database with the leases.
+    #[arg(long, env = "DSV_AUDIT_EVERY", default_value_t = 300, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    audit_every: u64,
     /// How log lines are written.
     #[arg(long, env = "DSV_LOG_FORMAT", value_enum, default_value_t = logs::Format::Text)]
     log_format: logs::Format,
@@ -139,6 +143,7 @@ async fn run(arguments: RunArguments) -> anyhow::Result<()> {
         engine_endpoints: arguments.engine_endpoint,
         engine_image: arguments.engine_image,
         max_engines_per_pool: arguments.max_engines_per_pool,
+        audit_every: Duration::from_secs(arguments.audit_every),
         pod: arguments.pod,
     };
     let operator = Operator {

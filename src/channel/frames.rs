@@ -4,9 +4,13 @@
 //! deadline; an outcome names its task. Variants and optional fields are only ever added: `tests/wire/` holds the frames
 //! of every released version, and those files never change. Nothing here sends, waits or decides.
 
+mod inventory;
+
 use crate::keys::SecretText;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+
+pub use inventory::{InventoryPage, InventoryRole};
 
 /// Oldest protocol version that this build speaks.
 pub const PROTOCOL_MIN: u16 = 1;
@@ -192,6 +196,14 @@ pub enum Task {
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         keepers: Vec<Keeper>,
     },
+    /// List the roles whose comment looks like ours, page by page. Changes nothing.
+    Inventory {
+        /// The server.
+        server: ServerLogin,
+        /// Begin after this OID; absent: at the beginning.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        after: Option<u32>,
+    },
     /// This server has open leases: keep its login in memory and, should there be no operator, make accounts gone whose end
     /// is past.
     Guard {
@@ -214,13 +226,14 @@ pub enum Task {
 
 impl Task {
     /// Every kind that this build can do, as listed in [`ToOperator::Hello`].
-    pub const KINDS: [&str; 8] = [
+    pub const KINDS: [&str; 9] = [
         "echo",
         "probe",
         "ensureGroup",
         "issue",
         "revoke",
         "dropGroup",
+        "inventory",
         "guard",
         "forget",
     ];
@@ -234,6 +247,7 @@ impl Task {
             Self::Issue { .. } => "issue",
             Self::Revoke { .. } => "revoke",
             Self::DropGroup { .. } => "dropGroup",
+            Self::Inventory { .. } => "inventory",
             Self::Guard { .. } => "guard",
             Self::Forget { .. } => "forget",
             Self::Unknown => "unknown",
@@ -463,6 +477,8 @@ pub enum Done {
     GroupReady,
     /// Answer to [`Task::DropGroup`]: it is gone.
     GroupDropped,
+    /// Answer to [`Task::Inventory`].
+    Inventory(InventoryPage),
     /// Answer to [`Task::DropGroup`]: the group owns something in these databases; the same task with keepers for them
     /// goes on. At most [`MAX_KEEPERS`].
     GroupNeedsKeepers {

@@ -189,12 +189,13 @@ struct Inner {
 }
 
 impl Hub {
-    /// A hub without sessions. It accepts engines while `leading` is true.
+    /// A hub without sessions. It accepts engines while `leading` is true, and counts on in `metrics`.
     pub fn new(
         identity: Arc<HubIdentity>,
         directory: Arc<dyn EngineDirectory>,
         leading: watch::Receiver<bool>,
         timing: Timing,
+        metrics: HubMetrics,
     ) -> Self {
         let inner = Inner {
             identity,
@@ -204,7 +205,7 @@ impl Hub {
             table: Table::default(),
             handshakes: Arc::new(Semaphore::new(MAX_HANDSHAKES)),
             events: broadcast::channel(EVENTS).0,
-            metrics: HubMetrics::default(),
+            metrics,
         };
         Self { inner: Arc::new(inner) }
     }
@@ -214,7 +215,7 @@ impl Hub {
         accept::router(self.clone())
     }
 
-    /// Counters and gauges, to be registered once.
+    /// What it counts.
     pub fn metrics(&self) -> &HubMetrics {
         &self.inner.metrics
     }
@@ -243,13 +244,7 @@ impl Hub {
     }
 
     async fn ask(&self, candidates: Vec<Arc<Session>>, task: Task, patience: Duration) -> CallResult {
-        let (kind, started) = (task.kind(), Instant::now());
-        let result = self.ask_in_turn(candidates, Box::new(task), patience).await;
-        self.inner.metrics.called(kind, &result, started.elapsed());
-        result
-    }
-
-    async fn ask_in_turn(&self, candidates: Vec<Arc<Session>>, task: Box<Task>, patience: Duration) -> CallResult {
+        let task = Box::new(task);
         let deadline = Instant::now() + patience + self.inner.timing.grace;
         let mut nothing = CallResult::NoEngine;
         for session in candidates {

@@ -16,7 +16,7 @@ pub fn ready(conditions: &[Condition]) -> Option<(bool, &Condition)> {
 /// The next step for a reason; empty where nothing is to be done.
 pub fn next_step(reason: Reason) -> &'static str {
     match reason {
-        Reason::Issued | Reason::Connected => "",
+        Reason::Issued | Reason::Connected | Reason::Consistent => "",
         Reason::Expired | Reason::TargetDeleted | Reason::TargetEdited | Reason::TargetReleased => {
             "for another credential: kubectl dsv rotate NAME"
         }
@@ -30,6 +30,12 @@ pub fn next_step(reason: Reason) -> &'static str {
         Reason::DatabaseReadOnly => "let the base secret name the writable server",
         Reason::DatabaseBusy => "wait; if it lasts, look for locks and full connections",
         Reason::Blocked => "run the SQL in the lease's message, then it goes on by itself",
+        Reason::AccountMissing | Reason::AccountAltered => {
+            "for another credential in mode Once: kubectl dsv rotate NAME"
+        }
+        Reason::OrphanAccount | Reason::UnknownAccount => "wait; find out who took the lease off the books",
+        Reason::GroupAltered => "take the memberships in the message back",
+        Reason::ConfirmationNeeded => "check what the audit would end, then annotate the pool as the message says",
         Reason::NotDelivered => "wait; another credential follows",
         Reason::ExpiresSoon => "for another credential before the end: kubectl dsv rotate NAME",
         Reason::BaseSecretMissing => "create the base secret beside the pool",

@@ -11,11 +11,11 @@ mod tenure;
 
 use crate::api::lease::Maker;
 use crate::api::names::OPERATOR;
+use crate::clock;
 use crate::telemetry::logs::chain;
 use judge::{Sight, Verdict, judge};
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
-use k8s_openapi::jiff::Timestamp;
 use kube::Client;
 use kube::api::{Api, PostParams};
 use std::sync::Arc;
@@ -220,7 +220,7 @@ impl Candidate {
                 let record = lease.as_ref().and_then(|l| l.spec.as_ref());
                 let term = Term {
                     holder: self.identity.clone(),
-                    number: judge::next_number(record, self.highest, Timestamp::now()),
+                    number: judge::next_number(record, self.highest, clock::now()),
                 };
                 self.write(lease, term).await
             }
@@ -331,7 +331,7 @@ impl Candidate {
         if let Some(spec) = &mut lease.spec {
             spec.holder_identity = Some(String::new());
             spec.lease_duration_seconds = Some(judge::GIVEN_UP_SECONDS);
-            spec.renew_time = Some(MicroTime(Timestamp::now()));
+            spec.renew_time = Some(MicroTime(clock::now()));
         }
         let options = PostParams::default();
         self.ask("give up", self.leases.replace(OPERATOR, &options, &lease))
@@ -341,7 +341,7 @@ impl Candidate {
 }
 
 fn filled(lease: Option<Lease>, term: &Term, renews: bool) -> Lease {
-    let now = MicroTime(Timestamp::now());
+    let now = MicroTime(clock::now());
     let mut lease = lease.unwrap_or_else(|| Lease {
         metadata: ObjectMeta {
             name: Some(OPERATOR.to_owned()),

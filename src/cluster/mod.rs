@@ -37,6 +37,12 @@ impl Error {
         self.status().is_some_and(kube::core::Status::is_not_found)
     }
 
+    /// The API server does not know the kind: its definition is not installed. That is no word about the object; an API server
+    /// that is starting answers so too.
+    pub fn is_not_served(&self) -> bool {
+        self.status().is_some_and(|s| s.code == 404 && !s.is_not_found())
+    }
+
     /// Somebody else wrote in between, or the object exists already.
     pub fn is_conflict(&self) -> bool {
         self.status().is_some_and(|s| s.code == 409)

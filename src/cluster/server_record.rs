@@ -12,11 +12,14 @@ use crate::keys::SigningPublicKey;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kube::api::ListParams;
+use kube::api::{ListParams, Patch, PatchParams};
 use kube::{Api, Client, ResourceExt};
+use serde_json::json;
 
 /// Annotation: namespace of the base secrets.
 const NAMESPACE: &str = "dsv.dev/base-namespace";
+/// Annotation: which history the server wrote when its roles and the books agreed last.
+const HISTORY: &str = "dsv.dev/history";
 /// The key that holds the login.
 const LOGIN: &str = "login.json";
 /// The key that holds public signing keys, one a line.
@@ -25,10 +28,15 @@ const SIGNERS: &str = "signers";
 /// What a record holds.
 #[derive(Debug, Clone)]
 pub struct Record {
-    /// How to log in.
+    /// How to log in; `record` in it is the record's name.
     pub login: ServerLogin,
     /// Public halves of the keys that may have signed role comments there.
     pub signers: Vec<SigningPublicKey>,
+    /// Namespace of the base secrets.
+    pub namespace: String,
+    /// Which history the server wrote when its roles and the books agreed last, if that is known.
+    pub history: Option<String>,
+    meta: ObjectMeta,
 }
 
 /// Name of the record for a login that lies in a namespace.
@@ -38,7 +46,40 @@ pub fn name(namespace: &str, login: &ServerLogin) -> String {
     format!("server-{hash}")
 }
 
-/// Makes or refreshes the record. `base` is the base secret that the login was read from; `signers` are added to those
+/// All records, in one request.
+pub async fn all(client: &Client, home: &str) -> Result<Vec<Record>, Error> {
+    let api: Api<Secret> = Api::namespaced(client.clone(), home);
+    let ours = ListParams::default().labels(&format!("{MANAGED_BY}={OPERATOR},{BASE_SECRET_LABEL}"));
+    let list = api
+        .list(&ours)
+        .await
+        .to(|| format!("list the server records in {home}"))?;
+    Ok(list.items.into_iter().filter_map(record_in).collect())
+}
+
+/// Writes down the history in which roles and books agree, on exactly the version that was read.
+pub async fn note_history(client: &Client, home: &str, record: &Record, history: &str) -> Result<(), Error> {
+    let api: Api<Secret> = Api::namespaced(client.clone(), home);
+    let name = &record.login.record;
+    let patch = json!({"metadata": {
+        "uid": record.meta.uid,
+        "resourceVersion": record.meta.resource_version,
+        "annotations": {HISTORY: history},
+    }});
+    let patched = api
+        .patch_metadata(name, &PatchParams::default(), &Patch::Merge(&patch))
+        .await;
+    patched
+        .map(|_| ())
+        .to(|| format!("write the history of server record {home}/{name}"))
+}
+
+/// Deletes exactly the version of the record that was read. Absent is success.
+pub async fn remove(client: &Client, home: &str, record: &Record) -> Result<(), Error> {
+    super::credential_secret::delete(client, home, &record.login.record, &record.meta).await
+}
+
+/// Makes or refreshes the record; true where there was none. `base` is the base secret that the login was read from; `signers` are added to those
 /// that the record has.
 pub async fn keep(
     client: &Client,
@@ -46,27 +87,31 @@ pub async fn keep(
     base: &Secret,
     login: &ServerLogin,
     signers: &[SigningPublicKey],
-) -> Result<(), Error> {
+) -> Result<bool, Error> {
     for _ in 0..3 {
         match objects::read::<Secret>(client, home, &login.record).await? {
             None => match objects::make(client, home, &compose(home, base, login, signers)?).await {
                 Err(error) if error.is_conflict() => {}
-                other => return other.map(|_| ()),
+                other => return other.map(|_| true),
             },
-            Some(old) if is_kept(&old, login, signers) => return Ok(()),
+            Some(old) if is_kept(&old, login, signers) => return Ok(false),
             Some(old) => {
                 let all = union(&signers_in(&old), signers);
                 let mut new = compose(home, base, login, &all)?;
                 new.metadata.resource_version.clone_from(&old.metadata.resource_version);
+                // What was written down about the server stays true with another password.
+                let mut annotations = old.annotations().clone();
+                annotations.extend(new.annotations().clone());
+                new.metadata.annotations = Some(annotations);
                 match objects::replace(client, home, &new).await {
                     Err(error) if error.is_conflict() => {}
-                    other => return other.map(|_| ()),
+                    other => return other.map(|_| false),
                 }
             }
         }
     }
     // A rival wrote the same record each time: it holds the same login or a newer one.
-    Ok(())
+    Ok(false)
 }
 
 fn is_kept(old: &Secret, login: &ServerLogin, signers: &[SigningPublicKey]) -> bool {
@@ -77,12 +122,17 @@ fn is_kept(old: &Secret, login: &ServerLogin, signers: &[SigningPublicKey]) -> b
 /// The record; none where it is gone or cannot be read.
 pub async fn read(client: &Client, home: &str, record: &str) -> Result<Option<Record>, Error> {
     let secret = objects::read::<Secret>(client, home, record).await?;
-    Ok(secret.and_then(|secret| {
-        Some(Record {
-            login: decode(&secret)?,
-            signers: signers_in(&secret),
-        })
-    }))
+    Ok(secret.and_then(record_in))
+}
+
+fn record_in(secret: Secret) -> Option<Record> {
+    Some(Record {
+        login: decode(&secret)?,
+        signers: signers_in(&secret),
+        namespace: secret.annotations().get(NAMESPACE).cloned().unwrap_or_default(),
+        history: secret.annotations().get(HISTORY).cloned(),
+        meta: secret.metadata,
+    })
 }
 
 /// The login in a record; none where the record is gone or cannot be read.
@@ -148,19 +198,6 @@ pub fn signers_in(secret: &Secret) -> Vec<SigningPublicKey> {
         .and_then(|bytes| std::str::from_utf8(&bytes.0).ok())
         .unwrap_or_default();
     text.lines().filter_map(|line| line.trim().parse().ok()).collect()
-}
-
-/// Deletes a record that nothing needs any more.
-pub async fn drop(client: &Client, home: &str, record: &str) -> Result<(), Error> {
-    let api: Api<Secret> = Api::namespaced(client.clone(), home);
-    let seen = api
-        .get_metadata_opt(record)
-        .await
-        .to(|| format!("read secret {home}/{record}"))?;
-    match seen {
-        Some(seen) => super::credential_secret::delete(client, home, record, &seen.metadata).await,
-        None => Ok(()),
-    }
 }
 
 fn compose(home: &str, base: &Secret, login: &ServerLogin, signers: &[SigningPublicKey]) -> Result<Secret, Error> {

@@ -1,8 +1,11 @@
 //! What every controller works with.
 
+use super::audit::AuditMemory;
 use super::guards::Guards;
 use super::hold::Error;
-use super::memory::{Attempts, BaseIdentities, Endings, Nudges, Passwords, ReliedOn, ServerFacts};
+use super::memory::{Attempts, BaseIdentities, CheckedBases, Endings, Nudges, Passwords, ReliedOn, ServerFacts};
+use super::occupied::Waiter;
+use super::places::Places;
 use super::revocations::Revocations;
 use super::watches::Filled;
 use crate::api::conditions::Reason;
@@ -10,6 +13,7 @@ use crate::api::lease::{ClaimedPool, Maker};
 use crate::api::names::OPERATOR;
 use crate::api::{CredentialLease, DynamicSecret, Engine, EnginePool};
 use crate::channel::hub::Hub;
+use crate::clock;
 use crate::cluster::installation::Installation;
 use crate::cluster::leadership::{Leader, NotLeading, Term};
 use crate::cluster::objects;
@@ -22,6 +26,7 @@ use kube::runtime::reflector::{ObjectRef, Store};
 use kube::{Client, Resource, ResourceExt};
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 use tokio::sync::mpsc::UnboundedSender;
 
 /// What the installer decides.
@@ -37,6 +42,8 @@ pub struct Settings {
     pub engine_image: String,
     /// Most managed engines that one pool may ask for.
     pub max_engines_per_pool: i32,
+    /// Between two audits of every server.
+    pub audit_every: Duration,
     /// Our own pod, where we run in one: it is labelled while we lead, and the Service selects the label.
     pub pod: Option<String>,
 }
@@ -71,6 +78,8 @@ pub struct Wakes {
     pub pools: UnboundedSender<ObjectRef<EnginePool>>,
     /// Look at this engine.
     pub engines: UnboundedSender<ObjectRef<Engine>>,
+    /// Watch the Secret that occupies somebody's target.
+    pub occupied: UnboundedSender<Waiter>,
 }
 
 /// Everything that the controllers of one leadership share.
@@ -99,12 +108,16 @@ pub struct Context {
     pub attempts: Attempts,
     /// Backoffs that something made pointless.
     pub nudges: Nudges,
+    /// Who waits for a place below a limit of leases.
+    pub places: Places,
     /// What dynamic secrets rely on in pools and namespaces.
     pub relied_on: ReliedOn,
     /// What engines reported of servers.
     pub servers: ServerFacts,
     /// Where base secrets lead.
     pub bases: BaseIdentities,
+    /// Base secrets that pools found ready.
+    pub checked: CheckedBases,
     /// Collects revocations into batches.
     pub revocations: Revocations,
     /// What engines guard.
@@ -121,6 +134,11 @@ pub struct Context {
     pub intact: Mutex<HashMap<String, String>>,
     /// Counting leases against a limit and making one more is one step.
     pub admission: tokio::sync::Mutex<()>,
+    /// Held for reading from the making of a server record until the lease that needs it is written, and for writing while
+    /// one is removed.
+    pub keeping: Arc<tokio::sync::RwLock<()>>,
+    /// What audits remember.
+    pub audit: AuditMemory,
 }
 
 impl Context {
@@ -152,21 +170,25 @@ impl Context {
             endings: Endings::default(),
             attempts: Attempts::default(),
             nudges: Nudges::default(),
+            places: Places::default(),
             relied_on: ReliedOn::default(),
             servers: ServerFacts::default(),
             bases: BaseIdentities::default(),
+            checked: CheckedBases::default(),
             revocations: Revocations::default(),
             guards: Guards::default(),
             told: Mutex::default(),
             recorded: Mutex::default(),
             intact: Mutex::default(),
             admission: tokio::sync::Mutex::default(),
+            keeping: Arc::default(),
+            audit: AuditMemory::default(),
         }
     }
 
     /// The operator's clock.
     pub fn now(&self) -> Timestamp {
-        Timestamp::now()
+        clock::now()
     }
 
     /// To be asked before each effect: an operator that was stopped for a while and wakes up must not act.
@@ -193,6 +215,11 @@ impl Context {
         let _ = self.wakes.leases.send(ObjectRef::new(name).within(namespace));
     }
 
+    /// A target is occupied: whoever waits for it looks again when the Secret there goes.
+    pub fn await_place(&self, waiter: Waiter) {
+        let _ = self.wakes.occupied.send(waiter);
+    }
+
     /// The dynamic secret of a lease; none where it is gone or another one of the same name. The cache may be old, so what it
     /// does not show is asked for: without an answer nobody would be told of the lease's end.
     pub async fn owner(&self, lease: &CredentialLease) -> Result<Option<DynamicSecret>, Error> {
@@ -210,7 +237,11 @@ impl Context {
         if let Some(found) = cached.filter(|found| ours(found)) {
             return Ok(Some(found.as_ref().clone()));
         }
-        let live: Option<DynamicSecret> = objects::read(&self.client, &namespace, name).await?;
+        let live: Option<DynamicSecret> = match objects::read(&self.client, &namespace, name).await {
+            // Without the definition there is nobody to tell. Its accounts are taken back all the same.
+            Err(error) if error.is_not_served() => None,
+            other => other?,
+        };
         Ok(live.filter(ours))
     }
 
@@ -232,9 +263,19 @@ impl Context {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .insert((uid, reason));
-        if !first {
-            return;
+        if first {
+            self.announce(object, reason, note, type_).await;
         }
+    }
+
+    /// Writes an Event: this happened just now.
+    pub async fn announce<K: Resource<DynamicType = ()>>(
+        &self,
+        object: &K,
+        reason: Reason,
+        note: &str,
+        type_: EventType,
+    ) {
         let event = Event {
             type_,
             reason: reason.as_str().to_owned(),

@@ -2,8 +2,9 @@
 
 use super::context::{Context, Wakes};
 use super::hold::Error;
+use super::occupied::{self, Waiter};
 use super::watches::{self, Watches};
-use super::{dynamic_secret, engine, guards, lease, pool, sweep};
+use super::{audit, dynamic_secret, engine, guards, lease, pool, sweep};
 use crate::api::{CredentialLease, DynamicSecret, Engine, EnginePool};
 use crate::telemetry::liveness::{Beat, Beats};
 use crate::telemetry::metrics::{Controller as Controlled, ReconcileOutcome};
@@ -109,15 +110,15 @@ impl Controllers {
         ));
         let credentials = watches::follow_credentials(ctx.clone(), watches.credentials);
         parts.spawn(until(stop.clone(), "credential secrets", credentials));
-        parts.spawn(until(
-            stop.clone(),
-            "base secrets",
-            watches::follow_bases(ctx.clone(), watches.bases),
-        ));
+        let bases = watches::follow_bases(ctx.clone(), watches.bases);
+        parts.spawn(until(stop.clone(), "base secrets", bases));
         let namespaces = watches::follow_namespaces(ctx.clone(), watches.namespaces);
         parts.spawn(until(stop.clone(), "namespaces", namespaces));
+        let occupied = occupied::follow(ctx.clone(), woken.occupied);
+        parts.spawn(until(stop.clone(), "occupied targets", occupied));
         parts.spawn(until(stop.clone(), "hub events", watches::follow_hub(ctx.clone())));
         parts.spawn(until(stop.clone(), "sweep", sweep_for_ever(ctx.clone())));
+        parts.spawn(until(stop.clone(), "audit", audit::run(ctx.clone())));
         parts.spawn(until(stop.clone(), "guards", guards::guard_for_ever(ctx.clone())));
         parts.spawn(until(stop.clone(), "counts", count_for_ever(ctx.clone())));
         parts
@@ -144,6 +145,7 @@ pub struct Woken {
     dynamic_secrets: mpsc::UnboundedReceiver<ObjectRef<DynamicSecret>>,
     pools: mpsc::UnboundedReceiver<ObjectRef<EnginePool>>,
     engines: mpsc::UnboundedReceiver<ObjectRef<Engine>>,
+    occupied: mpsc::UnboundedReceiver<Waiter>,
 }
 
 /// Ways to wake controllers, and their other ends.
@@ -152,11 +154,13 @@ pub fn wakes() -> (Wakes, Woken) {
     let (dynamic_secrets, woken_dynamic) = mpsc::unbounded_channel();
     let (pools, woken_pools) = mpsc::unbounded_channel();
     let (engines, woken_engines) = mpsc::unbounded_channel();
+    let (occupied, woken_occupied) = mpsc::unbounded_channel();
     let woken = Woken {
         leases: woken_leases,
         dynamic_secrets: woken_dynamic,
         pools: woken_pools,
         engines: woken_engines,
+        occupied: woken_occupied,
     };
     (
         Wakes {
@@ -164,6 +168,7 @@ pub fn wakes() -> (Wakes, Woken) {
             dynamic_secrets,
             pools,
             engines,
+            occupied,
         },
         woken,
     )
@@ -179,8 +184,8 @@ pub async fn until(stop: CancellationToken, name: &'static str, part: impl Futur
 }
 
 async fn sweep_for_ever(ctx: Arc<Context>) {
-    // A Secret is judged against the leases: both caches must be complete.
-    ctx.stores.filled.all().await;
+    // A Secret is judged against the leases. No other cache is waited for: a kind whose definition is gone has none.
+    ctx.stores.filled.with(&[watches::LEASES, watches::CREDENTIALS]).await;
     loop {
         if let Err(error) = sweep::sweep(&ctx).await {
             tracing::warn!(

@@ -3,13 +3,13 @@
 use crate::api::names::base32_uid;
 use crate::api::{Engine, EnginePool};
 use crate::channel::hub::{EngineDirectory, Registration};
+use crate::clock;
 use crate::keys::EnginePublicKey;
-use jiff::Timestamp;
 use kube::ResourceExt;
 use kube::runtime::reflector::{ObjectRef, Store};
 
-/// The caches of engines and pools. An engine whose pool does not exist (any more) still connects: accounts of a pool
-/// that is gone have to be taken back by somebody.
+/// The caches of engines and pools. Only an engine whose pool exists connects: its tasks are chosen by the pool's UID. A
+/// deleted pool stays until its leases have ended, so until then somebody can take their accounts back.
 pub struct Directory {
     /// Engines.
     pub engines: Store<Engine>,
@@ -23,7 +23,7 @@ impl EngineDirectory for Directory {
         let pool = self.pools.get(&ObjectRef::new(&engine.spec.pool).within(namespace))?;
         let uid = engine.uid()?;
         base32_uid(&uid)?;
-        let now = Timestamp::now();
+        let now = clock::now();
         let previous = engine
             .spec
             .previous_public_key

@@ -6,6 +6,7 @@ mod rest;
 use super::context::Context;
 use super::hold::{Error, Halt, Hold};
 use super::making::{self, Basis};
+use super::occupied::Waiter;
 use super::report;
 use super::servers;
 use super::tasks::{Answer, ask};
@@ -64,7 +65,13 @@ async fn act(
             let delivered = gathered.observed(seen, false).delivered_serial;
             make(ctx, seen, Basis { serial, delivered }).await
         }
-        Step::End { lease, why } => end(ctx, seen, &lease, why).await,
+        Step::End { lease, why } => {
+            // Said before the first lease goes: nobody may read Ready while credentials are taken back.
+            if why == Early::OwnerDeleted {
+                rest::leaving(ctx, seen, gathered).await?;
+            }
+            end(ctx, seen, &lease, why).await
+        }
         Step::DropGroup { group } => drop_group(ctx, seen, &group).await,
         Step::Release => {
             objects::remove_finalizer(&ctx.client, seen, DYNAMIC_SECRET_FINALIZER).await?;
@@ -88,12 +95,16 @@ async fn make(ctx: &Context, seen: &DynamicSecret, basis: Basis) -> Result<Actio
             Err(error)
         }
         Err(Halt::Hold(hold)) if hold.reason == Reason::Deleting => Ok(Action::await_change()),
-        // What an event ends is no failure: it costs nothing to wait for it.
-        Err(Halt::Hold(hold)) if hold.reason == Reason::WaitingForEngine => {
+        // What an event ends is no failure: it costs nothing to wait for it. And a refusal that counts here but not in
+        // `explain` would tell a stranger whether pool and base secret exist.
+        Err(Halt::Hold(hold)) if matches!(hold.reason, Reason::WaitingForEngine | Reason::AccessDenied) => {
             report::owner_waits(ctx, seen, &hold).await?;
             Ok(Action::requeue(BY_EVENT))
         }
         Err(Halt::Hold(hold)) => {
+            if matches!(hold.reason, Reason::TargetNotOurs | Reason::TargetShared) {
+                ctx.await_place(Waiter::of_dynamic_secret(seen, making::target_name(seen)));
+            }
             report::count_failure(ctx, seen, &hold).await?;
             Ok(Action::await_change())
         }
@@ -126,7 +137,7 @@ async fn drop_group(ctx: &Context, seen: &DynamicSecret, name: &str) -> Result<A
         return Ok(Action::requeue(SOON));
     };
     let home = &ctx.settings.home;
-    let Some(found) = server_record::read(&ctx.client, home, &record.server).await? else {
+    let Some(found) = servers::record(ctx, &record.server).await? else {
         let hold = Hold::new(
             Reason::BaseSecretMissing,
             format!(
@@ -166,7 +177,7 @@ async fn drop_group(ctx: &Context, seen: &DynamicSecret, name: &str) -> Result<A
 }
 
 /// Asks, and goes on with the keepers that the answer wants.
-async fn ask_to_drop(ctx: &Context, pool: &str, found: &server_record::Record, group: Group) -> Answer {
+pub(super) async fn ask_to_drop(ctx: &Context, pool: &str, found: &server_record::Record, group: Group) -> Answer {
     let mut wanted = Vec::new();
     for _ in 0..=servers::KEEPER_ROUNDS {
         let keepers = match servers::keepers(ctx, &found.login.record, &wanted) {

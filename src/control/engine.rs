@@ -192,11 +192,16 @@ async fn leave(ctx: &Context, engine: &Engine) -> Result<Action, Error> {
         let open = open_leases(ctx, &uid).await?;
         // A pool that leaves has its group roles dropped; otherwise they can wait for another engine.
         let groups = pool.metadata.deletion_timestamp.is_some() && !super::pool::owners_of_groups(ctx, &uid).is_empty();
+        // One that is deleted too is no other: of all engines deleted together none would be left.
+        let stays = |uid: &str| {
+            let found = ctx.stores.engines.find(|other| other.uid().as_deref() == Some(uid));
+            found.is_some_and(|other| other.metadata.deletion_timestamp.is_none())
+        };
         let others = ctx
             .hub
             .connected(&pool.uid().unwrap_or_default())
             .iter()
-            .any(|s| !s.draining && s.engine.uid != engine.uid().unwrap_or_default());
+            .any(|s| !s.draining && stays(&s.engine.uid));
         if (open > 0 || groups) && !others {
             let message = format!(
                 "{open} open leases of the pool and its group roles need an engine, and no other one is connected; this one takes them back and then goes"

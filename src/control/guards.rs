@@ -3,6 +3,7 @@
 
 use super::context::Context;
 use super::servers;
+use super::watches::{ENGINES, LEASES, POOLS};
 use crate::channel::frames::{Done, Outcome, Task};
 use crate::channel::hub::{CallResult, SessionInfo};
 use crate::cluster::Error;
@@ -62,7 +63,7 @@ type Told = Option<Versions>;
 
 /// Tells engines what to guard, for ever.
 pub async fn guard_for_ever(ctx: Arc<Context>) {
-    ctx.stores.filled.all().await;
+    ctx.stores.filled.with(&[LEASES, POOLS, ENGINES]).await;
     let mut told: HashMap<String, Told> = HashMap::new();
     loop {
         let complete = round(&ctx, &mut told).await;

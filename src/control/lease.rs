@@ -186,7 +186,9 @@ impl<'a> Pass<'a> {
 
     async fn delete(&mut self) -> Result<Option<Action>, Error> {
         self.ctx.still_leading()?;
+        failpoint!("close.before", self.name());
         objects::delete(&self.ctx.client, &self.lease).await?;
+        failpoint!("close.deleted", self.name());
         let namespace = self.lease.namespace().unwrap_or_default();
         let fresh: Option<CredentialLease> =
             objects::read(&self.ctx.client, &namespace, &self.lease.name_any()).await?;
@@ -203,7 +205,13 @@ impl<'a> Pass<'a> {
     async fn release(&mut self) -> Result<Action, Error> {
         self.ctx.still_leading()?;
         let uid = self.lease.uid().unwrap_or_default();
-        match objects::remove_finalizer(&self.ctx.client, &self.lease, LEASE_FINALIZER).await {
+        failpoint!("release.before", self.name());
+        if self.gone {
+            self.ctx.audit.released(&uid);
+        }
+        let released = objects::remove_finalizer(&self.ctx.client, &self.lease, LEASE_FINALIZER).await;
+        failpoint!("release.done", self.name());
+        match released {
             // Somebody wrote in between; the next view shows it.
             Err(error) if error.is_conflict() => return Ok(Action::requeue(Duration::from_millis(200))),
             other => other?,

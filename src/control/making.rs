@@ -165,8 +165,11 @@ async fn post(ctx: &Context, owner: &DynamicSecret, claim: Claim) -> Result<(), 
         status: None,
     };
     ctx.still_leading()?;
+    failpoint!("make.before", owner.name_any());
     ctx.passwords.keep(verifier.as_str(), password);
-    match objects::make(&ctx.client, &namespace, &lease).await {
+    let made = objects::make(&ctx.client, &namespace, &lease).await;
+    failpoint!("make.posted", owner.name_any());
+    match made {
         Ok(_) => Ok(()),
         Err(error) if error.is_conflict() || error.is_unknown() => {
             settle(ctx, &namespace, &name, verifier.as_str(), error).await

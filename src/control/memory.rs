@@ -5,7 +5,7 @@ use crate::channel::frames::{DatabaseClock, ProbeReport};
 use crate::keys::Password;
 use crate::plan::dynamic_secret::Early;
 use jiff::{SignedDuration, Timestamp};
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -57,15 +57,34 @@ impl Endings {
 
 /// Attempts in a row that did not take a lease back, by UID: spaces the next ones.
 #[derive(Default)]
-pub struct Attempts(Mutex<HashMap<String, i64>>);
+pub struct Attempts(Mutex<HashMap<String, Tried>>);
+
+#[derive(Default)]
+struct Tried {
+    times: i64,
+    /// The next attempt is not due before.
+    due: Option<Instant>,
+}
 
 impl Attempts {
     /// Counts one more and returns how many it is.
     pub fn count(&self, uid: &str) -> i64 {
         let mut all = locked(&self.0);
-        let count = all.entry(uid.to_owned()).or_default();
-        *count += 1;
-        *count
+        let tried = all.entry(uid.to_owned()).or_default();
+        tried.times += 1;
+        tried.times
+    }
+
+    /// The next attempt is not due before `pause` is over, whatever wakes the object meanwhile: the write that tells of
+    /// this one does.
+    pub fn pause(&self, uid: &str, pause: Duration) {
+        locked(&self.0).entry(uid.to_owned()).or_default().due = Instant::now().checked_add(pause);
+    }
+
+    /// How long the next attempt has to wait; none where it is due.
+    pub fn left(&self, uid: &str) -> Option<Duration> {
+        let due = locked(&self.0).get(uid)?.due?;
+        Some(due.saturating_duration_since(Instant::now())).filter(|left| !left.is_zero())
     }
 
     /// Starts anew: something changed.
@@ -103,6 +122,29 @@ impl ReliedOn {
     /// Forgets what is gone.
     pub fn forget(&self, uid: &str) {
         locked(&self.0).remove(uid);
+    }
+}
+
+/// Versions of base secrets that pools found ready in this leadership: another one is looked at, whatever the status says.
+#[derive(Default)]
+pub struct CheckedBases(Mutex<HashMap<(String, String), String>>);
+
+impl CheckedBases {
+    /// An engine of the pool (by UID) found this version of the base secret ready.
+    pub fn note(&self, pool_uid: &str, base: &str, version: &str) {
+        locked(&self.0).insert((pool_uid.to_owned(), base.to_owned()), version.to_owned());
+    }
+
+    /// Whether this version was found ready.
+    pub fn has(&self, pool_uid: &str, base: &str, version: &str) -> bool {
+        locked(&self.0)
+            .get(&(pool_uid.to_owned(), base.to_owned()))
+            .is_some_and(|known| known == version)
+    }
+
+    /// Forgets a pool that is gone.
+    pub fn forget(&self, pool_uid: &str) {
+        locked(&self.0).retain(|(of, _), _| of != pool_uid);
     }
 }
 
@@ -187,8 +229,66 @@ impl BaseIdentities {
             .cloned()
     }
 
+    /// The base secrets that lead to a server record, as `namespace/name`.
+    pub fn leading_to(&self, record: &str) -> BTreeSet<String> {
+        let all = locked(&self.0);
+        let these = all.iter().filter(|(_, known)| known.record == record);
+        these
+            .map(|((namespace, name), _)| format!("{namespace}/{name}"))
+            .collect()
+    }
+
     /// Remembers what was read.
     pub fn keep(&self, namespace: &str, name: &str, identity: BaseIdentity) {
         locked(&self.0).insert((namespace.to_owned(), name.to_owned()), identity);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_attempt_waits_for_its_time_unless_something_changed() {
+        let attempts = Attempts::default();
+        assert_eq!(attempts.left("a"), None);
+        assert_eq!(attempts.count("a"), 1);
+        attempts.pause("a", Duration::from_secs(60));
+        assert!(attempts.left("a").is_some_and(|left| left > Duration::from_secs(50)));
+        assert_eq!(attempts.left("b"), None);
+        assert_eq!(attempts.count("a"), 2, "the pause does not forget the count");
+        attempts.reset("a");
+        assert_eq!(attempts.left("a"), None);
+        assert_eq!(attempts.count("a"), 1);
+        attempts.pause("a", Duration::ZERO);
+        assert_eq!(attempts.left("a"), None);
+    }
+
+    #[test]
+    fn a_server_is_named_by_the_base_secrets_that_lead_to_it_now() {
+        let bases = BaseIdentities::default();
+        let identity = |record: &str| BaseIdentity {
+            version: "1".to_owned(),
+            record: record.to_owned(),
+            database: "orders".to_owned(),
+        };
+        bases.keep("databases", "orders-db", identity("server-a"));
+        bases.keep("databases", "alias", identity("server-a"));
+        bases.keep("databases", "moved", identity("server-a"));
+        bases.keep("databases", "moved", identity("server-b"));
+        let names: Vec<String> = bases.leading_to("server-a").into_iter().collect();
+        assert_eq!(names, ["databases/alias", "databases/orders-db"]);
+        assert!(bases.leading_to("server-c").is_empty());
+    }
+
+    #[test]
+    fn a_base_secret_counts_as_checked_in_one_version_and_for_one_pool() {
+        let checked = CheckedBases::default();
+        checked.note("pool", "orders-db", "7");
+        assert!(checked.has("pool", "orders-db", "7"));
+        assert!(!checked.has("pool", "orders-db", "8") && !checked.has("other", "orders-db", "7"));
+        checked.note("other", "orders-db", "7");
+        checked.forget("pool");
+        assert!(!checked.has("pool", "orders-db", "7") && checked.has("other", "orders-db", "7"));
     }
 }

@@ -3,6 +3,7 @@
 //! What to do next is decided in `plan`; how to talk to the API server is in `cluster`; engines are asked through
 //! `channel::hub`. Nothing here keeps state that a restart could miss, except passwords on their way into a Secret.
 
+pub mod audit;
 pub mod context;
 pub mod controllers;
 pub mod deployment;
@@ -16,7 +17,9 @@ pub mod keys;
 pub mod lease;
 pub mod making;
 pub mod memory;
+pub mod occupied;
 pub mod operator;
+pub mod places;
 pub mod pool;
 pub mod prepare;
 pub mod report;

@@ -2,6 +2,7 @@
 
 use super::context::Settings;
 use super::run::{Channel, Plant, RunError};
+use crate::channel::hub::HubMetrics;
 use crate::cluster::leadership::Leadership;
 use crate::telemetry::api_writes;
 use crate::telemetry::http::{self as pages, Health};
@@ -53,7 +54,8 @@ impl Operator {
     /// Runs until `token` is cancelled, then hands leadership over.
     pub async fn run(self, token: CancellationToken) -> Result<(), OperatorError> {
         let mut registry = metrics::registry();
-        let metrics = Metrics::new(&mut registry);
+        let (metrics, hub_metrics) = (Metrics::new(&mut registry), HubMetrics::default());
+        hub_metrics.register(&mut registry);
         let (beats, readiness) = (Beats::default(), Readiness::default());
         let api_server = readiness.register("api server");
         let health = Health {
@@ -67,7 +69,7 @@ impl Operator {
         wait_for_api_server(&client, &api_server, &token).await;
         let identity = unique(&self.identity);
         let leadership = Leadership::start(client.clone(), &self.settings.home, &identity, token.clone());
-        let plant = Plant::new(client, self.settings, metrics, &beats, &readiness);
+        let plant = Plant::new(client, self.settings, (metrics, hub_metrics), &beats, &readiness);
         plant
             .run(leadership.watch(), leadership.handle(), self.channel, token.clone())
             .await?;

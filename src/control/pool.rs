@@ -221,14 +221,7 @@ async fn look_at_server(ctx: &Context, pool: &EnginePool, name: &str, version: &
             .is_some()
         {
             ctx.still_leading()?;
-            server_record::keep(
-                &ctx.client,
-                &ctx.settings.home,
-                &base.secret,
-                &base.login,
-                &ctx.installation.signers(),
-            )
-            .await?;
+            servers::keep_record(ctx, &base).await?;
         }
         let report = servers::probe(ctx, &pool_uid, &base).await?;
         found.version = Some(report.version.clone());
@@ -245,7 +238,7 @@ async fn look_at_server(ctx: &Context, pool: &EnginePool, name: &str, version: &
     match checked.await {
         Ok(()) => {
             found.ready = true;
-            note_checked(ctx, pool, name, version);
+            ctx.checked.note(&pool_uid, name, version);
         }
         Err(Halt::Hold(hold)) => {
             found.reason = Some(hold.reason.as_str().to_owned());
@@ -256,18 +249,14 @@ async fn look_at_server(ctx: &Context, pool: &EnginePool, name: &str, version: &
     Ok(found)
 }
 
-fn note_checked(ctx: &Context, pool: &EnginePool, name: &str, version: &str) {
-    ctx.note_intact(&format!("{}/{name}", pool.uid().unwrap_or_default()), version);
-}
-
 fn is_fresh(ctx: &Context, pool: &EnginePool, old: &ServerStatus, version: &str, nudged: bool) -> bool {
     let age = old
         .checked_at
         .as_ref()
         .map_or(SignedDuration::MAX, |at| ctx.now().duration_since(at.0));
     if old.ready {
-        let base = format!("{}/{}", pool.uid().unwrap_or_default(), old.linked_secret);
-        return age < CHECK_READY && ctx.intact(&base, version);
+        let pool_uid = pool.uid().unwrap_or_default();
+        return age < CHECK_READY && ctx.checked.has(&pool_uid, &old.linked_secret, version);
     }
     age < CHECK_AGAIN && !nudged
 }

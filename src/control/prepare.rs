@@ -9,7 +9,7 @@ use crate::api::grants::Grant;
 use crate::api::lease::{Claim, ClaimedGroup, ClaimedPool};
 use crate::api::names::{DYNAMIC_SECRET_LABEL, MANAGED_BY, OPERATOR, POOL_LABEL, base32_hash};
 use crate::api::{CredentialLease, DynamicSecret, EnginePool};
-use crate::cluster::{Intention, objects, server_record, status};
+use crate::cluster::{Intention, objects, status};
 use crate::plan::consent::{self, Denied, Request};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Namespace;
@@ -18,6 +18,7 @@ use kube::api::ListParams;
 use kube::{Api, ResourceExt};
 use std::collections::BTreeMap;
 use std::time::Duration;
+use tokio::sync::OwnedRwLockReadGuard;
 
 /// How long after the claim the account may still be created, in the database's clock.
 const ISSUE_WINDOW: SignedDuration = SignedDuration::from_secs(60);
@@ -38,6 +39,8 @@ pub struct Prepared {
     namespace_labels: BTreeMap<String, String>,
     /// Life of the account.
     ttl: SignedDuration,
+    /// While this is held no server record is removed.
+    _record_stays: OwnedRwLockReadGuard<()>,
 }
 
 /// Name of the group role that carries these grants for this dynamic secret.
@@ -72,12 +75,9 @@ pub async fn prepare(ctx: &Context, seen: &DynamicSecret, ttl: Option<Duration>)
     let Some(owner) = fresh.filter(|f| f.uid() == seen.uid() && f.metadata.deletion_timestamp.is_none()) else {
         return Err(Hold::new(Reason::Deleting, "the DynamicSecret is being deleted").into());
     };
-    let pool = read_pool(ctx, &owner).await?;
+    let (pool, namespace_labels) = admitted_pool(ctx, &owner).await?;
     let pool_namespace = pool.namespace().unwrap_or_default();
-    let namespace_labels = namespace_labels(ctx, &namespace, &pool_namespace).await?;
     let linked = &owner.spec.link_config.linked_secret;
-    consent::admit_link(&pool_namespace, &pool.spec, (&namespace, &namespace_labels), linked)
-        .map_err(|denied| Hold::new(Reason::AccessDenied, denied.to_string()))?;
     let base = servers::read_base(ctx, &pool_namespace, linked).await?;
     let grants = completed_grants(&owner, &base.login.database)?;
     let longest = owner
@@ -99,6 +99,7 @@ pub async fn prepare(ctx: &Context, seen: &DynamicSecret, ttl: Option<Duration>)
         grants: servers::pairs(&grants),
         since,
     };
+    let record_stays = ctx.keeping.clone().read_owned().await;
     let mut prepared = Prepared {
         owner,
         pool,
@@ -107,6 +108,7 @@ pub async fn prepare(ctx: &Context, seen: &DynamicSecret, ttl: Option<Duration>)
         group,
         namespace_labels,
         ttl,
+        _record_stays: record_stays,
     };
     // Consent first: who is not admitted learns nothing about the server, and nothing is made for him.
     admit(&prepared, 0)?;
@@ -114,17 +116,12 @@ pub async fn prepare(ctx: &Context, seen: &DynamicSecret, ttl: Option<Duration>)
     engine_connected(ctx, &pool_uid)?;
     servers::checked(ctx, &pool_uid, &prepared.base).await?;
     ctx.still_leading()?;
-    server_record::keep(
-        &ctx.client,
-        &ctx.settings.home,
-        &prepared.base.secret,
-        &prepared.base.login,
-        &ctx.installation.signers(),
-    )
-    .await?;
+    servers::keep_record(ctx, &prepared.base).await?;
+    failpoint!("prepare.recorded", prepared.owner.name_any());
     prepared.group.since = record_group(ctx, &prepared).await?;
     let group = servers::group(ctx, &prepared.owner.uid().unwrap_or_default(), &prepared.group)?;
     servers::ensure_group(ctx, &pool_uid, &prepared.base.login, group).await?;
+    failpoint!("prepare.grouped", prepared.owner.name_any());
     Ok(prepared)
 }
 
@@ -139,28 +136,30 @@ fn engine_connected(ctx: &Context, pool_uid: &str) -> Result<(), Hold> {
     ))
 }
 
-async fn read_pool(ctx: &Context, owner: &DynamicSecret) -> Result<EnginePool, Halt> {
-    let reference = &owner.spec.pool;
-    let namespace = reference
-        .namespace
-        .clone()
-        .or_else(|| owner.namespace())
-        .unwrap_or_default();
-    let Some(pool) = objects::read::<EnginePool>(&ctx.client, &namespace, &reference.name).await? else {
-        let message = format!(
-            "EnginePool {namespace}/{} does not exist; create it or correct spec.pool",
-            reference.name
-        );
-        return Err(Hold::new(Reason::PoolMissing, message).into());
+/// The pool, for whom it has an entry with this base secret, and the labels of the asker's namespace. Everybody else gets
+/// one answer: whether there is a pool of the name, and whether it is going, is none of a stranger's business.
+async fn admitted_pool(ctx: &Context, owner: &DynamicSecret) -> Result<(EnginePool, BTreeMap<String, String>), Halt> {
+    let ours = owner.namespace().unwrap_or_default();
+    let name = &owner.spec.pool.name;
+    let namespace = owner.spec.pool.namespace.clone().unwrap_or_else(|| ours.clone());
+    let pool: Option<EnginePool> = objects::read(&ctx.client, &namespace, name).await?;
+    let labels = namespace_labels(ctx, &ours, &namespace).await?;
+    let denied = |denied: Denied| Hold::new(Reason::AccessDenied, denied.to_string());
+    let Some(pool) = pool else {
+        let message = format!("EnginePool {namespace}/{name} does not exist; create it or correct spec.pool");
+        return Err(if ours == namespace {
+            Hold::new(Reason::PoolMissing, message).into()
+        } else {
+            denied(Denied::Namespace(ours)).into()
+        });
     };
+    let linked = &owner.spec.link_config.linked_secret;
+    consent::admit_link(&namespace, &pool.spec, (&ours, &labels), linked).map_err(denied)?;
     if pool.metadata.deletion_timestamp.is_some() {
-        let message = format!(
-            "EnginePool {namespace}/{} is being deleted; choose another one in spec.pool",
-            reference.name
-        );
+        let message = format!("EnginePool {namespace}/{name} is being deleted; choose another one in spec.pool");
         return Err(Hold::new(Reason::PoolDeleting, message).into());
     }
-    Ok(pool)
+    Ok((pool, labels))
 }
 
 async fn namespace_labels(ctx: &Context, ours: &str, pools: &str) -> Result<BTreeMap<String, String>, Error> {

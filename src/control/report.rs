@@ -2,7 +2,7 @@
 
 use super::context::Context;
 use super::hold::{Error, Hold};
-use crate::api::conditions::{self, READY, Reason};
+use crate::api::conditions::{self, READY, Reason, ReasonKind};
 use crate::api::dynamic_secret::{LeaseRecord, Mode};
 use crate::api::lease::{Claim, Phase};
 use crate::api::names::ROTATE_AT;
@@ -124,7 +124,10 @@ pub async fn failed(ctx: &Context, lease: &CredentialLease, hold: &Hold) -> Resu
         ctx.tell(lease, hold.reason, &hold.message, EventType::Warning).await;
         return Ok(());
     }
-    count_failure(ctx, &owner, hold).await
+    match count_failure(ctx, &owner, hold).await {
+        Err(Error::Cluster(error)) if error.is_not_served() => Ok(()),
+        other => other,
+    }
 }
 
 /// Counts a failed attempt, with its reason.
@@ -164,8 +167,10 @@ pub async fn owner_waits(ctx: &Context, owner: &DynamicSecret, hold: &Hold) -> R
         !same
     })
     .await?;
-    if hold.reason.kind() != conditions::ReasonKind::Good {
-        ctx.tell(owner, hold.reason, &hold.message, EventType::Normal).await;
+    match hold.reason.kind() {
+        ReasonKind::Good => {}
+        ReasonKind::Waiting => ctx.tell(owner, hold.reason, &hold.message, EventType::Normal).await,
+        ReasonKind::Refused => ctx.tell(owner, hold.reason, &hold.message, EventType::Warning).await,
     }
     Ok(())
 }
@@ -193,8 +198,9 @@ pub async fn ended(
         ended_at: Time(now),
         why: why.to_owned(),
     };
-    status::amend(&ctx.client, &owner, |owner| {
+    let written = status::amend(&ctx.client, &owner, |owner| {
         let (mode, generation) = (owner.spec.mode(), owner.metadata.generation);
+        let going = owner.metadata.deletion_timestamp.is_some();
         let status = owner.status.get_or_insert_default();
         if status.history.iter().any(|old| old.lease == record.lease) {
             return false;
@@ -208,14 +214,20 @@ pub async fn ended(
                 status.answered_rotate_at.clone_from(&asked);
             }
             status.delivered_serial = Some(status.delivered_serial.unwrap_or(0).max(claim.serial));
-            if newest && mode == Mode::Once {
+            // What is being deleted says so until it is gone.
+            if newest && mode == Mode::Once && !going {
                 let (reason, message) = once_over(early);
                 conditions::set_ready(&mut status.conditions, reason, message, generation, now);
             }
         }
         true
     })
-    .await?;
+    .await;
+    match written {
+        // The cache still has it, but its definition is gone: nobody is left to be told.
+        Err(error) if error.is_not_served() => {}
+        other => drop(other?),
+    }
     ctx.note_recorded(&uid);
     Ok(())
 }
@@ -238,6 +250,14 @@ pub fn once_over(early: Option<Early>) -> (Reason, &'static str) {
         Some(Early::TargetReleased) => (
             Reason::TargetReleased,
             "our label was taken off the Secret, so the account was revoked and the Secret left alone",
+        ),
+        Some(Early::AccountMissing) => (
+            Reason::AccountMissing,
+            "the account was gone from the database, so its lease was ended; for another one set the annotation dsv.dev/rotate-at",
+        ),
+        Some(Early::AccountAltered) => (
+            Reason::AccountAltered,
+            "the account was changed by hand, so it was revoked; for another one set the annotation dsv.dev/rotate-at",
         ),
         Some(Early::Rotated | Early::OwnerDeleted) => (Reason::Revoking, "the credential was taken back"),
     }
@@ -276,6 +296,8 @@ fn name_end(
         Some(Early::TargetDeleted) => "TargetDeleted",
         Some(Early::TargetEdited) => "TargetEdited",
         Some(Early::TargetReleased) => "TargetReleased",
+        Some(Early::AccountMissing) => "AccountMissing",
+        Some(Early::AccountAltered) => "AccountAltered",
     };
     (name, early)
 }

@@ -118,7 +118,7 @@ async fn ask_engine(
     accounts: Vec<Revocation>,
 ) -> Result<HashMap<String, AccountState>, Hold> {
     let home = &ctx.settings.home;
-    let found = server_record::read(&ctx.client, home, record)
+    let found = servers::record(ctx, record)
         .await
         .map_err(|error| Hold::new(Reason::ClusterError, format!("could not {error}")))?
         .ok_or_else(|| Hold::new(Reason::BaseSecretMissing, format!("server record {home}/{record} is gone; restore it, or create a base secret with the same host, port, database and username beside the pool")))?;

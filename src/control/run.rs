@@ -9,8 +9,9 @@ use super::watches;
 use crate::api::Engine;
 use crate::channel::Timing;
 use crate::channel::frames::CloseCode;
-use crate::channel::hub::{Hub, HubIdentity};
+use crate::channel::hub::{Hub, HubIdentity, HubMetrics};
 use crate::channel::listener::TlsError;
+use crate::clock;
 use crate::cluster::installation::{self, Installation, InstallationError};
 use crate::cluster::leadership::{Leader, Standing, Term};
 use crate::cluster::{Intention, leader_pod};
@@ -67,6 +68,8 @@ pub struct Plant {
     client: Client,
     settings: Settings,
     metrics: Metrics,
+    /// Of the hubs of all leaderships, one after the other.
+    hub_metrics: HubMetrics,
     controllers: Controllers,
     /// Whether engines are let in.
     open: watch::Sender<bool>,
@@ -77,7 +80,13 @@ pub struct Plant {
 
 impl Plant {
     /// Nothing runs yet.
-    pub fn new(client: Client, settings: Settings, metrics: Metrics, beats: &Beats, readiness: &Readiness) -> Self {
+    pub fn new(
+        client: Client,
+        settings: Settings,
+        (metrics, hub_metrics): (Metrics, HubMetrics),
+        beats: &Beats,
+        readiness: &Readiness,
+    ) -> Self {
         let controllers = Controllers::new(beats);
         let (open, door) = (watch::Sender::new(false), Door::default());
         let keys = readiness.register("keys");
@@ -87,6 +96,7 @@ impl Plant {
             client,
             settings,
             metrics,
+            hub_metrics,
             controllers,
             open,
             door,
@@ -145,7 +155,7 @@ impl Plant {
         let (home, release) = (&self.settings.home, &self.settings.release);
         let installation = Arc::new(installation::load(&self.client, home, release, keyed).await?);
         self.keys.ready();
-        let (stores, watches) = watches::prepare(&self.client);
+        let (stores, watches) = watches::prepare(&self.client, &self.metrics);
         let identity = Arc::new(identity(&installation)?);
         let directory = Directory {
             engines: stores.engines.clone(),
@@ -156,6 +166,7 @@ impl Plant {
             Arc::new(directory),
             self.open.subscribe(),
             Timing::default(),
+            self.hub_metrics.clone(),
         );
         let (wakes, woken) = wakes();
         let context = Arc::new(Context::new(
@@ -185,6 +196,8 @@ impl Plant {
         };
         self.open.send_replace(false);
         self.metrics.leading(false);
+        // Nobody counts any more until the next leadership.
+        self.metrics.engines_connected(0);
         self.door.close();
         stop.cancel();
         hub.close_all(CloseCode::NotLeading);
@@ -206,7 +219,7 @@ impl Plant {
         async move {
             tokio::select! {
                 () = stop.cancelled() => return "door",
-                () = ctx.stores.filled.all() => {}
+                () = ctx.stores.filled.with(&[watches::ENGINES, watches::POOLS]) => {}
             }
             door.open(ctx.hub.router());
             open.send_replace(true);
@@ -258,7 +271,7 @@ fn identity(installation: &Installation) -> Result<HubIdentity, KeyError> {
 
 /// A certificate for the channel key, with the public half of the key that signs role comments now.
 pub fn certify(installation: &Installation, key: &ChannelPublicKey) -> Result<ChannelCertificate, KeyError> {
-    let not_after = jiff::Timestamp::now()
+    let not_after = clock::now()
         .saturating_add(CERTIFICATE_LIFE)
         .unwrap_or(jiff::Timestamp::MAX);
     installation.root.certify_channel(

@@ -103,10 +103,63 @@ pub async fn probe(ctx: &Context, pool_uid: &str, base: &Base) -> Result<ProbeRe
         Answer::Done(_, Done::Probe(report)) => {
             let version = base.secret.resource_version().unwrap_or_default();
             ctx.servers.probed(&base.login.record, &version, report.clone());
+            if let Some(history) = history(report.system_identifier.as_deref(), report.timeline) {
+                ctx.audit.history_heard(&base.login.record, &history);
+            }
             Ok(report)
         }
         other => Err(other.hold().into()),
     }
+}
+
+/// Keeps the login as a server record. A new one is audited: accounts of ours may be on that server from earlier times.
+pub async fn keep_record(ctx: &Context, base: &Base) -> Result<(), Error> {
+    let (home, signers) = (&ctx.settings.home, ctx.installation.signers());
+    if server_record::keep(&ctx.client, home, &base.secret, &base.login, &signers).await? {
+        ctx.audit.want_record(&base.login.record);
+    }
+    Ok(())
+}
+
+/// The login of a server record; see [`record`].
+pub async fn login(ctx: &Context, name: &str) -> Result<Option<ServerLogin>, Error> {
+    Ok(record(ctx, name).await?.map(|record| record.login))
+}
+
+/// A server record. One that is gone is made again, if a base secret still leads to the same login.
+pub async fn record(ctx: &Context, record: &str) -> Result<Option<Record>, Error> {
+    let home = &ctx.settings.home;
+    if let Some(found) = server_record::read(&ctx.client, home, record).await? {
+        return Ok(Some(found));
+    }
+    for base in ctx.stores.bases.state() {
+        let (namespace, name) = (base.namespace().unwrap_or_default(), base.name_any());
+        let leads = identity(ctx, &namespace, &name).await?;
+        if leads.is_none_or(|leads| leads.record != record) {
+            continue;
+        }
+        match read_base(ctx, &namespace, &name).await {
+            Ok(base) if base.login.record == record => {
+                ctx.still_leading()?;
+                tracing::warn!(
+                    record,
+                    namespace,
+                    name,
+                    "a server record was gone; it is made again from its base secret"
+                );
+                keep_record(ctx, &base).await?;
+                return Ok(server_record::read(&ctx.client, home, record).await?);
+            }
+            Ok(_) | Err(Halt::Hold(_)) => {}
+            Err(Halt::Error(error)) => return Err(error),
+        }
+    }
+    Ok(None)
+}
+
+/// Names a server's history: system identifier and timeline, where both are known.
+pub fn history(system_identifier: Option<&str>, timeline: Option<i64>) -> Option<String> {
+    Some(format!("{}/{}", system_identifier?, timeline?))
 }
 
 /// Whether accounts can be issued on the server that was looked at.

@@ -5,6 +5,7 @@ use super::context::Context;
 use super::hold::{Error, Halt, Hold};
 use super::lease::until_then;
 use super::making;
+use super::occupied::Waiter;
 use super::prepare;
 use super::report;
 use crate::api::conditions::Reason;
@@ -32,9 +33,17 @@ pub async fn take_on(ctx: &Context, lease: &CredentialLease) -> Result<Action, E
         };
     }
     match try_take_on(ctx, lease).await {
-        Ok(()) => Ok(Action::await_change()),
+        Ok(()) => {
+            // What is counted from now on are attempts to take it back.
+            ctx.attempts.reset(&lease.uid().unwrap_or_default());
+            Ok(Action::await_change())
+        }
         Err(Halt::Error(error)) => Err(error),
         Err(Halt::Hold(hold)) => {
+            let occupied = matches!(hold.reason, Reason::TargetNotOurs | Reason::TargetShared);
+            if let Some(target) = lease.spec.target.as_ref().filter(|_| occupied) {
+                ctx.await_place(Waiter::of_lease(lease, target.name.clone()));
+            }
             report::lease_waits(ctx, lease, Phase::Refused, &hold).await?;
             let count = ctx.attempts.count(&lease.uid().unwrap_or_default());
             let pause = Duration::try_from(backoff::pause(count)).unwrap_or_default();

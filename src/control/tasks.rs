@@ -3,10 +3,11 @@
 use super::context::Context;
 use super::hold::Hold;
 use crate::api::conditions::Reason;
-use crate::channel::frames::{Done, Failure, Outcome, Task};
+use crate::channel::frames::{Done, Failure, FailureClass, Outcome, Task};
 use crate::channel::hub::{CallResult, EngineId};
 use crate::telemetry::metrics::{TaskKind, TaskOutcome};
-use std::time::Duration;
+use kube::runtime::reflector::ObjectRef;
+use std::time::{Duration, Instant};
 
 /// An engine's answer.
 #[derive(Debug)]
@@ -39,17 +40,38 @@ impl Answer {
     }
 }
 
+/// A server that did not answer and then does may have failed over in between.
+fn note_presence(ctx: &Context, record: &str, kind: TaskKind, result: &CallResult) {
+    let CallResult::Answered { outcome, .. } = result else {
+        return;
+    };
+    match outcome {
+        Outcome::Unknown { .. } => ctx.audit.doubt(record),
+        Outcome::Failed(failure) if matches!(failure.class, FailureClass::Unreachable | FailureClass::ReadOnly) => {
+            ctx.audit.doubt(record);
+        }
+        // An audit that succeeds has looked already.
+        Outcome::Done { .. } if kind != TaskKind::Inventory => ctx.audit.trust(record),
+        _ => {}
+    }
+}
+
 /// Has a random engine of the pool do a task on a server.
 pub async fn ask(ctx: &Context, pool_uid: &str, record: &str, task: Task, patience: Duration) -> Answer {
     let kind = task.kind();
     let counted = TaskKind::from(&task);
+    let asked = Instant::now();
     let result = ctx.hub.call(pool_uid, task, patience).await;
     let now = ctx.now();
     let outcome = match &result {
-        CallResult::Answered { outcome, .. } => TaskOutcome::from(outcome),
+        CallResult::Answered { outcome, .. } => {
+            ctx.metrics.task_took(counted, asked.elapsed());
+            TaskOutcome::from(outcome)
+        }
         _ => TaskOutcome::NotSent,
     };
     ctx.metrics.task(counted, outcome);
+    note_presence(ctx, record, counted, &result);
     match result {
         CallResult::Answered {
             engine,
@@ -65,14 +87,14 @@ pub async fn ask(ctx: &Context, pool_uid: &str, record: &str, task: Task, patien
             outcome: Outcome::Failed(failure),
         } => {
             tracing::info!(task = kind, engine = engine.name, class = ?failure.class, message = failure.message, "task failed");
-            Answer::Failed(failure)
+            Answer::Failed(named(ctx, record, failure))
         }
         CallResult::Answered {
             engine,
             outcome: Outcome::Unknown { message },
         } => {
             tracing::info!(task = kind, engine = engine.name, message, "outcome unknown");
-            Answer::Unknown(message)
+            Answer::Unknown(in_words(ctx, record, &message))
         }
         CallResult::Answered {
             engine,
@@ -94,4 +116,30 @@ pub async fn ask(ctx: &Context, pool_uid: &str, record: &str, task: Task, patien
             "the task does not fit into a frame of 60 KiB; use fewer grants or smaller certificates",
         )),
     }
+}
+
+/// A failure as people read it: the server by the name that they know.
+pub fn named(ctx: &Context, record: &str, failure: Failure) -> Failure {
+    Failure {
+        message: in_words(ctx, record, &failure.message),
+        ..failure
+    }
+}
+
+/// Engines know a server by its record, whose name is a hash. People know it by the base secrets that lead to it.
+fn in_words(ctx: &Context, record: &str, message: &str) -> String {
+    if !message.contains(record) {
+        return message.to_owned();
+    }
+    let mut bases = ctx.bases.leading_to(record);
+    bases.retain(|base| {
+        let (namespace, name) = base.split_once('/').unwrap_or_default();
+        ctx.stores.bases.get(&ObjectRef::new(name).within(namespace)).is_some()
+    });
+    let bases: Vec<String> = bases.into_iter().collect();
+    let words = match bases.as_slice() {
+        [] => format!("kept as Secret {}/{record}", ctx.settings.home),
+        bases => format!("of base secret {}", bases.join(", ")),
+    };
+    message.replace(record, &words)
 }

@@ -1,70 +1,125 @@
 //! One watch per kind: it fills the cache, and what it shows wakes the controllers that care.
 
 use super::context::{Context, Stores};
-use crate::api::conditions::{self, READY, Reason};
-use crate::api::names::{LEASE_LABEL, TYPE_LABEL, credential};
+use crate::api::conditions::{self, READY};
+use crate::api::names::{CONFIRM_REVOCATION, LEASE_LABEL, TYPE_LABEL, credential};
 use crate::api::{CredentialLease, DynamicSecret, Engine, EnginePool};
 use crate::channel::hub::HubEvent;
+use crate::telemetry::metrics::{Metrics, ObjectKind};
 use futures::{Stream, StreamExt, TryStreamExt};
 use k8s_openapi::api::core::v1::{Namespace, Secret};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::api::PartialObjectMeta;
 use kube::runtime::reflector::{self, ObjectRef, Store};
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
+use std::collections::BTreeSet;
 use std::fmt::Debug;
 use std::hash::Hash;
 use std::sync::Arc;
 
-/// How many are woken for one place that a lease left: the first may have been refused for another reason meanwhile.
-const WOKEN_FOR_A_PLACE: usize = 3;
-
-/// A cache and the stream that fills it; each object that appears, changes or goes comes out of the stream. `filled` counts
-/// the cache when it is complete for the first time: a [`Store`] itself wakes only one of those who wait for that, and its
-/// controller is one already.
-fn watch<K>(
+/// A cache and the stream that fills it; each object that appears, changes or goes comes out of the stream. `filled` is told
+/// when the cache is complete for the first time: a [`Store`] itself wakes only one of those who wait for that, and its
+/// controller is one already. `seen` is told of what becomes of the watch.
+fn watch<K, S>(
     api: Api<K>,
     config: watcher::Config,
-    filled: &Filled,
-) -> (Store<K>, impl Stream<Item = Result<K, watcher::Error>> + Send + use<K>)
+    filled: (&Filled, &'static str),
+    mut seen: S,
+) -> (
+    Store<K>,
+    impl Stream<Item = Result<K, watcher::Error>> + Send + use<K, S>,
+)
 where
+    S: FnMut(&Result<watcher::Event<K>, watcher::Error>) + Send,
     K: Resource + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
     K::DynamicType: Default + Eq + Hash + Clone + Send + Sync,
 {
     let (reader, writer) = reflector::store();
-    let mut note = Some(filled.0.clone());
+    let (filled, name) = (filled.0.0.clone(), filled.1);
     let stream = watcher(api, config)
         .default_backoff()
         .reflect(writer)
+        .inspect(move |event| seen(event))
         .inspect_ok(move |event| {
-            if matches!(event, watcher::Event::InitDone)
-                && let Some(filled) = note.take()
-            {
-                filled.send_modify(|count| *count += 1);
+            if matches!(event, watcher::Event::InitDone) {
+                filled.send_if_modified(|caches| caches.insert(name));
             }
         })
         .touched_objects();
     (reader, stream)
 }
 
-/// How many caches were complete at least once.
-#[derive(Clone)]
-pub struct Filled(tokio::sync::watch::Sender<usize>);
+/// The cache of leases, for [`Filled::with`].
+pub const LEASES: &str = "leases";
+/// The cache of dynamic secrets.
+pub const DYNAMIC_SECRETS: &str = "dynamic secrets";
+/// The cache of pools.
+pub const POOLS: &str = "pools";
+/// The cache of engines.
+pub const ENGINES: &str = "engines";
+/// The cache of credential Secrets.
+pub const CREDENTIALS: &str = "credential secrets";
+/// The cache of base secrets.
+pub const BASES: &str = "base secrets";
 
-/// How many caches there are.
-const CACHES: usize = 6;
+/// Which caches were complete at least once.
+#[derive(Clone)]
+pub struct Filled(tokio::sync::watch::Sender<BTreeSet<&'static str>>);
 
 impl Filled {
     fn new() -> Self {
-        Self(tokio::sync::watch::Sender::new(0))
+        Self(tokio::sync::watch::Sender::new(BTreeSet::new()))
     }
 
-    /// Waits until every cache was complete once.
-    pub async fn all(&self) {
-        let mut count = self.0.subscribe();
+    /// Waits until each of these caches was complete once. Ask only for what is needed: without its definition a kind has
+    /// no cache, and accounts are taken back all the same.
+    pub async fn with(&self, caches: &[&'static str]) {
+        let mut complete = self.0.subscribe();
         // The sender is in `self`, so the channel is open.
-        let _ = count.wait_for(|count| *count >= CACHES).await;
+        let _ = complete
+            .wait_for(|complete| caches.iter().all(|cache| complete.contains(cache)))
+            .await;
+    }
+}
+
+/// Follows whether a kind's definition is installed, by what becomes of its watch. Nothing else tells: a watch that finds no
+/// such resource only tries again.
+fn definition<K>(
+    metrics: &Metrics,
+    kind: ObjectKind,
+) -> impl FnMut(&Result<watcher::Event<K>, watcher::Error>) + Send + use<K>
+where
+    K: Resource<DynamicType = ()>,
+{
+    let metrics = metrics.clone();
+    let mut was_missing = false;
+    move |event| {
+        let missing = match event {
+            Ok(watcher::Event::InitDone) => false,
+            Err(error) if is_not_served(error) => true,
+            _ => return,
+        };
+        metrics.definition_missing(kind, missing);
+        let resource = K::plural(&());
+        if missing && !was_missing {
+            tracing::error!(
+                definition = %format!("{resource}.{}", K::group(&())),
+                "the definition is not installed; apply crds/. Accounts of leases are taken back meanwhile, if engines and pools are there"
+            );
+        } else if was_missing && !missing {
+            tracing::info!(definition = %resource, "the definition is installed again");
+        }
+        was_missing = missing;
+    }
+}
+
+/// Whether the API server does not know the resource.
+fn is_not_served(error: &watcher::Error) -> bool {
+    match error {
+        watcher::Error::InitialListFailed(kube::Error::Api(status))
+        | watcher::Error::WatchStartFailed(kube::Error::Api(status)) => status.code == 404,
+        _ => false,
     }
 }
 
@@ -87,35 +142,42 @@ pub struct Watches {
 }
 
 /// Prepares all watches. Secrets are watched by their metadata only: no cache holds a password.
-pub fn prepare(client: &Client) -> (Stores, Watches) {
+pub fn prepare(client: &Client, metrics: &Metrics) -> (Stores, Watches) {
     let filled = Filled::new();
-    let labelled = |label: &str| watcher::Config::default().labels(label);
     let (leases, lease_stream) = watch(
         Api::<CredentialLease>::all(client.clone()),
         watcher::Config::default(),
-        &filled,
+        (&filled, LEASES),
+        definition(metrics, ObjectKind::CredentialLease),
     );
     let (dynamic_secrets, dynamic_stream) = watch(
         Api::<DynamicSecret>::all(client.clone()),
         watcher::Config::default(),
-        &filled,
+        (&filled, DYNAMIC_SECRETS),
+        definition(metrics, ObjectKind::DynamicSecret),
     );
     let (pools, pool_stream) = watch(
         Api::<EnginePool>::all(client.clone()),
         watcher::Config::default(),
-        &filled,
+        (&filled, POOLS),
+        definition(metrics, ObjectKind::EnginePool),
     );
-    let (engines, engine_stream) = watch(Api::<Engine>::all(client.clone()), watcher::Config::default(), &filled);
-    let (credentials, credential_stream) = watch(
-        Api::<PartialObjectMeta<Secret>>::all(client.clone()),
-        labelled(LEASE_LABEL),
-        &filled,
+    let (engines, engine_stream) = watch(
+        Api::<Engine>::all(client.clone()),
+        watcher::Config::default(),
+        (&filled, ENGINES),
+        definition(metrics, ObjectKind::Engine),
     );
-    let (bases, base_stream) = watch(
-        Api::<PartialObjectMeta<Secret>>::all(client.clone()),
-        labelled(TYPE_LABEL),
-        &filled,
-    );
+    let secrets = |label: &str, cache| {
+        watch(
+            Api::<PartialObjectMeta<Secret>>::all(client.clone()),
+            watcher::Config::default().labels(label),
+            (&filled, cache),
+            |_| (),
+        )
+    };
+    let (credentials, credential_stream) = secrets(LEASE_LABEL, CREDENTIALS);
+    let (bases, base_stream) = secrets(TYPE_LABEL, BASES);
     let stores = Stores {
         leases,
         dynamic_secrets,
@@ -148,45 +210,18 @@ pub fn prepare(client: &Client) -> (Stores, Watches) {
 pub fn lease_changed(ctx: &Context, lease: &CredentialLease) {
     ctx.guards.look();
     ctx.wake_owner(lease);
+    ctx.places.note_lease(ctx, lease);
     if ctx.stores.leases.get(&ObjectRef::from_obj(lease)).is_none() {
-        place_freed(ctx, lease);
-    }
-}
-
-/// Wakes those in the lease's namespace that wait for a place, longest first, and not all of them: there is one place.
-fn place_freed(ctx: &Context, gone: &CredentialLease) {
-    let namespace = gone.namespace();
-    let waits = |conditions: &[Condition]| {
-        conditions::find(conditions, READY)
-            .filter(|ready| ready.reason == Reason::TooManyLeases.as_str())
-            .map(|ready| ready.last_transition_time.0)
-    };
-    let owners = ctx.stores.dynamic_secrets.state_filter(|d| d.namespace() == namespace);
-    let mut owners: Vec<_> = owners
-        .iter()
-        .filter_map(|owner| Some((waits(&owner.status.as_ref()?.conditions)?, owner)))
-        .collect();
-    owners.sort_by_key(|(since, _)| *since);
-    for (_, owner) in owners.iter().take(WOKEN_FOR_A_PLACE) {
-        ctx.nudges.nudge(&owner.uid().unwrap_or_default());
-        ctx.wake_dynamic_secret(&owner.namespace().unwrap_or_default(), &owner.name_any());
-    }
-    let asked = ctx
-        .stores
-        .leases
-        .state_filter(|l| l.namespace() == namespace && l.claim().is_none());
-    let mut asked: Vec<_> = asked
-        .iter()
-        .filter_map(|lease| Some((waits(&lease.status.as_ref()?.conditions)?, lease)))
-        .collect();
-    asked.sort_by_key(|(since, _)| *since);
-    for (_, lease) in asked.iter().take(WOKEN_FOR_A_PLACE) {
-        ctx.wake_lease(&lease.namespace().unwrap_or_default(), &lease.name_any());
+        if let (Some(uid), Some(claim)) = (lease.uid(), lease.claim()) {
+            ctx.audit.lease_gone(&uid, &claim.server, claim.expires_at.0);
+        }
+        ctx.places.freed(ctx, &lease.namespace().unwrap_or_default());
     }
 }
 
 /// What else cares when a dynamic secret changes: leases that somebody asked for.
 pub fn dynamic_secret_changed(ctx: &Context, changed: &DynamicSecret) {
+    ctx.places.note_dynamic_secret(ctx, changed);
     let (namespace, name) = (changed.namespace(), changed.name_any());
     let asked = |lease: &CredentialLease| {
         lease.claim().is_none() && lease.namespace() == namespace && lease.spec.dynamic_secret == name
@@ -205,11 +240,14 @@ pub fn pool_changed(ctx: &Context, pool: &EnginePool) {
     };
     let uid = pool.uid().unwrap_or_default();
     let gone = ctx.stores.pools.get(&ObjectRef::from_obj(pool)).is_none();
+    let confirms = pool.annotations().get(CONFIRM_REVOCATION).filter(|_| !gone);
+    ctx.audit.confirmation_seen(&uid, confirms);
     let now = relied_on(pool);
     // What a pool's status counts changes all the time; if that ended backoffs, nothing that is refused would ever rest.
     let same = !gone && ctx.relied_on.replace(&uid, now.clone()) == Some(now);
     if gone {
         ctx.relied_on.forget(&uid);
+        ctx.checked.forget(&uid);
     }
     if !same {
         nudge_all(ctx, ctx.stores.dynamic_secrets.state_filter(uses));
@@ -309,6 +347,15 @@ pub async fn follow_namespaces(
         let uid = namespace.uid().unwrap_or_default();
         if namespace.metadata.deletion_timestamp.is_some() {
             ctx.relied_on.forget(&uid);
+            // Those that were deleted before let their credentials live on; a namespace must not wait for that.
+            let name = namespace.name_any();
+            for one in ctx
+                .stores
+                .dynamic_secrets
+                .state_filter(|d| d.namespace().as_ref() == Some(&name))
+            {
+                ctx.wake_dynamic_secret(&name, &one.name_any());
+            }
             return;
         }
         let labels = format!("{:?}", namespace.labels());
@@ -349,6 +396,7 @@ pub async fn follow_hub(ctx: Arc<Context>) {
         match events.recv().await {
             Ok(event) => hub_event(&ctx, &event),
             Err(tokio::sync::broadcast::error::RecvError::Lagged(_)) => {
+                ctx.audit.want_all();
                 ctx.guards.look();
                 for pool in ctx.stores.pools.state() {
                     engine_connected(&ctx, &pool.uid().unwrap_or_default());
@@ -376,6 +424,7 @@ fn hub_event(ctx: &Context, event: &HubEvent) {
         let _ = ctx.wakes.pools.send(ObjectRef::from_obj(pool.as_ref()));
     }
     if matches!(event, HubEvent::Connected { .. }) {
+        ctx.audit.want_pool(pool_uid);
         ctx.guards.look();
         engine_connected(ctx, pool_uid);
     }

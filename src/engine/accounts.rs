@@ -1,7 +1,7 @@
 //! What the engine needs from the database side.
 
 use crate::channel::frames::{
-    Account, DatabaseClock, Failure, Group, Keeper, Outcome, ProbeReport, Revocation, ServerLogin,
+    Account, DatabaseClock, Failure, Group, InventoryPage, Keeper, Outcome, ProbeReport, Revocation, ServerLogin,
 };
 use crate::postgres::{Signers, Swept};
 use std::time::Duration;
@@ -45,6 +45,17 @@ pub trait Accounts: Send + Sync + 'static {
         group: &Group,
         keepers: &[Keeper],
     ) -> impl Future<Output = Outcome> + Send;
+
+    /// One page of the roles whose comment looks like ours, from after that OID.
+    fn inventory(
+        &self,
+        login: &ServerLogin,
+        after: Option<u32>,
+        patience: Duration,
+    ) -> impl Future<Output = Result<(InventoryPage, DatabaseClock), Failure>> + Send;
+
+    /// Ends sessions of accounts that this engine knows by OID and whose role is gone. Returns how many it ended.
+    fn end_zombies(&self) -> impl Future<Output = usize> + Send;
 
     /// Keeps a login until it is told otherwise: its server has open leases.
     fn guard(&self, login: &ServerLogin, signers: &Signers);

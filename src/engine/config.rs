@@ -8,6 +8,10 @@ use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::time::Duration;
+
+/// Between two looks for sessions that outlived their account. One look costs the server half a millisecond.
+const SWEEP_EVERY: Duration = Duration::from_secs(30);
 
 /// Arguments of `dsv-engine run`. Every one can be given by environment variable or file instead.
 #[derive(Debug, Clone, Default, clap::Args)]
@@ -35,6 +39,9 @@ pub struct RunArgs {
     /// Address for /livez, /readyz and /metrics, such as 0.0.0.0:8081; none without it [env: DSV_HEALTH_ADDR]
     #[arg(long)]
     pub health_addr: Option<String>,
+    /// Seconds between two looks for sessions that outlived their account, 1 to 3600 [env: DSV_SWEEP_EVERY] [default: 30]
+    #[arg(long)]
+    pub sweep_every: Option<String>,
     /// Form of the log lines [env: DSV_LOG_FORMAT] [default: text]
     #[arg(long, value_enum)]
     pub log_format: Option<Format>,
@@ -59,6 +66,7 @@ struct FileSettings {
     ca_file: Option<PathBuf>,
     require_trusted_tls: Option<bool>,
     health_addr: Option<String>,
+    sweep_every: Option<u64>,
     log_format: Option<Format>,
 }
 
@@ -77,6 +85,8 @@ pub struct Settings {
     pub require_trusted_tls: bool,
     /// Where to serve health and metrics.
     pub health_addr: Option<SocketAddr>,
+    /// Between two looks for sessions that outlived their account.
+    pub sweep_every: Duration,
     /// Form of the log lines.
     pub log_format: Format,
 }
@@ -157,6 +167,8 @@ impl Settings {
             .map(|text| parse_bool(&text))
             .transpose()?;
         let health = args.health_addr.or_else(|| env("DSV_HEALTH_ADDR")).or(file.health_addr);
+        let sweep = args.sweep_every.or_else(|| env("DSV_SWEEP_EVERY"));
+        let sweep = sweep.or_else(|| file.sweep_every.map(|seconds| seconds.to_string()));
         let format = env("DSV_LOG_FORMAT").map(|text| parse_format(&text)).transpose()?;
         Ok(Self {
             endpoints: parse_endpoints(&endpoint)?,
@@ -168,6 +180,7 @@ impl Settings {
                 .or(file.ca_file),
             require_trusted_tls: args.require_trusted_tls || required.or(file.require_trusted_tls).unwrap_or_default(),
             health_addr: health.map(|text| parse_address(&text)).transpose()?,
+            sweep_every: sweep.map_or(Ok(SWEEP_EVERY), |text| parse_seconds(&text))?,
             log_format: args.log_format.or(format).or(file.log_format).unwrap_or_default(),
         })
     }
@@ -270,6 +283,15 @@ fn parse_address(text: &str) -> Result<SocketAddr, ConfigError> {
         setting: "--health-addr (DSV_HEALTH_ADDR)",
         value: text.to_owned(),
         expected: "an address and a port, such as 0.0.0.0:8081",
+    })
+}
+
+fn parse_seconds(text: &str) -> Result<Duration, ConfigError> {
+    let seconds = text.parse().ok().filter(|seconds| (1..=3600).contains(seconds));
+    seconds.map(Duration::from_secs).ok_or_else(|| ConfigError::Value {
+        setting: "--sweep-every (DSV_SWEEP_EVERY)",
+        value: text.to_owned(),
+        expected: "a number of seconds from 1 to 3600",
     })
 }
 

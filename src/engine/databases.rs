@@ -2,7 +2,7 @@
 
 use super::accounts::Accounts;
 use crate::channel::frames::{
-    Account, DatabaseClock, Failure, Group, Keeper, Outcome, ProbeReport, Revocation, ServerLogin,
+    Account, DatabaseClock, Failure, Group, InventoryPage, Keeper, Outcome, ProbeReport, Revocation, ServerLogin,
 };
 use crate::postgres::{Servers, Signers, Swept};
 use std::time::Duration;
@@ -32,6 +32,19 @@ impl Accounts for Servers {
 
     async fn drop_group(&self, login: &ServerLogin, signers: &Signers, group: &Group, keepers: &[Keeper]) -> Outcome {
         Servers::drop_group(self, login, signers, group, keepers).await
+    }
+
+    async fn inventory(
+        &self,
+        login: &ServerLogin,
+        after: Option<u32>,
+        patience: Duration,
+    ) -> Result<(InventoryPage, DatabaseClock), Failure> {
+        Servers::inventory(self, login, after, patience).await
+    }
+
+    async fn end_zombies(&self) -> usize {
+        Servers::end_zombies(self).await
     }
 
     fn guard(&self, login: &ServerLogin, signers: &Signers) {

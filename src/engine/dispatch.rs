@@ -2,7 +2,7 @@
 
 use super::accounts::Accounts;
 use super::metrics::EngineMetrics;
-use crate::channel::frames::{Done, Failure, FailureClass, MAX_REVOKE_BATCH, Outcome, Task};
+use crate::channel::frames::{DatabaseClock, Done, Failure, FailureClass, MAX_REVOKE_BATCH, Outcome, Task};
 use crate::channel::link::Tasks;
 use crate::postgres::Signers;
 use std::sync::Arc;
@@ -37,13 +37,7 @@ impl<A: Accounts> Dispatcher<A> {
                 done: Done::Echo,
                 clock: None,
             },
-            Task::Probe { server } => match self.accounts.probe(server).await {
-                Ok((report, clock)) => Outcome::Done {
-                    done: Done::Probe(report),
-                    clock: Some(clock),
-                },
-                Err(failure) => Outcome::Failed(failure),
-            },
+            Task::Probe { server } => seen(self.accounts.probe(server).await, Done::Probe),
             Task::EnsureGroup { server, group } => match self.accounts.ensure_group(server, group, patience).await {
                 Ok(()) => Outcome::Done {
                     done: Done::GroupReady,
@@ -58,21 +52,19 @@ impl<A: Accounts> Dispatcher<A> {
                 }
                 self.accounts.issue(server, group, account, patience).await
             }
+            Task::Revoke { accounts, .. } if accounts.len() > MAX_REVOKE_BATCH => {
+                Outcome::Failed(bad_task(format!("a task revokes at most {MAX_REVOKE_BATCH} accounts")))
+            }
             Task::Revoke {
                 server,
                 installation,
                 signers,
                 accounts,
                 keepers,
-            } => {
-                if accounts.len() > MAX_REVOKE_BATCH {
-                    return Outcome::Failed(bad_task(format!("a task revokes at most {MAX_REVOKE_BATCH} accounts")));
-                }
-                match read(installation, signers) {
-                    Ok(signers) => self.accounts.revoke(server, &signers, accounts, keepers).await,
-                    Err(failure) => Outcome::Failed(failure),
-                }
-            }
+            } => match read(installation, signers) {
+                Ok(signers) => self.accounts.revoke(server, &signers, accounts, keepers).await,
+                Err(failure) => Outcome::Failed(failure),
+            },
             Task::DropGroup {
                 server,
                 installation,
@@ -83,6 +75,9 @@ impl<A: Accounts> Dispatcher<A> {
                 Ok(signers) => self.accounts.drop_group(server, &signers, group, keepers).await,
                 Err(failure) => Outcome::Failed(failure),
             },
+            Task::Inventory { server, after } => {
+                seen(self.accounts.inventory(server, *after, patience).await, Done::Inventory)
+            }
             Task::Guard {
                 server,
                 installation,
@@ -103,8 +98,20 @@ impl<A: Accounts> Dispatcher<A> {
     }
 }
 
+/// What was seen of a server, with its clock.
+fn seen<T>(looked: Result<(T, DatabaseClock), Failure>, done: impl FnOnce(T) -> Done) -> Outcome {
+    match looked {
+        Ok((seen, clock)) => Outcome::Done {
+            done: done(seen),
+            clock: Some(clock),
+        },
+        Err(failure) => Outcome::Failed(failure),
+    }
+}
+
 impl<A: Accounts> Tasks for Dispatcher<A> {
     async fn run(&self, task: Task, patience: Duration) -> Outcome {
+        failpoint!(format!("engine.{}.before", task.kind()), subject(&task));
         let doing = self.done(&task, patience);
         let outcome = timeout(patience.saturating_add(BEYOND_PATIENCE), doing)
             .await
@@ -122,8 +129,20 @@ impl<A: Accounts> Tasks for Dispatcher<A> {
         {
             tracing::info!(kind = task.kind(), ?class, sqlstate, message, "a task failed");
         }
+        failpoint!(format!("engine.{}.done", task.kind()), subject(&task));
         self.metrics.task(task.kind(), &outcome);
         outcome
+    }
+}
+
+/// Whom a task is about, for the fault tests.
+#[cfg(feature = "failpoints")]
+fn subject(task: &Task) -> String {
+    match task {
+        Task::Issue { account, .. } => account.role.clone(),
+        Task::Revoke { accounts, .. } => accounts.iter().map(|a| a.role.as_str()).collect::<Vec<_>>().join(" "),
+        Task::EnsureGroup { group, .. } | Task::DropGroup { group, .. } => group.name.clone(),
+        _ => String::new(),
     }
 }
 
@@ -144,8 +163,8 @@ fn bad_task(message: String) -> Failure {
 mod tests {
     use super::{Accounts, Dispatcher, EngineMetrics, Failure, FailureClass, Outcome, Signers, Task, Tasks};
     use crate::channel::frames::{
-        Account, AccountSettings, DatabaseClock, Done, Group, Keeper, OwnedObjects, ProbeReport, Revocation,
-        ServerLogin, SslMode,
+        Account, AccountSettings, DatabaseClock, Done, Group, InventoryPage, Keeper, OwnedObjects, ProbeReport,
+        Revocation, ServerLogin, SslMode,
     };
     use crate::keys::{SecretText, SigningKey};
     use crate::postgres::Swept;
@@ -193,6 +212,18 @@ mod tests {
         async fn drop_group(&self, _: &ServerLogin, signers: &Signers, group: &Group, keepers: &[Keeper]) -> Outcome {
             let (signers, keepers) = (signers.installation(), keepers.len());
             self.note(format!("drop {} of {signers} for {keepers}", group.name))
+        }
+        async fn inventory(
+            &self,
+            _: &ServerLogin,
+            after: Option<u32>,
+            _: Duration,
+        ) -> Result<(InventoryPage, DatabaseClock), Failure> {
+            self.note(format!("inventory after {after:?}"));
+            Err(super::bad_task("no such server".to_owned()))
+        }
+        async fn end_zombies(&self) -> usize {
+            0
         }
         fn guard(&self, login: &ServerLogin, signers: &Signers) {
             self.note(format!("guard {} of {}", login.record, signers.installation()));
@@ -308,6 +339,11 @@ mod tests {
             account,
         };
         assert_eq!(dispatch(issue).await.1, ["issue r1 in g1 within 5s"]);
+        let inventory = Task::Inventory {
+            server: server(),
+            after: Some(7),
+        };
+        assert_eq!(dispatch(inventory).await.1, ["inventory after Some(7)"]);
         let guard = Task::Guard {
             server: server(),
             installation: "inst-1".to_owned(),

@@ -17,6 +17,7 @@ pub struct EngineMetrics {
     tasks: Family<TaskLabels, Counter>,
     connected: Gauge,
     reconnects: Counter,
+    zombies: Counter,
     guarded: Gauge,
     expired: Counter,
 }
@@ -38,7 +39,7 @@ enum OutcomeLabel {
 impl Default for EngineMetrics {
     fn default() -> Self {
         let (tasks, connected, reconnects) = (Family::default(), Gauge::default(), Counter::default());
-        let (guarded, expired) = (Gauge::default(), Counter::default());
+        let (guarded, expired, zombies) = (Gauge::default(), Counter::default(), Counter::default());
         let mut registry = Registry::with_prefix("dsv_engine");
         registry.register("tasks", "Tasks by kind and outcome", Family::clone(&tasks));
         registry.register(
@@ -50,6 +51,11 @@ impl Default for EngineMetrics {
             "reconnects",
             "Sessions after the first one",
             Counter::clone(&reconnects),
+        );
+        registry.register(
+            "zombie_sessions",
+            "Sessions that were ended because their account's role was gone",
+            Counter::clone(&zombies),
         );
         registry.register(
             "guarded_servers",
@@ -66,6 +72,7 @@ impl Default for EngineMetrics {
             tasks,
             connected,
             reconnects,
+            zombies,
             guarded,
             expired,
         }
@@ -81,6 +88,10 @@ impl EngineMetrics {
             Outcome::Unsupported => OutcomeLabel::Unsupported,
         };
         self.tasks.get_or_create(&TaskLabels { kind, outcome }).inc();
+    }
+
+    pub(super) fn zombies_ended(&self, count: usize) {
+        self.zombies.inc_by(count as u64);
     }
 
     pub(super) fn guarded(&self, servers: usize) {

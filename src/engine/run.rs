@@ -61,16 +61,17 @@ pub async fn run<A: Accounts>(settings: Settings, accounts: A) -> Result<(), Run
         timing: Timing::default(),
     };
     let link = Link::new(options, Dispatcher::new(accounts.clone(), metrics.clone()));
-    let stop = CancellationToken::new();
+    let (stop, counts) = (CancellationToken::new(), metrics.clone());
     let watching = watch_signals(stop.clone())?;
     let health = match settings.health_addr {
         Some(address) => Some(serve_health(address, &link, metrics.clone()).await?),
         None => None,
     };
     let guarding = tokio::spawn(dead_man::stand_by(accounts.clone(), link.status(), metrics));
-    let tidying = tokio::spawn(tidy(accounts));
+    let tidying = tokio::spawn(tidy(accounts.clone()));
+    let sweeping = tokio::spawn(sweep(accounts, settings.sweep_every, counts));
     link.run(stop).await;
-    for task in [Some(watching), Some(tidying), Some(guarding), health]
+    for task in [Some(watching), Some(tidying), Some(guarding), Some(sweeping), health]
         .into_iter()
         .flatten()
     {
@@ -118,5 +119,16 @@ async fn tidy<A: Accounts>(accounts: Arc<A>) {
     loop {
         tick.tick().await;
         accounts.forget_idle(FORGET_AFTER);
+    }
+}
+
+/// Looks for sessions that outlived their account, whether or not the operator can be reached.
+async fn sweep<A: Accounts>(accounts: Arc<A>, every: Duration, metrics: EngineMetrics) {
+    let mut tick = interval(every);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tick.tick().await;
+        let ended = accounts.end_zombies().await;
+        metrics.zombies_ended(ended);
     }
 }

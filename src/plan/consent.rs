@@ -30,8 +30,10 @@ pub struct Request<'a> {
 /// Why a request is not admitted: the first thing that would have to change, from the rule that came closest.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Denied {
-    /// No rule is for the namespace.
-    #[error("no access entry of the pool selects namespace {0}; ask the pool's owner to add one")]
+    /// No rule is for the namespace, or there is no such pool: the same words, since strangers need not know which.
+    #[error(
+        "no access entry of the pool selects namespace {0}, or there is no such pool; check spec.pool, or ask the pool's owner to add an entry"
+    )]
     Namespace(String),
     /// The base secret is not listed.
     #[error("the pool's access entry for this namespace does not list linked secret {0}")]

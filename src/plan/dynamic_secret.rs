@@ -127,6 +127,10 @@ pub enum Early {
     TargetEdited,
     /// Our label was taken off the Secret.
     TargetReleased,
+    /// Its account is gone from the database.
+    AccountMissing,
+    /// Its account was changed by hand.
+    AccountAltered,
 }
 
 /// What to do next.
@@ -177,6 +181,8 @@ pub enum Waiting {
     Issuing,
     /// Leases are being taken back.
     Revoking,
+    /// It is deleted, and its leases live on to their end.
+    LettingExpire,
     /// The next attempt is due later.
     Backoff,
     /// What to issue cannot be told yet.
@@ -251,9 +257,14 @@ fn leave(seen: &Observed<'_>) -> Step {
         };
     }
     if !seen.leases.is_empty() {
+        let live = || seen.leases.iter().filter(|lease| !lease.ending);
         return Step::Wait {
-            until: None,
-            waiting: Waiting::Revoking,
+            until: live().filter_map(|lease| lease.expires_at).min(),
+            waiting: if live().next().is_some() {
+                Waiting::LettingExpire
+            } else {
+                Waiting::Revoking
+            },
         };
     }
     match seen.groups.first() {
@@ -741,7 +752,14 @@ mod tests {
             deletion_policy: DeletionPolicy::LetExpire,
             ..going.clone()
         };
-        assert_eq!(waits(&next(&patient, at(1))), Some(Waiting::Revoking));
+        assert_eq!(
+            next(&patient, at(1)),
+            Step::Wait {
+                until: Some(at(1000)),
+                waiting: Waiting::LettingExpire
+            },
+            "nothing is looked at before the clock or a change asks for it"
+        );
         let namespace = Observed {
             namespace_going: true,
             ..patient

@@ -144,7 +144,11 @@ async fn look(session: &Session, oids: &[u32], end: bool) -> Result<Seen, Troubl
     } else {
         "true"
     };
-    let running = if session.version >= 180_000 { STANDBYS_OWN } else { "true" };
+    let running = if session.version >= 180_000 {
+        STANDBYS_OWN
+    } else {
+        "true"
+    };
     let sql = format!(
         "SELECT DISTINCT 'running', pid FROM pg_locks WHERE locktype = 'virtualxid' AND pid IS NOT NULL AND {running}; \
          SELECT CASE WHEN usesysid = ANY({ours}) THEN 'ours' ELSE 'listed' END, pid, usesysid{ending} \

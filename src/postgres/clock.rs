@@ -1,8 +1,10 @@
 //! Readings of a database's clock.
 
-use crate::channel::frames::DatabaseClock;
+use super::connect::Session;
+use super::failure::{Trouble, failure};
+use crate::channel::frames::{DatabaseClock, FailureClass};
 use jiff::Timestamp;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// A column with the server's clock, in microseconds since 1970.
 pub(super) const SQL: &str = "(extract(epoch FROM clock_timestamp()) * 1000000)::bigint";
@@ -19,4 +21,15 @@ pub(super) fn read_aged(column: Option<&str>, age: Duration) -> Option<DatabaseC
         now: Timestamp::from_microsecond(microseconds).ok()?,
         age_ms: u64::try_from(age.as_millis()).ok()?,
     })
+}
+
+/// Asks for it. It was read somewhere between question and answer; the middle is off by half of that at most.
+pub(super) async fn ask(session: &Session) -> Result<DatabaseClock, Trouble> {
+    let asked = Instant::now();
+    let rows = session
+        .text("read the database's clock", &format!("SELECT {SQL}"))
+        .await?;
+    let column = rows.last().and_then(|row| row.first()).and_then(Option::as_deref);
+    read_aged(column, asked.elapsed() / 2)
+        .ok_or_else(|| failure(FailureClass::Server, "the database's clock cannot be read").into())
 }

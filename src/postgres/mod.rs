@@ -22,6 +22,8 @@ mod failure;
 mod grants;
 mod group;
 mod handover;
+mod history;
+mod inventory;
 mod issue;
 mod keeper;
 mod names;
@@ -34,6 +36,7 @@ mod sql;
 mod standby;
 mod tls;
 mod ungroup;
+mod zombies;
 
 pub use dead_man::Swept;
 pub use proof::{Proof, Signers};

@@ -76,6 +76,16 @@ impl Server {
         *lock(&self.used) = Instant::now();
     }
 
+    /// When a task last used this login.
+    pub(super) fn used_at(&self) -> Instant {
+        *lock(&self.used)
+    }
+
+    /// Makes it seem last used at that time.
+    pub(super) fn set_used_at(&self, at: Instant) {
+        *lock(&self.used) = at;
+    }
+
     /// Closes sessions that were idle for longer, and says whether the login itself was.
     pub(super) fn is_idle(&self, older_than: Duration) -> bool {
         lock(&self.idle).retain(|idle| idle.since.elapsed() < older_than && !idle.session.is_closed());

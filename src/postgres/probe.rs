@@ -1,10 +1,10 @@
 //! Looking at a server without changing it: is it ready to issue, and what would be better?
 
-use super::clock;
 use super::connect::Session;
 use super::failure::{Trouble, failure};
 use super::pool::Server;
 use super::sql::Ident;
+use super::{clock, history};
 use crate::channel::frames::{DatabaseClock, Failure, FailureClass, ProbeReport, ServerLogin, SslMode};
 use std::time::{Duration, Instant};
 
@@ -17,7 +17,7 @@ const OLDEST: u32 = 140_000;
 pub(super) async fn probe(server: &Server) -> Result<(ProbeReport, DatabaseClock), Failure> {
     let session = server.session(Instant::now() + PATIENCE).await?;
     let report = report(&server.login, &session).await?;
-    let clock = clock(&session).await?;
+    let clock = clock::ask(&session).await?;
     session.keep();
     Ok((report, clock))
 }
@@ -68,7 +68,7 @@ async fn report(login: &ServerLogin, session: &Session) -> Result<ProbeReport, T
              {roles}; if they are this installation's, GRANT each TO {me} WITH ADMIN OPTION"
         ));
     }
-    let (system_identifier, timeline) = identity(session).await?;
+    let (system_identifier, timeline) = history::read(session).await?;
     Ok(ProbeReport {
         version: session.version_text.clone(),
         tls: fact(7).map(str::to_owned),
@@ -117,31 +117,4 @@ fn advice(login: &ServerLogin, session: &Session, me: &Ident, superuser: bool) -
         ));
     }
     advice
-}
-
-/// What tells a failover or a restored backup: both parts together name one history. Not every login may ask.
-async fn identity(session: &Session) -> Result<(Option<String>, Option<i64>), Trouble> {
-    let sql = "SELECT s.system_identifier, c.timeline_id FROM pg_control_system() s, pg_control_checkpoint() c";
-    match session.text("read the server's identity", sql).await {
-        Ok(rows) => {
-            let column = |index: usize| rows.last().and_then(|row| row.get(index)).and_then(Option::as_deref);
-            Ok((
-                column(0).map(str::to_owned),
-                column(1).and_then(|timeline| timeline.parse().ok()),
-            ))
-        }
-        Err(Trouble::Refused(_)) => Ok((None, None)),
-        Err(lost) => Err(lost),
-    }
-}
-
-/// The server's clock. It was read somewhere between question and answer; the middle is off by half of that at most.
-async fn clock(session: &Session) -> Result<DatabaseClock, Trouble> {
-    let asked = Instant::now();
-    let rows = session
-        .text("read the database's clock", &format!("SELECT {}", clock::SQL))
-        .await?;
-    let column = rows.last().and_then(|row| row.first()).and_then(Option::as_deref);
-    clock::read_aged(column, asked.elapsed() / 2)
-        .ok_or_else(|| failure(FailureClass::Server, "the database's clock cannot be read").into())
 }

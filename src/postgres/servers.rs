@@ -3,10 +3,11 @@
 use super::dead_man::{self, Guarded, Swept};
 use super::failure::failure;
 use super::pool::{Server, lock};
-use super::{Proof, Signers, group, issue, probe, revoke, ungroup};
+use super::zombies::{self, Recorded};
+use super::{Proof, Signers, group, inventory, issue, probe, revoke, ungroup};
 use crate::channel::frames::{
-    Account, DatabaseClock, Failure, FailureClass, Group, Keeper, MAX_REVOKE_BATCH, Outcome, ProbeReport, Revocation,
-    ServerLogin, SslMode,
+    Account, DatabaseClock, Failure, FailureClass, Group, InventoryPage, Keeper, MAX_REVOKE_BATCH, Outcome,
+    ProbeReport, Revocation, ServerLogin, SslMode,
 };
 use futures::StreamExt;
 use sha2::{Digest, Sha256};
@@ -18,6 +19,8 @@ use std::time::{Duration, Instant};
 #[derive(Clone, Default)]
 pub struct Servers {
     known: Arc<Mutex<HashMap<[u8; 32], Arc<Server>>>>,
+    /// Accounts whose sessions are looked after.
+    recorded: Arc<Recorded>,
     /// By server record.
     guarded: Arc<Mutex<HashMap<String, Guarded>>>,
 }
@@ -26,7 +29,7 @@ impl std::fmt::Debug for Servers {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Servers")
             .field("logins", &lock(&self.known).len())
-            .finish()
+            .finish_non_exhaustive()
     }
 }
 
@@ -47,7 +50,9 @@ impl Servers {
     /// its issue deadline; issuing again is safe and settles it.
     pub async fn issue(&self, login: &ServerLogin, group: &Group, account: &Account, patience: Duration) -> Outcome {
         let until = Instant::now() + patience;
-        issue::issue(&self.server(login), group, account, until).await
+        let outcome = issue::issue(&self.server(login), group, account, until).await;
+        self.recorded.note_issued(&login.record, account, &outcome);
+        outcome
     }
 
     /// Makes at most [`MAX_REVOKE_BATCH`] accounts gone: `Done` with one entry for each. Every step may be repeated, by
@@ -65,6 +70,7 @@ impl Servers {
             let message = format!("{count} accounts in one task; at most {MAX_REVOKE_BATCH} can be revoked at once");
             return Outcome::Failed(failure(FailureClass::BadTask, message));
         }
+        self.recorded.note_revoked(&login.record, accounts);
         revoke::revoke(&self.server(login), proof, accounts, keepers).await
     }
 
@@ -79,9 +85,34 @@ impl Servers {
         ungroup::drop_group(&self.server(login), proof, group, keepers).await
     }
 
-    /// Makes sure that a group role exists and has what it should carry; [`Servers::issue`] does so by itself.
+    /// Makes sure that a group role exists and has what it should carry; [`Servers::issue`] does so by itself, but takes
+    /// a group that was seen lately as seen.
     pub async fn ensure_group(&self, login: &ServerLogin, group: &Group, patience: Duration) -> Result<(), Failure> {
-        group::ensure(&self.server(login), group, Instant::now() + patience).await
+        let server = self.server(login);
+        group::forget(&server, group);
+        group::ensure(&server, group, Instant::now() + patience).await
+    }
+
+    /// One page of the roles whose comment looks like ours. Changes nothing.
+    pub async fn inventory(
+        &self,
+        login: &ServerLogin,
+        after: Option<u32>,
+        patience: Duration,
+    ) -> Result<(InventoryPage, DatabaseClock), Failure> {
+        inventory::page(&self.server(login), after, Instant::now() + patience).await
+    }
+
+    /// Ends sessions of accounts that were issued or revoked here and whose role is gone. Returns how many it ended.
+    /// Servers without such accounts, and those whose login it has no reason to keep any more, see no traffic.
+    pub async fn end_zombies(&self) -> usize {
+        let mut ended = 0;
+        for (record, oids) in self.recorded.all() {
+            if let Some(server) = self.of_record(&record) {
+                ended += zombies::end(&server, &self.recorded, &oids).await;
+            }
+        }
+        ended
     }
 
     /// Keeps this login until it is told otherwise: its server has open leases of this installation.
@@ -127,6 +158,18 @@ impl Servers {
     /// it can open again.
     pub fn forget_idle(&self, older_than: Duration) {
         lock(&self.known).retain(|_, server| !server.is_idle(older_than));
+    }
+
+    /// The login of a record that is most likely to work: the one that it was told to keep, or else the one used last. With a
+    /// rotated password there are two for a while.
+    fn of_record(&self, record: &str) -> Option<Arc<Server>> {
+        let kept = lock(&self.guarded).get(record).map(|guarded| guarded.login.clone());
+        if let Some(login) = kept {
+            return Some(self.server(&login));
+        }
+        let known = lock(&self.known);
+        let of_record = known.values().filter(|server| server.login.record == record);
+        of_record.max_by_key(|server| server.used_at()).cloned()
     }
 
     fn server(&self, login: &ServerLogin) -> Arc<Server> {

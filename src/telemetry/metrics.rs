@@ -16,14 +16,17 @@ use std::time::Duration;
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 /// From an account that is made at once to one that waits for an engine, in seconds.
 const ISSUE_SECONDS: [f64; 11] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 20.0, 60.0];
+/// From a loopback round trip to a revocation that waits for locks, in seconds.
+const TASK_SECONDS: [f64; 10] = [0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0, 5.0, 30.0];
 /// From an account that goes at once to one that somebody has to free, in seconds.
 const REVOKE_SECONDS: [f64; 11] = [0.01, 0.025, 0.05, 0.1, 0.5, 1.0, 5.0, 30.0, 300.0, 3600.0, 86400.0];
 
 /// An enum whose values are words of a label.
 macro_rules! label {
-    ($(#[doc = $doc:literal])+ $name:ident { $($(#[doc = $about:literal])+ $value:ident = $word:literal,)+ }) => {
+    ($(#[doc = $doc:literal])+ $(#[derive($($more:ident),+)])? $name:ident { $($(#[doc = $about:literal])+ $value:ident = $word:literal,)+ }) => {
         $(#[doc = $doc])+
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        $(#[derive($($more),+)])?
         pub enum $name { $($(#[doc = $about])+ $value,)+ }
 
         impl $name {
@@ -59,6 +62,8 @@ label! {
         Revoke = "revoke",
         /// Remove a group.
         DropGroup = "drop_group",
+        /// List what is there.
+        Inventory = "inventory",
         /// Keep a server's login.
         Guard = "guard",
         /// Forget logins.
@@ -157,6 +162,45 @@ label! {
 }
 
 label! {
+    /// What an audit finds.
+    #[derive(PartialOrd, Ord)]
+    AuditFinding {
+        /// An account without a lease that is to go.
+        Orphan = "orphan",
+        /// An account without a lease that is left to its end.
+        Unknown = "unknown",
+        /// A live lease without its account.
+        Missing = "missing",
+        /// An account that was changed by hand.
+        Altered = "altered",
+        /// A locked account that can log in again.
+        Unlocked = "unlocked",
+        /// A group role that nobody needs, that was changed, or that lacks its grants.
+        Group = "group",
+        /// A role that looks like ours and cannot be proven to be.
+        Unverified = "unverified",
+        /// An account or lease that waits for a person's confirmation.
+        Braked = "braked",
+    }
+}
+
+label! {
+    /// What an audit does.
+    AuditAction {
+        /// Revoke an account without a lease.
+        Revoke = "revoke",
+        /// End a lease whose account is gone or changed.
+        Replace = "replace",
+        /// Lock an account again.
+        Lock = "lock",
+        /// Drop a group role.
+        DropGroup = "drop_group",
+        /// Remove a server record.
+        RemoveRecord = "remove_record",
+    }
+}
+
+label! {
     /// How a reconcile ended.
     ReconcileOutcome {
         /// Nothing is left to do for now.
@@ -179,6 +223,7 @@ impl From<&Task> for TaskKind {
             Task::Issue { .. } => Self::Issue,
             Task::Revoke { .. } => Self::Revoke,
             Task::DropGroup { .. } => Self::DropGroup,
+            Task::Inventory { .. } => Self::Inventory,
             Task::Guard { .. } => Self::Guard,
             Task::Forget { .. } => Self::Forget,
             Task::Unknown => Self::Other,
@@ -216,6 +261,16 @@ struct Tasks {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Kind {
+    kind: TaskKind,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Definitions {
+    kind: ObjectKind,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Leases {
     phase: LeasePhase,
 }
@@ -232,10 +287,21 @@ struct Reconciles {
     outcome: ReconcileOutcome,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Findings {
+    finding: AuditFinding,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Actions {
+    action: AuditAction,
+}
+
 /// The operator's metrics; clones share their values.
 #[derive(Debug, Clone)]
 pub struct Metrics {
     tasks: Family<Tasks, Counter>,
+    task_seconds: Family<Kind, Histogram>,
     leases: Family<Leases, Gauge>,
     blocked: Gauge,
     issue: Histogram,
@@ -244,6 +310,10 @@ pub struct Metrics {
     writes: Family<Writes, Counter>,
     reconciles: Family<Reconciles, Counter>,
     leader: Gauge,
+    audit_findings: Family<Findings, Gauge>,
+    audit_actions: Family<Actions, Counter>,
+    audit_unreached: Gauge,
+    missing: Family<Definitions, Gauge>,
 }
 
 /// An empty registry; every part of the program registers its metrics in it before it is served.
@@ -269,6 +339,7 @@ impl Metrics {
     pub fn new(registry: &mut Registry) -> Self {
         let new = Self {
             tasks: Family::default(),
+            task_seconds: Family::new_with_constructor(|| Histogram::new(TASK_SECONDS)),
             leases: Family::default(),
             blocked: Gauge::default(),
             issue: Histogram::new(ISSUE_SECONDS),
@@ -277,15 +348,30 @@ impl Metrics {
             writes: Family::default(),
             reconciles: Family::default(),
             leader: Gauge::default(),
+            audit_findings: Family::default(),
+            audit_actions: Family::default(),
+            audit_unreached: Gauge::default(),
+            missing: Family::default(),
         };
         new.register(registry.sub_registry_with_prefix("dsv"));
         // A gauge that is absent looks like one that was forgotten; so every phase is there from the start.
         new.leases(std::iter::empty());
+        for &finding in AuditFinding::EVERY {
+            new.audit_found(finding, 0);
+        }
+        for &action in AuditAction::EVERY {
+            drop(new.audit_actions.get_or_create(&Actions { action }));
+        }
         new
     }
 
     fn register(&self, registry: &mut Registry) {
         registry.register("tasks", "Tasks for engines by kind and outcome", self.tasks.clone());
+        registry.register(
+            "task_seconds",
+            "Time until an engine's answer, by kind of task",
+            self.task_seconds.clone(),
+        );
         registry.register("leases", "Leases on the books by phase", self.leases.clone());
         registry.register(
             "blocked_leases",
@@ -317,12 +403,39 @@ impl Metrics {
             "Reconciles by controller and outcome",
             self.reconciles.clone(),
         );
+        registry.register(
+            "definition_missing",
+            "1 while the definition of a kind is not installed",
+            self.missing.clone(),
+        );
         registry.register("leader", "1 while this replica leads", self.leader.clone());
+        registry.register(
+            "audit_findings",
+            "Differences between databases and books at the last audit, by finding",
+            self.audit_findings.clone(),
+        );
+        registry.register(
+            "audit_actions",
+            "What audits did about them, by action",
+            self.audit_actions.clone(),
+        );
+        registry.register(
+            "audit_unreached_servers",
+            "Servers that the last audit could not look at",
+            self.audit_unreached.clone(),
+        );
     }
 
     /// A task ended.
     pub fn task(&self, kind: TaskKind, outcome: TaskOutcome) {
         self.tasks.get_or_create(&Tasks { kind, outcome }).inc();
+    }
+
+    /// An engine was asked and its answer came, or did not come; the time since it was asked.
+    pub fn task_took(&self, kind: TaskKind, took: Duration) {
+        self.task_seconds
+            .get_or_create(&Kind { kind })
+            .observe(took.as_secs_f64());
     }
 
     /// The phases of all leases on the books. What is not among them counts zero.
@@ -363,6 +476,27 @@ impl Metrics {
         self.reconciles.get_or_create(&Reconciles { controller, outcome }).inc();
     }
 
+    /// How often the last audit of every server found this.
+    pub fn audit_found(&self, finding: AuditFinding, count: usize) {
+        let count = i64::try_from(count).unwrap_or(i64::MAX);
+        self.audit_findings.get_or_create(&Findings { finding }).set(count);
+    }
+
+    /// An audit changed something.
+    pub fn audit_acted(&self, action: AuditAction) {
+        self.audit_actions.get_or_create(&Actions { action }).inc();
+    }
+
+    /// How many servers could not be looked at.
+    pub fn audit_unreached(&self, count: usize) {
+        self.audit_unreached.set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+
+    /// Whether the definition of a kind is missing in the cluster.
+    pub fn definition_missing(&self, kind: ObjectKind, missing: bool) {
+        self.missing.get_or_create(&Definitions { kind }).set(missing.into());
+    }
+
     /// Whether this replica leads.
     pub fn leading(&self, leads: bool) {
         self.leader.set(leads.into());
@@ -378,16 +512,23 @@ mod tests {
         let mut registry = registry();
         let metrics = Metrics::new(&mut registry);
         metrics.task(TaskKind::DropGroup, TaskOutcome::Unknown);
+        metrics.task_took(TaskKind::EnsureGroup, Duration::from_millis(7));
         metrics.leases([Phase::Issued, Phase::Issued, Phase::Blocked]);
         metrics.issued(Duration::from_millis(20));
         metrics.revoked(Duration::from_secs(4000));
         metrics.engines_connected(3);
         metrics.api_write(ObjectKind::Secret, Verb::Create);
         metrics.reconciled(Controller::CredentialLease, ReconcileOutcome::TimedOut);
+        metrics.definition_missing(ObjectKind::DynamicSecret, true);
         metrics.leading(true);
+        metrics.audit_found(AuditFinding::Unknown, 2);
+        metrics.audit_acted(AuditAction::Revoke);
+        metrics.audit_unreached(1);
         let text = text(&registry).unwrap();
         for line in [
             "dsv_tasks_total{kind=\"drop_group\",outcome=\"unknown\"} 1",
+            "dsv_task_seconds_bucket{le=\"0.005\",kind=\"ensure_group\"} 0",
+            "dsv_task_seconds_bucket{le=\"0.01\",kind=\"ensure_group\"} 1",
             "dsv_leases{phase=\"issued\"} 2",
             "dsv_leases{phase=\"blocked\"} 1",
             "dsv_leases{phase=\"pending\"} 0",
@@ -398,7 +539,12 @@ mod tests {
             "dsv_engines_connected 3",
             "dsv_api_writes_total{kind=\"secret\",verb=\"create\"} 1",
             "dsv_reconciles_total{controller=\"credential_lease\",outcome=\"timed_out\"} 1",
+            "dsv_definition_missing{kind=\"dynamic_secret\"} 1",
             "dsv_leader 1",
+            "dsv_audit_findings{finding=\"unknown\"} 2",
+            "dsv_audit_findings{finding=\"missing\"} 0",
+            "dsv_audit_actions_total{action=\"revoke\"} 1",
+            "dsv_audit_unreached_servers 1",
         ] {
             assert!(text.lines().any(|l| l == line), "{line} is not in\n{text}");
         }

@@ -9,7 +9,7 @@ use dsv::channel::Timing;
 use dsv::channel::frames::{
     Account, AccountSettings, Done, Group, Outcome, OwnedObjects, Revocation, ServerLogin, SslMode, Task,
 };
-use dsv::channel::hub::{EngineDirectory, Hub, HubIdentity, Registration};
+use dsv::channel::hub::{EngineDirectory, Hub, HubIdentity, HubMetrics, Registration};
 use dsv::channel::link::{Endpoint, Link, LinkOptions, LinkStatus, OuterTrust, Proxies, Tasks};
 use dsv::channel::listener::{Peer, ServeLimits, TlsListener, self_signed, serve};
 use dsv::keys::{CERTIFICATE_LIFE, ChannelKey, EngineKey, EnginePublicKey, RootKey, SecretText, SigningKey};
@@ -96,7 +96,7 @@ impl Operator {
         let directory = Arc::new(Directory::default());
         let (leading, leads) = watch::channel(true);
         let identity = Arc::new(HubIdentity::new(key, certificate));
-        let hub = Hub::new(identity, directory.clone(), leads, timing);
+        let hub = Hub::new(identity, directory.clone(), leads, timing, HubMetrics::default());
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let config = self_signed(&["dsv.test".to_owned()]).unwrap();

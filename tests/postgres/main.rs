@@ -14,6 +14,7 @@ mod connect;
 mod dead_man;
 mod engine;
 mod group;
+mod inventory;
 mod issue;
 mod proxy;
 mod resist;

@@ -275,9 +275,29 @@ async fn a_tenant_gets_nothing_beyond_his_entry_and_a_widened_entry_is_enough() 
     hold(&world, rows).await;
 }
 
-/// Which Secrets there are beside a pool, and what is wrong with them, is none of a stranger's business.
+/// What a dynamic secret's status tells, times left out, once it does not change any more.
+async fn told(world: &World, namespace: &str, name: &str, spec: &Value) -> Value {
+    let object = json!({"apiVersion": "dsv.dev/v1alpha1", "kind": "DynamicSecret", "metadata": {"name": name, "namespace": namespace}, "spec": spec});
+    world.kube.put(&object).await;
+    let ready = within(Duration::from_secs(20), async || {
+        let object = world.kube.read("DynamicSecret", namespace, name).await?;
+        condition(&object, "Ready")
+    });
+    let ready = ready.await.expect("a condition");
+    assert_eq!(ready.reason, "AccessDenied", "{}", ready.message);
+    // A second attempt would show in what is counted.
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let mut status = world.kube.read("DynamicSecret", namespace, name).await.unwrap()["status"].take();
+    for condition in status["conditions"].as_array_mut().unwrap() {
+        condition["lastTransitionTime"] = Value::Null;
+    }
+    status
+}
+
+/// Which pools there are elsewhere, which Secrets are beside them, and what is wrong with them, is none of a stranger's
+/// business.
 #[tokio::test]
-async fn a_stranger_does_not_learn_which_secrets_there_are() {
+async fn a_stranger_does_not_learn_which_pools_and_secrets_there_are() {
     let world = World::without_pool("secretive").await;
     let (listed, stranger) = (
         world.stack.namespace("listed", &[]).unwrap(),
@@ -286,32 +306,49 @@ async fn a_stranger_does_not_learn_which_secrets_there_are() {
     world.kube.put(&json!({
         "apiVersion": "v1", "kind": "Secret", "metadata": {"name": "private", "namespace": &*world.databases}, "data": {"token": "eA=="},
     })).await;
+    for base in ["orders-db", "payroll-db"] {
+        world.kube.put(&world.base(base)).await;
+    }
     let entries = [entry(&listed, &json!({"linkedSecrets": ["orders-db"]}))];
+    let open = pool(&world.databases, sample::ORDERS, json!({"access": entries}));
+    world.kube.put(&open).await;
+    // Somebody's finalizer keeps the other pool in the state of going.
+    let mut leaving = pool(&world.databases, "leaving", json!({"access": entries}));
+    leaving["metadata"]["finalizers"] = json!(["example.com/hold"]);
+    world.kube.put(&leaving).await;
+    world.kube.delete("EnginePool", &world.databases, "leaving").await;
+    let secrets = ["private", "no-such-secret", "payroll-db"].map(|base| (sample::ORDERS, base));
+    let pools = [
+        (sample::ORDERS, "orders-db"),
+        ("leaving", "orders-db"),
+        ("no-such-pool", "orders-db"),
+    ];
+    let tries = [
+        (&listed, "does not list linked secret", secrets.to_vec()),
+        (
+            &stranger,
+            "no access entry of the pool selects namespace",
+            [secrets, pools].concat(),
+        ),
+    ];
+    for (namespace, says, tries) in tries {
+        let asked = tries.iter().enumerate().map(async |(number, (pool, base))| {
+            let mut spec = world.spec(base);
+            spec["pool"]["name"] = json!(pool);
+            let status = told(&world, namespace, &format!("try-{number}"), &spec).await;
+            status.to_string().replace(base, "NAME")
+        });
+        let told: Vec<String> = futures::future::join_all(asked).await;
+        assert!(told[0].contains(says), "{}", told[0]);
+        for (other, what) in told.iter().zip(&tries) {
+            assert_eq!(*other, told[0], "the answers tell {what:?} and {:?} apart", tries[0]);
+        }
+    }
+    let released = json!({"metadata": {"finalizers": null}});
     world
         .kube
-        .put(&pool(&world.databases, sample::ORDERS, json!({"access": entries})))
+        .merge("EnginePool", &world.databases, "leaving", &released)
         .await;
-    for (namespace, says) in [
-        (&listed, "does not list linked secret"),
-        (&stranger, "no access entry of the pool selects namespace"),
-    ] {
-        let mut told = Vec::new();
-        for base in ["private", "no-such-secret"] {
-            let mut spec = world.spec(base);
-            spec["target"] = json!({"name": "login"});
-            let object = json!({"apiVersion": "dsv.dev/v1alpha1", "kind": "DynamicSecret", "metadata": {"name": base, "namespace": &**namespace}, "spec": spec});
-            world.kube.put(&object).await;
-            let ready = within(Duration::from_secs(20), async || {
-                let object = world.kube.read("DynamicSecret", namespace, base).await?;
-                condition(&object, "Ready")
-            });
-            let ready = ready.await.expect("a condition");
-            assert_eq!(ready.reason, "AccessDenied", "{}", ready.message);
-            assert!(ready.message.contains(says), "{}", ready.message);
-            told.push(ready.message.replace(base, "NAME"));
-        }
-        assert_eq!(told[0], told[1], "the answers tell the two apart");
-    }
 }
 
 /// The label of a namespace is as much a part of the entry as the entry itself.

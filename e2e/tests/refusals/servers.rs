@@ -40,7 +40,10 @@ async fn a_server_that_cannot_be_used_is_told_with_what_to_check_and_mending_the
             misled(&world, "closed", json!({"port": closed.to_string()})).await,
             "nothing listens on the port",
             Reason::DatabaseUnreachable,
-            &[&format!("127.0.0.1:{closed} cannot be reached"), "check host, port and network policy"],
+            &[
+                &format!("server of base secret {}/closed at 127.0.0.1:{closed} cannot be reached", &*world.databases),
+                "check host, port and network policy",
+            ],
         ),
         as_row(
             misled(&world, "nowhere", json!({"host": "no-such-host.invalid"})).await,

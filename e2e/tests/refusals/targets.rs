@@ -60,11 +60,8 @@ async fn a_secret_that_is_not_ours_is_neither_overwritten_nor_deleted() {
     for secret in &occupants {
         world.kube.put(secret).await;
     }
-    let freed = Row {
-        seen: false,
-        ..row(&world, "the Secret is somebody's, who then deletes it", "freed")
-            .mended(|world| Box::pin(async { world.kube.delete("Secret", &world.databases, "freed-login").await }))
-    };
+    let freed = row(&world, "the Secret is somebody's, who then deletes it", "freed")
+        .mended(|world| Box::pin(async { world.kube.delete("Secret", &world.databases, "freed-login").await }));
     world.kube.put(&occupant(&world, "freed", &json!({}), &json!({}))).await;
     let rows = vec![
         row(&world, "the Secret is somebody's", "foreign"),

@@ -88,7 +88,8 @@ async fn a_tenants_own_engine_gets_no_work_of_another_namespaces_pool() {
         ready.message
     );
     let registration = world.stack.registration(&tenant, "mole").await.unwrap();
-    let process = e2e::engine::Engine::start(world.stack.run(), &format!("{}-mole", &*tenant), &registration).unwrap();
+    let process =
+        e2e::engine::Engine::start(world.stack.run(), &format!("{}-mole", &*tenant), &registration, None).unwrap();
     world.kube.put(&world.base("orders-db")).await;
     let mut spec = world.spec("orders-db");
     spec["target"] = json!({"name": "login"});

@@ -16,7 +16,7 @@ async fn acting_as(who: &str) -> Client {
     if who == SERVICE_ACCOUNT {
         let path = cluster.kubeconfig().with_file_name("operator.kubeconfig");
         cluster
-            .service_account_kubeconfig(HOME, SERVICE_ACCOUNT, &path)
+            .service_account_kubeconfig((HOME, SERVICE_ACCOUNT), cluster.endpoint(), &path)
             .await
             .unwrap();
         return e2e::control_plane::client(&path).await.unwrap();

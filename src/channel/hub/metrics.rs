@@ -1,35 +1,24 @@
-//! What the hub counts.
+//! What the hub counts by itself; what becomes of tasks is counted by whoever asks.
 
-use super::CallResult;
-use crate::channel::frames::Outcome;
-use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
+use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
-use prometheus_client::metrics::gauge::Gauge;
-use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
-use std::time::Duration;
 
-/// From a loopback round trip to a revocation that waits for locks.
-const BUCKETS: [f64; 10] = [0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0, 5.0, 30.0];
-
-/// The hub's metrics; clones share their values.
-#[derive(Debug, Clone)]
+/// The hub's metrics; clones share their values, so that they outlive the hub of one leadership.
+#[derive(Debug, Clone, Default)]
 pub struct HubMetrics {
-    pub(super) sessions: Gauge,
     pub(super) overflows: Counter,
     pub(super) takeovers: Counter,
-    pub(super) handshakes: Family<Handshake, Counter>,
-    calls: Family<Call, Counter>,
-    seconds: Family<Kind, Histogram>,
+    handshakes: Family<Handshake, Counter>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub(super) struct Handshake {
-    pub(super) result: HandshakeResult,
+struct Handshake {
+    result: HandshakeResult,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum HandshakeResult {
     Accepted,
     Refused,
@@ -38,46 +27,36 @@ pub(super) enum HandshakeResult {
     NotLeading,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Call {
-    kind: &'static str,
-    result: CallLabel,
-}
+impl HandshakeResult {
+    const EVERY: [Self; 5] = [
+        Self::Accepted,
+        Self::Refused,
+        Self::Failed,
+        Self::Busy,
+        Self::NotLeading,
+    ];
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
-enum CallLabel {
-    Done,
-    Failed,
-    Unknown,
-    Unsupported,
-    NoEngine,
-    Busy,
-    TooLarge,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Kind {
-    kind: &'static str,
-}
-
-impl Default for HubMetrics {
-    fn default() -> Self {
-        Self {
-            sessions: Gauge::default(),
-            overflows: Counter::default(),
-            takeovers: Counter::default(),
-            handshakes: Family::default(),
-            calls: Family::default(),
-            seconds: Family::new_with_constructor(|| Histogram::new(BUCKETS)),
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Accepted => "accepted",
+            Self::Refused => "refused",
+            Self::Failed => "failed",
+            Self::Busy => "busy",
+            Self::NotLeading => "not_leading",
         }
     }
 }
 
+impl EncodeLabelValue for HandshakeResult {
+    fn encode(&self, encoder: &mut LabelValueEncoder) -> Result<(), std::fmt::Error> {
+        EncodeLabelValue::encode(&self.as_str(), encoder)
+    }
+}
+
 impl HubMetrics {
-    /// Makes the metrics visible under `dsv_channel_...`.
+    /// Makes the metrics visible under `dsv_channel_...`. Once per process.
     pub fn register(&self, registry: &mut Registry) {
         let registry = registry.sub_registry_with_prefix("dsv_channel");
-        registry.register("sessions", "Connected engines' sessions", self.sessions.clone());
         registry.register(
             "overflows",
             "Tasks that found an engine's queue full",
@@ -85,16 +64,18 @@ impl HubMetrics {
         );
         registry.register(
             "takeovers",
-            "Sessions that replaced an older one",
+            "Sessions that replaced an older one of the same engine",
             self.takeovers.clone(),
         );
-        registry.register("handshakes", "Connection attempts by result", self.handshakes.clone());
-        registry.register("calls", "Tasks by kind and result", self.calls.clone());
         registry.register(
-            "call_seconds",
-            "Time until a task's result by kind",
-            self.seconds.clone(),
+            "handshakes",
+            "Attempts of engines to connect, by result",
+            self.handshakes.clone(),
         );
+        // A counter that is absent cannot be told from one that was forgotten.
+        for result in HandshakeResult::EVERY {
+            self.handshakes.get_or_create(&Handshake { result }).inc_by(0);
+        }
     }
 
     /// Tasks that found an engine's queue full, so far.
@@ -105,20 +86,28 @@ impl HubMetrics {
     pub(super) fn handshake(&self, result: HandshakeResult) {
         self.handshakes.get_or_create(&Handshake { result }).inc();
     }
+}
 
-    pub(super) fn called(&self, kind: &'static str, result: &CallResult, took: Duration) {
-        let label = match result {
-            CallResult::Answered { outcome, .. } => match outcome {
-                Outcome::Done { .. } => CallLabel::Done,
-                Outcome::Failed(_) => CallLabel::Failed,
-                Outcome::Unknown { .. } => CallLabel::Unknown,
-                Outcome::Unsupported => CallLabel::Unsupported,
-            },
-            CallResult::NoEngine => CallLabel::NoEngine,
-            CallResult::Busy => CallLabel::Busy,
-            CallResult::TooLarge => CallLabel::TooLarge,
-        };
-        self.calls.get_or_create(&Call { kind, result: label }).inc();
-        self.seconds.get_or_create(&Kind { kind }).observe(took.as_secs_f64());
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use prometheus_client::encoding::text::encode;
+
+    #[test]
+    fn every_metric_has_the_name_that_dashboards_read() {
+        let (mut registry, metrics) = (Registry::default(), HubMetrics::default());
+        metrics.register(&mut registry);
+        metrics.handshake(HandshakeResult::NotLeading);
+        metrics.takeovers.inc();
+        let mut text = String::new();
+        encode(&mut text, &registry).unwrap();
+        for line in [
+            "dsv_channel_handshakes_total{result=\"not_leading\"} 1",
+            "dsv_channel_handshakes_total{result=\"refused\"} 0",
+            "dsv_channel_takeovers_total 1",
+            "dsv_channel_overflows_total 0",
+        ] {
+            assert!(text.lines().any(|l| l == line), "{line} is not in\n{text}");
+        }
     }
 }

@@ -84,7 +84,6 @@ impl Hub {
             });
             self.inner.metrics.takeovers.inc();
         }
-        self.inner.metrics.sessions.inc();
         let (engine, pool_uid) = (session.engine.clone(), session.pool_uid());
         tracing::info!(
             namespace = engine.namespace,
@@ -117,7 +116,6 @@ impl Hub {
 
     fn unregister(&self, session: &Arc<Session>, end: &End) {
         let last = self.inner.table.remove(session);
-        self.inner.metrics.sessions.dec();
         let engine = session.engine.clone();
         tracing::info!(
             namespace = engine.namespace,

@@ -4,6 +4,7 @@ use super::{EngineId, Registration, SessionInfo};
 use crate::channel::frames::{CloseCode, MAX_FRAME, Outcome, Task, ToEngine};
 use crate::channel::wire;
 use crate::channel::{MAX_QUEUED, MAX_RUNNING};
+use crate::clock;
 use crate::keys::EnginePublicKey;
 use jiff::Timestamp;
 use std::collections::HashMap;
@@ -112,7 +113,7 @@ impl Session {
             namespace: registration.namespace.clone(),
             name: registration.name.clone(),
         };
-        let now = Timestamp::now();
+        let now = clock::now();
         let state = State {
             open: true,
             registration,
@@ -162,7 +163,12 @@ impl Session {
     pub(super) fn can(&self, task: &Task) -> bool {
         let takes_back = matches!(
             task,
-            Task::Echo | Task::Revoke { .. } | Task::DropGroup { .. } | Task::Guard { .. } | Task::Forget { .. }
+            Task::Echo
+                | Task::Revoke { .. }
+                | Task::DropGroup { .. }
+                | Task::Inventory { .. }
+                | Task::Guard { .. }
+                | Task::Forget { .. }
         );
         let state = self.state();
         state.open
@@ -292,7 +298,7 @@ impl Session {
     }
 
     pub(super) fn heard_now(&self) {
-        self.state().heard = (Instant::now(), Timestamp::now());
+        self.state().heard = (Instant::now(), clock::now());
     }
 
     pub(super) fn heard_at(&self) -> Instant {

@@ -7,9 +7,9 @@ use crate::channel::frames::{
 use crate::channel::noise::{Identity, Initiator, NoiseError};
 use crate::channel::wire::{self, FrameReader, FrameWriter, Socket, WireError};
 use crate::channel::{MAX_QUEUED, MAX_RUNNING, Timing};
+use crate::clock;
 use crate::keys::ChannelCertificate;
 use futures::FutureExt;
-use jiff::Timestamp;
 use serde::Deserialize;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -112,7 +112,7 @@ async fn shake_hands<T>(
     let key = &link.options.key;
     let mut initiator = Initiator::new(key)?;
     socket.send(initiator.first()?).await?;
-    let certificate = initiator.second(&socket.next().await?, Timestamp::now())?;
+    let certificate = initiator.second(&socket.next().await?, clock::now())?;
     let identity = Identity {
         namespace: key.namespace().to_owned(),
         name: link.options.name.clone(),
@@ -146,7 +146,7 @@ async fn greet<T>(
                 return Err(SessionError::OtherInstallation);
             }
             let signing_key = certificate.signing_key;
-            let since = Timestamp::now();
+            let since = clock::now();
             Ok(Connected {
                 endpoint: endpoint.to_string(),
                 session,
@@ -266,7 +266,12 @@ fn start<T: Tasks>(link: &Link<T>, id: u64, patience: Duration, task: Task, outc
     let (tasks, running) = (link.tasks.clone(), link.slots.running.clone());
     tokio::spawn(async move {
         let kind = task.kind();
+        failpoint!("link.delivered-twice", kind, {
+            drop(run(&*tasks, running.clone(), task.clone(), patience).await);
+        });
         let outcome = run(&*tasks, running, task, patience).await;
+        failpoint!("link.outcome-held", kind);
+        failpoint!("link.outcome-lost", kind, return);
         tracing::debug!(id, kind, result = named(&outcome), "a task ended");
         if outcomes.send(ToOperator::Outcome { id, outcome }).await.is_err() {
             tracing::info!(id, kind, "a task ended after its session; the operator will ask again");

@@ -1,11 +1,11 @@
 //! A dynamic secret at rest: what its status says while nothing is to be done.
 
 use super::observe::Gathered;
-use super::{BY_EVENT, SOON};
+use super::{AGAIN, BY_EVENT, SOON};
 use crate::api::DynamicSecret;
 use crate::api::conditions::{self, READY, Reason};
-use crate::api::dynamic_secret::Mode;
-use crate::api::names::ROTATE_AT;
+use crate::api::dynamic_secret::{DeletionPolicy, Mode};
+use crate::api::names::{DYNAMIC_SECRET_FINALIZER, ROTATE_AT};
 use crate::cluster::{credential_secret, status};
 use crate::control::context::Context;
 use crate::control::hold::{Error, Halt, Hold};
@@ -43,10 +43,35 @@ pub(super) async fn rest(
         Waiting::Suspended => suspended(ctx, seen, gathered, now).await?,
         // The reason is found out by trying: the same checks as for making say it in words.
         Waiting::Unclear => return explain(ctx, seen).await,
-        Waiting::Revoking => wake = Some(wake.unwrap_or(SOON).min(SOON)),
+        // What is left is told by the leases' own changes; each look lists them at the source.
+        Waiting::Revoking | Waiting::LettingExpire if seen.metadata.deletion_timestamp.is_some() => {
+            leaving(ctx, seen, gathered).await?;
+            return Ok(Action::requeue(wake.unwrap_or(BY_EVENT).max(AGAIN)));
+        }
+        Waiting::Revoking | Waiting::LettingExpire => wake = Some(wake.unwrap_or(SOON).min(SOON)),
         Waiting::Issuing | Waiting::Backoff => {}
     }
     Ok(wake.map_or_else(|| Action::requeue(BY_EVENT * 5), Action::requeue))
+}
+
+/// Says of a deleted dynamic secret what it waits for. Without leases it goes at once, so there is nothing to say.
+pub(super) async fn leaving(ctx: &Context, seen: &DynamicSecret, gathered: &Gathered) -> Result<(), Error> {
+    if !seen.finalizers().iter().any(|f| f == DYNAMIC_SECRET_FINALIZER) {
+        return Ok(());
+    }
+    let lives = |lease: &&LeaseSeen| !lease.ending;
+    let until = match seen.spec.deletion_policy.unwrap_or_default() {
+        DeletionPolicy::LetExpire => gathered.leases.iter().filter(lives).filter_map(|l| l.expires_at).max(),
+        DeletionPolicy::Revoke => None,
+    };
+    let message = match until {
+        Some(until) => format!(
+            "its credentials live on to their end, the last until {} (spec.deletionPolicy); it goes then",
+            credential_secret::whole_seconds(until)
+        ),
+        None => "its credentials are being taken back; it goes when all accounts are proven gone".to_owned(),
+    };
+    report::owner_waits(ctx, seen, &Hold::new(Reason::Deleting, message)).await
 }
 
 async fn ended(ctx: &Context, seen: &DynamicSecret) -> Result<(), Error> {
@@ -57,6 +82,8 @@ async fn ended(ctx: &Context, seen: &DynamicSecret) -> Result<(), Error> {
         Reason::TargetDeleted,
         Reason::TargetEdited,
         Reason::TargetReleased,
+        Reason::AccountMissing,
+        Reason::AccountAltered,
         Reason::Revoking,
     ];
     if said.is_some_and(|c| known.iter().any(|r| r.as_str() == c.reason))
@@ -69,6 +96,8 @@ async fn ended(ctx: &Context, seen: &DynamicSecret) -> Result<(), Error> {
         Some("TargetDeleted") => Some(Early::TargetDeleted),
         Some("TargetEdited") => Some(Early::TargetEdited),
         Some("TargetReleased") => Some(Early::TargetReleased),
+        Some("AccountMissing") => Some(Early::AccountMissing),
+        Some("AccountAltered") => Some(Early::AccountAltered),
         Some("Deleted" | "Rotated" | "OwnerDeleted") => Some(Early::Rotated),
         _ => None,
     };

@@ -7,7 +7,6 @@ use crate::api::lease::{Claim, Phase};
 use crate::api::ttl::Span;
 use crate::channel::frames::{Account, AccountSettings, Done, Task};
 use crate::cluster::credential_secret::{self, Credential};
-use crate::cluster::server_record;
 use crate::control::hold::{Error, Hold};
 use crate::control::tasks::{Answer, ask};
 use crate::control::{report, servers};
@@ -23,21 +22,16 @@ const ISSUE_PATIENCE: Duration = Duration::from_secs(10);
 impl Pass<'_> {
     pub(super) async fn issue(&mut self, claim: &Claim) -> Result<Option<Action>, Error> {
         self.ctx.still_leading()?;
-        let home = &self.ctx.settings.home;
-        let Some(server) = server_record::login(&self.ctx.client, home, &claim.server).await? else {
-            return self
-                .hold(Hold::new(
-                    Reason::BaseSecretMissing,
-                    format!(
-                        "server record {home}/{} is gone; it comes back from the base secret",
-                        claim.server
-                    ),
-                ))
-                .await;
+        let Some(server) = servers::login(self.ctx, &claim.server).await? else {
+            let home = &self.ctx.settings.home;
+            let record = &claim.server;
+            let message = format!("server record {home}/{record} is gone; it comes back from the base secret");
+            return self.hold(Hold::new(Reason::BaseSecretMissing, message)).await;
         };
         let group = servers::claimed_group(self.ctx, claim)?;
         let account = self.account_to_issue(claim)?;
         let task = Task::Issue { server, group, account };
+        failpoint!("issue.before", self.name());
         match ask(
             self.ctx,
             &self.ctx.pool_uid(&claim.pool),
@@ -50,6 +44,7 @@ impl Pass<'_> {
             Answer::Done(engine, Done::Issued { role_oid, adopted }) => {
                 tracing::info!(lease = %self.name(), engine = engine.name, adopted, "account issued");
                 self.account = Some((role_oid, engine.name));
+                failpoint!("issue.answered", self.name());
                 Ok(None)
             }
             Answer::Failed(failure) => {
@@ -130,8 +125,7 @@ impl Pass<'_> {
             );
             return self.give_up(Hold::new(Reason::TargetNotOurs, message)).await;
         }
-        let home = &self.ctx.settings.home;
-        let Some(server) = server_record::login(&self.ctx.client, home, &claim.server).await? else {
+        let Some(server) = servers::login(self.ctx, &claim.server).await? else {
             return Ok(Some(Action::requeue(SOON)));
         };
         let owner = self.ctx.owner(&self.lease).await?;
@@ -148,8 +142,11 @@ impl Pass<'_> {
             target: wanted,
         };
         self.ctx.still_leading()?;
+        failpoint!("deliver.before", self.name());
         let key = &self.ctx.installation.hash_key;
-        match credential_secret::deliver(&self.ctx.client, &target, meta, &credential, key).await {
+        let written = credential_secret::deliver(&self.ctx.client, &target, meta, &credential, key).await;
+        failpoint!("deliver.written", self.name());
+        match written {
             // What was written, or what came of a write without an answer, is looked at before it is believed.
             Ok(_) => {}
             Err(error) if error.is_unknown() || error.is_conflict() => {
@@ -178,7 +175,9 @@ impl Pass<'_> {
             account: self.account.as_ref(),
             secret_version: version,
         };
+        failpoint!("report.before", self.name());
         let written = report::issued(self.ctx, &self.lease, claim, &issued).await?;
+        failpoint!("report.written", self.name());
         let took = self
             .lease
             .verifier()

@@ -6,7 +6,7 @@ use crate::api::lease::{Claim, Phase};
 use crate::channel::frames::{AccountState, Revocation};
 use crate::cluster::credential_secret;
 use crate::control::hold::{Error, Hold};
-use crate::control::report;
+use crate::control::{report, tasks};
 use crate::plan::backoff;
 use crate::plan::lease::End;
 use kube::ResourceExt;
@@ -20,7 +20,10 @@ impl Pass<'_> {
         };
         self.ctx.still_leading()?;
         let namespace = self.lease.namespace().unwrap_or_default();
-        match credential_secret::delete(&self.ctx.client, &namespace, &target, &found.metadata).await {
+        failpoint!("expire.before", self.name());
+        let deleted = credential_secret::delete(&self.ctx.client, &namespace, &target, &found.metadata).await;
+        failpoint!("expire.deleted", self.name());
+        match deleted {
             Ok(()) => {}
             Err(error) if error.is_conflict() => {
                 tracing::info!(lease = %self.name(), "the Secret changed; looking again");
@@ -33,6 +36,9 @@ impl Pass<'_> {
 
     pub(super) async fn revoke(&mut self, claim: &Claim) -> Result<Option<Action>, Error> {
         self.ctx.still_leading()?;
+        if let Some(left) = self.ctx.attempts.left(&self.lease.uid().unwrap_or_default()) {
+            return Ok(Some(Action::requeue(left)));
+        }
         let revocation = Revocation {
             lease_uid: self.lease.uid().unwrap_or_default(),
             role: self.role(claim),
@@ -45,11 +51,12 @@ impl Pass<'_> {
                 .and_then(|oid| u32::try_from(oid).ok()),
             owned_objects: claim.owned_objects.into(),
         };
-        let state = self
-            .ctx
-            .revocations
-            .revoke(self.ctx, &claim.pool.uid, &claim.server, revocation)
-            .await;
+        // A pool that was made anew, as from a backup, has another UID; its engines reach the same servers.
+        let pool_uid = self.ctx.pool_uid(&claim.pool);
+        let revocations = &self.ctx.revocations;
+        failpoint!("revoke.before", self.name());
+        let state = revocations.revoke(self.ctx, &pool_uid, &claim.server, revocation).await;
+        failpoint!("revoke.answered", self.name());
         match state {
             Ok(AccountState::Gone { proven: true, .. }) => {
                 self.gone = true;
@@ -92,7 +99,10 @@ impl Pass<'_> {
                     .await
                     .map(Some)
             }
-            Ok(AccountState::Failed(failure)) => self.retry(Phase::Revoking, Hold::from(&failure)).await.map(Some),
+            Ok(AccountState::Failed(failure)) => {
+                let failure = tasks::named(self.ctx, &claim.server, failure);
+                self.retry(Phase::Revoking, Hold::from(&failure)).await.map(Some)
+            }
             Err(hold) => self.retry(Phase::Revoking, hold).await.map(Some),
         }
     }
@@ -111,13 +121,18 @@ impl Pass<'_> {
     async fn retry(&mut self, phase: Phase, hold: Hold) -> Result<Action, Error> {
         let uid = self.lease.uid().unwrap_or_default();
         let count = self.ctx.attempts.count(&uid);
+        let pause = Duration::try_from(backoff::pause(count)).unwrap_or(BY_EVENT);
+        // Before the status is written: the write itself wakes this lease.
+        self.ctx.attempts.pause(&uid, pause);
         report::lease_waits(self.ctx, &self.lease, phase, &hold).await?;
-        let pause = backoff::pause(count);
-        Ok(Action::requeue(Duration::try_from(pause).unwrap_or(BY_EVENT)))
+        Ok(Action::requeue(pause))
     }
 
     pub(super) async fn record_end(&mut self, claim: &Claim, why: Option<End>) -> Result<(), Error> {
         self.ctx.still_leading()?;
-        report::ended(self.ctx, &self.lease, claim, &self.role(claim), why).await
+        failpoint!("end.before", self.name());
+        report::ended(self.ctx, &self.lease, claim, &self.role(claim), why).await?;
+        failpoint!("end.recorded", self.name());
+        Ok(())
     }
 }

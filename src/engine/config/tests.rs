@@ -185,3 +185,24 @@ fn a_mistyped_setting_in_the_file_is_an_error_that_shows_no_value() {
     assert!(text.contains("line 2"), "{text}");
     assert!(!text.contains("dsvk1.secret"), "{text}");
 }
+
+#[test]
+fn the_time_between_sweeps_has_bounds() {
+    let key = key();
+    let text = key.text();
+    let with = |seconds: &str| {
+        let env = [
+            ("ENGINE_NAME", "dc-1"),
+            ("DSV_ENDPOINT", "acme.ws.example.com"),
+            ("DSV_PRIVATE_KEY", text.reveal()),
+            ("DSV_SWEEP_EVERY", seconds),
+        ];
+        load(RunArgs::default(), &env).map(|settings| settings.sweep_every.as_secs())
+    };
+    assert_eq!(with("").unwrap(), 30);
+    assert_eq!(with("2").unwrap(), 2);
+    for wrong in ["0", "3601", "-1", "often"] {
+        let said = with(wrong).unwrap_err().to_string();
+        assert!(said.contains("DSV_SWEEP_EVERY") && said.contains(wrong), "{said}");
+    }
+}

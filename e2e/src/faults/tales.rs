@@ -1,0 +1,39 @@
+//! Faults that are stories of their own instead of a blow at a step: what people do, accounts that resist, clocks.
+//! A tale gets a name for its dynamic secrets, all of which begin with it; what it left is judged like everything else.
+
+use anyhow::Result;
+use futures::future::BoxFuture;
+
+use super::lane::Lane;
+
+/// One story. It ends with everything healed, and need not delete what it made.
+#[derive(Clone, Copy)]
+pub struct Tale {
+    pub name: &'static str,
+    pub tell: for<'t> fn(&'t Lane<'t>, &'t str) -> BoxFuture<'t, Result<()>>,
+}
+
+impl std::fmt::Debug for Tale {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name)
+    }
+}
+
+/// `tale!("what happens", function)`.
+macro_rules! tale {
+    ($name:literal, $tell:path) => {
+        $crate::faults::tales::Tale {
+            name: $name,
+            tell: |lane, name| Box::pin($tell(lane, name)),
+        }
+    };
+}
+pub(super) use tale;
+
+/// All of them.
+pub fn all() -> Vec<Tale> {
+    let mut all = super::people::tales();
+    all.extend(super::resisting::tales());
+    all.extend(super::clocks::tales());
+    all
+}
