@@ -171,6 +171,13 @@ impl ServerFacts {
         locked(&self.0).entry(record.to_owned()).or_default().offset = Some(there.duration_since(now));
     }
 
+    /// Our own clock leapt: how far the others are from it is not known any more.
+    pub fn forget_clocks(&self) {
+        for facts in locked(&self.0).values_mut() {
+            facts.offset = None;
+        }
+    }
+
     /// The database's clock at the operator's `now`; none until an engine has reported it.
     pub fn database_time(&self, record: &str, now: Timestamp) -> Option<Timestamp> {
         let offset = locked(&self.0).get(record)?.offset?;

@@ -14,6 +14,7 @@ pub mod engine;
 pub mod guards;
 pub mod hold;
 pub mod keys;
+pub mod leap;
 pub mod lease;
 pub mod making;
 pub mod memory;

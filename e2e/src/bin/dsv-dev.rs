@@ -72,7 +72,7 @@ struct FaultsArguments {
     #[arg(long)]
     only: Option<String>,
     /// Stacks of each release that work at once.
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, default_value_t = 2)]
     lanes: usize,
     /// How the matrix is printed.
     #[arg(short, long, value_enum, default_value_t = Output::Table)]

@@ -15,6 +15,8 @@ use crate::scene::Scene;
 pub struct Before {
     books: Books,
     roles: BTreeSet<String>,
+    secrets: BTreeSet<String>,
+    leases: BTreeSet<String>,
     /// A superuser's session, made anew when the server was restarted.
     session: Mutex<Option<Client>>,
 }
@@ -57,6 +59,8 @@ impl Before {
         let mut before = Self {
             books: scene.books().await?,
             roles: BTreeSet::new(),
+            secrets: objects(scene, "Secret").await?,
+            leases: objects(scene, "CredentialLease").await?,
             session: Mutex::default(),
         };
         before.roles = before.names(scene, ROLES).await?.into_iter().collect();
@@ -66,9 +70,8 @@ impl Before {
     /// Compares with now. The server's whole books are only compared when nothing of use is left and no lease is open.
     pub async fn left(&self, scene: &Scene<'_>) -> Result<Left> {
         let mut left = self.harm(scene).await?;
-        for lease in scene.leases().await? {
-            left.leases.push(text(&lease, "/metadata/name"));
-        }
+        let leases = objects(scene, "CredentialLease").await?;
+        left.leases = leases.difference(&self.leases).cloned().collect();
         left.books = if left.is_harmless() && left.leases.is_empty() {
             self.books.difference(&scene.books().await?)
         } else {
@@ -87,11 +90,11 @@ impl Before {
     /// The part that is of use to somebody.
     async fn harm(&self, scene: &Scene<'_>) -> Result<Left> {
         let new = |names: Vec<String>| names.into_iter().filter(|name| !self.roles.contains(name)).collect();
-        let secrets = scene.objects.list("Secret", &scene.shop).await?;
+        let secrets = objects(scene, "Secret").await?;
         Ok(Left {
             accounts: new(self.names(scene, ACCOUNTS).await?),
             sessions: new(self.names(scene, SESSIONS).await?),
-            secrets: secrets.iter().map(|secret| text(secret, "/metadata/name")).collect(),
+            secrets: secrets.difference(&self.secrets).cloned().collect(),
             ..Left::default()
         })
     }
@@ -113,4 +116,10 @@ impl Before {
         *session = Some(client);
         Ok(rows.iter().map(|row| row.get(0)).collect())
     }
+}
+
+/// Names of the shop's objects of a kind.
+async fn objects(scene: &Scene<'_>, kind: &str) -> Result<BTreeSet<String>> {
+    let found = scene.objects.list(kind, &scene.shop).await?;
+    Ok(found.iter().map(|object| text(object, "/metadata/name")).collect())
 }

@@ -141,9 +141,20 @@ pub fn troubles(outcome: &Outcome) -> Vec<String> {
     let bad = outcome.cells.iter().filter(|(_, _, cell)| !cell.survived());
     let bad = bad.map(|(_, point, cell)| {
         let why = cell.trouble.as_deref().unwrap_or("something is left");
-        format!("{point}: {} ({why})", text(cell))
+        format!("{point}: {} ({})", text(cell), brief(why))
     });
-    outcome.trouble.iter().cloned().chain(bad).collect()
+    outcome
+        .trouble
+        .iter()
+        .map(|trouble| brief(trouble))
+        .chain(bad)
+        .collect()
+}
+
+/// The beginning: what follows is the state of everything, which lies in a file as well.
+fn brief(trouble: &str) -> String {
+    let line = trouble.lines().next().unwrap_or_default();
+    line.chars().take(300).collect()
 }
 
 fn seconds(took: Duration) -> String {

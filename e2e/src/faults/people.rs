@@ -23,19 +23,27 @@ pub fn tales() -> Vec<Tale> {
         tale!("credential Secret deleted by hand", secret_deleted),
         tale!("credential Secret edited by hand", secret_edited),
         tale!("foreign Secret in the way", foreign_secret),
-        tale!("base secret deleted while leases live", base_deleted),
-        tale!("base secret relabelled while leases live", base_relabelled),
-        tale!("base secret repointed while leases live", base_repointed),
-        tale!("lease's finalizer removed by hand", finalizer_removed),
+        tale!("base secret deleted while leases live", base_deleted, alone = true),
+        tale!(
+            "base secret relabelled while leases live",
+            base_relabelled,
+            alone = true
+        ),
+        tale!("base secret repointed while leases live", base_repointed, alone = true),
+        tale!("lease's finalizer removed by hand", finalizer_removed, alone = true),
         tale!("role dropped by hand", role_dropped),
         tale!("role renamed by hand", role_renamed),
         tale!("role unlocked and given a password by hand", role_unlocked),
-        tale!("everything deleted at once, in any order", everything_deleted),
+        tale!(
+            "everything deleted at once, in any order",
+            everything_deleted,
+            alone = true
+        ),
     ]
 }
 
 fn rotating() -> Value {
-    json!({"ttl": 30, "issuance": {"mode": "Rotate", "renewBefore": 8, "overlap": 1}})
+    json!({"ttl": 16, "issuance": {"mode": "Rotate", "renewBefore": 5, "overlap": 1}})
 }
 
 async fn issued(lane: &Lane<'_>, name: &str) -> Result<Credential> {

@@ -35,7 +35,7 @@ pub fn tales() -> Vec<Tale> {
 }
 
 async fn account(lane: &Lane<'_>, name: &str) -> Result<Login> {
-    let spec = json!({"ttl": 60, "issuance": {"mode": "Once"}});
+    let spec = json!({"ttl": 20, "issuance": {"mode": "Once"}});
     lane.scene.ask(name, &spec).await?;
     Ok(lane.scene.wait_credential(name).await?.login)
 }

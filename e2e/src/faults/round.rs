@@ -73,6 +73,12 @@ impl Outcome {
     }
 }
 
+const LIFE: Place = Place {
+    step: Step::Life,
+    point: "life",
+    story: Story::Ask,
+};
+
 struct Subject {
     name: String,
     place: Place,
@@ -116,25 +122,26 @@ pub async fn play(lane: &Lane<'_>, blow: &Blow, number: usize) -> Result<Outcome
     Ok(outcome)
 }
 
-/// Plays a tale, and judges what it left.
-pub async fn tell(lane: &Lane<'_>, tale: &Tale, number: usize) -> Result<Outcome> {
+/// Tells tales, all at the same time, and judges what each of them left.
+pub async fn tell(lane: &Lane<'_>, tales: &[Tale], number: usize) -> Result<Vec<Outcome>> {
     let start = Instant::now();
     lane.ready().await.context("before the tale")?;
     let before = Before::look(&lane.scene).await?;
-    let mut subject = Subject {
-        name: format!("p{number:03}"),
-        place: Place {
-            step: Step::Life,
-            point: "life",
-            story: Story::Ask,
-        },
-        sessions: Vec::new(),
-        trouble: None,
-        doubled: 0,
-    };
-    if let Err(error) = (tale.tell)(lane, &subject.name).await {
-        subject.trouble = Some(format!("{error:#}"));
-    }
+    let mut subjects: Vec<Subject> = (0..tales.len())
+        .map(|at| Subject {
+            name: format!("p{number:03}-{at:02}"),
+            place: LIFE,
+            sessions: Vec::new(),
+            trouble: None,
+            doubled: 0,
+        })
+        .collect();
+    let telling = tales.iter().zip(&mut subjects).map(async |(tale, subject)| {
+        if let Err(error) = (tale.tell)(lane, &subject.name).await {
+            subject.trouble = Some(format!("{error:#}"));
+        }
+    });
+    futures::future::join_all(telling).await;
     Blow::clear(lane)?;
     lane.ready().await.context("after the tale")?;
     for object in lane.scene.objects.list("DynamicSecret", &lane.scene.shop).await? {
@@ -144,9 +151,14 @@ pub async fn tell(lane: &Lane<'_>, tale: &Tale, number: usize) -> Result<Outcome
             .delete("DynamicSecret", &lane.scene.shop, &name)
             .await?;
     }
-    let mut outcome = count(lane, &before, vec![subject]).await?;
-    outcome.took = start.elapsed();
-    Ok(outcome)
+    let mut all = count(lane, &before, subjects).await?;
+    all.took = start.elapsed();
+    let cells = std::mem::take(&mut all.cells);
+    let one = |cell| Outcome {
+        cells: vec![cell],
+        ..all.clone()
+    };
+    Ok(cells.into_iter().map(one).collect())
 }
 
 fn subjects(number: usize) -> Vec<Subject> {

@@ -10,6 +10,8 @@ use super::lane::Lane;
 #[derive(Clone, Copy)]
 pub struct Tale {
     pub name: &'static str,
+    /// Whether it breaks what others use, so that no other may be told at the same time.
+    pub alone: bool,
     pub tell: for<'t> fn(&'t Lane<'t>, &'t str) -> BoxFuture<'t, Result<()>>,
 }
 
@@ -19,11 +21,15 @@ impl std::fmt::Debug for Tale {
     }
 }
 
-/// `tale!("what happens", function)`.
+/// `tale!("what happens", function)`, and `alone = true` where it breaks what others use.
 macro_rules! tale {
     ($name:literal, $tell:path) => {
+        $crate::faults::tales::tale!($name, $tell, alone = false)
+    };
+    ($name:literal, $tell:path, alone = $alone:literal) => {
         $crate::faults::tales::Tale {
             name: $name,
+            alone: $alone,
             tell: |lane, name| Box::pin($tell(lane, name)),
         }
     };
