@@ -118,6 +118,7 @@ fn every_frame_to_the_operator_reads_and_writes_as_in_version_1() {
         "account blocked",
         "account needsKeeper",
         "account foreign",
+        "account needsKeeper",
         "account failed",
     ];
     assert_eq!(seen, BTreeSet::from(all));
@@ -276,6 +277,7 @@ fn names_of_outcome(outcome: &Outcome) -> Vec<&'static str> {
                 AccountState::Blocked { .. } => "account blocked",
                 AccountState::NeedsKeeper => "account needsKeeper",
                 AccountState::Foreign { .. } => "account foreign",
+                AccountState::NeedsKeeper => "account needsKeeper",
                 AccountState::Failed(_) => "account failed",
             });
             states.chain(["done revoked"]).collect()
