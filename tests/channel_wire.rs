@@ -65,6 +65,7 @@ fn every_frame_to_an_engine_reads_and_writes_as_in_version_1() {
         "task ensureGroup",
         "task issue",
         "task revoke",
+        "task keeper",
         "task dropGroup",
         "task inventory",
         "task guard",
@@ -197,12 +198,21 @@ fn names_of_task(task: &Task) -> Vec<&'static str> {
         Task::Probe { server } => ("task probe", server),
         Task::EnsureGroup { server, .. } => ("task ensureGroup", server),
         Task::Issue { server, .. } => ("task issue", server),
-        Task::Revoke { server, accounts, .. } => {
+        Task::Revoke {
+            server,
+            accounts,
+            keepers,
+            ..
+        } => {
+            let keepers = keepers.iter().map(|_| "task keeper");
             let owned = accounts.iter().map(|account| match account.owned_objects {
                 OwnedObjects::Reassign => "owned reassign",
                 OwnedObjects::Drop => "owned drop",
             });
-            return owned.chain(["task revoke", name_of_mode(server.sslmode)]).collect();
+            return owned
+                .chain(keepers)
+                .chain(["task revoke", name_of_mode(server.sslmode)])
+                .collect();
         }
         Task::DropGroup { server, .. } => ("task dropGroup", server),
         Task::Inventory { server, .. } => ("task inventory", server),

@@ -1,6 +1,6 @@
 //! Accounts that own things, hold rights of their own and keep transactions open: taken back completely all the same.
 
-use crate::on_each_release;
+use crate::on_every_release;
 use crate::snapshot::{self, diff};
 use crate::world::{DROPPED, World, quoted, revocation};
 use dsv::channel::frames::{AccountState, Group};
@@ -9,7 +9,12 @@ use e2e::postgres::{Major, Options, Server};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-on_each_release! {
+on_every_release! {
+    settings_alone_need_no_keeper
+    a_keeper_is_dropped_once_it_has_nothing
+    a_revocation_cut_off_anywhere_is_finished_by_the_next
+    no_session_of_an_owner_survives_a_login_storm
+    the_functions_of_a_blocked_account_are_harmless
     what_a_resisting_account_owned_in_three_databases_is_kept_and_the_account_is_gone
 }
 
@@ -143,14 +148,6 @@ async fn judge_database(world: &World, database: &str, come: &[String]) {
     assert_eq!(members, 0, "the keeper has members or groups");
     let comment = world.comment_of(&keeper).await.unwrap();
     assert_eq!(comment, world.sign(RoleKind::Keeper, "orders-db", &keeper));
-}
-
-on_each_release! {
-    settings_alone_need_no_keeper
-    a_keeper_is_dropped_once_it_has_nothing
-    a_revocation_cut_off_anywhere_is_finished_by_the_next
-    no_session_of_an_owner_survives_a_login_storm
-    the_functions_of_a_blocked_account_are_harmless
 }
 
 async fn settings_alone_need_no_keeper(major: Major) {

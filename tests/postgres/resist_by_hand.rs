@@ -1,13 +1,13 @@
 //! Accounts that administrators gave something by hand, and what is refused to our login: taken away, or named with the SQL
 //! that somebody else has to run.
 
-use crate::on_each_release;
+use crate::on_every_release;
 use crate::snapshot::{self, diff};
 use crate::world::{DROPPED, World, free, revocation};
 use dsv::channel::frames::{AccountState, OwnedObjects};
 use e2e::postgres::Major;
 
-on_each_release! {
+on_every_release! {
     rights_that_it_had_by_hand_and_handed_on_go_with_the_account
     rights_that_only_others_can_take_are_named_with_their_sql
     a_database_that_we_may_not_enter_is_named_with_the_sql_that_opens_it

@@ -413,3 +413,17 @@ macro_rules! on_each_release {
         }
     )+ };
 }
+
+/// The same with 17, for what depends on the server's own bookkeeping of who owns and may do what.
+#[macro_export]
+macro_rules! on_every_release {
+    ($($name:ident)+) => {
+        $crate::on_each_release! { $($name)+ }
+        mod on_17 { $(
+            #[tokio::test]
+            async fn $name() {
+                super::$name(e2e::postgres::Major::V17).await;
+            }
+        )+ }
+    };
+}
