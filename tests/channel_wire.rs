@@ -115,6 +115,7 @@ fn every_frame_to_the_operator_reads_and_writes_as_in_version_1() {
         "failed other",
         "account gone",
         "account blocked",
+        "account needsKeeper",
         "account foreign",
         "account needsKeeper",
         "account failed",
@@ -266,6 +267,7 @@ fn names_of_outcome(outcome: &Outcome) -> Vec<&'static str> {
                 AccountState::Blocked { .. } => "account blocked",
                 AccountState::NeedsKeeper => "account needsKeeper",
                 AccountState::Foreign { .. } => "account foreign",
+                AccountState::NeedsKeeper => "account needsKeeper",
                 AccountState::Failed(_) => "account failed",
             });
             states.chain(["done revoked"]).collect()

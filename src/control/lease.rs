@@ -66,7 +66,7 @@ impl<'a> Pass<'a> {
 
     fn now(&self, claim: Option<&Claim>) -> Now {
         let operator = self.ctx.now();
-        let database = claim.and_then(|claim| self.ctx.servers.database_time(&claim.server, operator));
+        let database = claim.and_then(|claim| self.ctx.servers.database_time(&claim.server));
         Now { operator, database }
     }
 

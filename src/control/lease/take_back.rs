@@ -102,7 +102,7 @@ impl Pass<'_> {
         )
         .await?;
         let now = self.ctx.now();
-        let there = self.ctx.servers.database_time(&claim.server, now).unwrap_or(now);
+        let there = self.ctx.servers.database_time(&claim.server).unwrap_or(now);
         let wait = until_then(there, claim.issue_deadline.0).max(Duration::from_millis(100));
         Ok(Action::requeue(wait))
     }
