@@ -83,6 +83,22 @@ pub async fn group(ctx: &Context, owner: &DynamicSecret, record: &GroupRecord, l
     Ok(Verdict::LetGo)
 }
 
+/// What a pool's annotations let go of looks at once.
+pub fn wake(ctx: &Context, pool: &EnginePool) {
+    for uid in abandon::named(pool.annotations()) {
+        if abandon::wish(pool.annotations(), uid) == Wish::Unreasoned {
+            continue;
+        }
+        let is_it = |found: Option<String>| found.as_deref() == Some(uid);
+        if let Some(lease) = ctx.stores.leases.find(|lease| is_it(lease.uid())) {
+            ctx.attempts.reset(uid);
+            ctx.wake_lease(&lease.namespace().unwrap_or_default(), &lease.name_any());
+        } else if let Some(owner) = ctx.stores.dynamic_secrets.find(|owner| is_it(owner.uid())) {
+            ctx.wake_dynamic_secret(&owner.namespace().unwrap_or_default(), &owner.name_any());
+        }
+    }
+}
+
 /// Namespace and name of the pool that a group was made with; of the one in the spec where that is gone. While the pool on
 /// the books exists, only its word counts: a spec that names another pool is the asker's own.
 fn pool_of(ctx: &Context, owner: &DynamicSecret, record: &GroupRecord) -> (String, String) {
