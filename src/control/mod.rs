@@ -6,6 +6,7 @@
 pub mod audit;
 pub mod context;
 pub mod controllers;
+pub mod definitions;
 pub mod deployment;
 pub mod directory;
 pub mod door;
