@@ -7,6 +7,7 @@ pub mod abandon;
 pub mod audit;
 pub mod context;
 pub mod controllers;
+pub mod definitions;
 pub mod deployment;
 pub mod directory;
 pub mod door;
