@@ -65,7 +65,6 @@ fn every_frame_to_an_engine_reads_and_writes_as_in_version_1() {
         "task ensureGroup",
         "task issue",
         "task revoke",
-        "task keeper",
         "task dropGroup",
         "task inventory",
         "task guard",
@@ -116,7 +115,6 @@ fn every_frame_to_the_operator_reads_and_writes_as_in_version_1() {
         "failed other",
         "account gone",
         "account blocked",
-        "account needsKeeper",
         "account foreign",
         "account failed",
     ];
@@ -196,21 +194,12 @@ fn names_of_task(task: &Task) -> Vec<&'static str> {
         Task::Probe { server } => ("task probe", server),
         Task::EnsureGroup { server, .. } => ("task ensureGroup", server),
         Task::Issue { server, .. } => ("task issue", server),
-        Task::Revoke {
-            server,
-            accounts,
-            keepers,
-            ..
-        } => {
-            let keepers = keepers.iter().map(|_| "task keeper");
+        Task::Revoke { server, accounts, .. } => {
             let owned = accounts.iter().map(|account| match account.owned_objects {
                 OwnedObjects::Reassign => "owned reassign",
                 OwnedObjects::Drop => "owned drop",
             });
-            return owned
-                .chain(keepers)
-                .chain(["task revoke", name_of_mode(server.sslmode)])
-                .collect();
+            return owned.chain(["task revoke", name_of_mode(server.sslmode)]).collect();
         }
         Task::DropGroup { server, .. } => ("task dropGroup", server),
         Task::Inventory { server, .. } => ("task inventory", server),
@@ -274,7 +263,6 @@ fn names_of_outcome(outcome: &Outcome) -> Vec<&'static str> {
             let states = accounts.iter().map(|account| match account.state {
                 AccountState::Gone { .. } => "account gone",
                 AccountState::Blocked { .. } => "account blocked",
-                AccountState::NeedsKeeper => "account needsKeeper",
                 AccountState::Foreign { .. } => "account foreign",
                 AccountState::Failed(_) => "account failed",
             });

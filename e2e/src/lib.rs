@@ -43,4 +43,3 @@ pub mod scene;
 pub mod service;
 pub mod stack;
 pub mod suite;
-pub mod tap;

@@ -92,7 +92,7 @@ impl<'a> Scene<'a> {
     pub async fn open_alone(stack: &'a Stack, major: Major, replicas: Option<u32>) -> Result<Self> {
         let options = Options {
             tls: Tls::Offered,
-            ..Options::default()
+            settings: vec![("max_prepared_transactions".into(), "10".into())],
         };
         let server = Server::start_in(stack.run().clone(), major, options).await?;
         let issuer = sample::fill(&server).await?;
@@ -370,7 +370,7 @@ pub async fn sleep_until(time: Timestamp, after: Duration) {
 }
 
 /// JSON merge patch (RFC 7386).
-fn merge(whole: &mut Value, patch: &Value) {
+pub fn merge(whole: &mut Value, patch: &Value) {
     let Value::Object(patch) = patch else {
         *whole = patch.clone();
         return;

@@ -45,7 +45,7 @@ pub fn run() -> Result<bool> {
     ended.extend(run_all(alone, 1));
     ended.push(program::doc_tests(&folder)?);
     Times::write(&folder, &ended)?;
-    Ok(tally::show(&ended))
+    tally::show(&ended)
 }
 
 fn at_once() -> Result<usize> {

@@ -8,6 +8,9 @@ use k8s_openapi::api::core::v1::Secret;
 /// Database where nothing else is said, as for PostgreSQL's own tools.
 pub const DEFAULT_DATABASE: &str = "postgres";
 
+/// Most hosts of one server: each is looked at when an account is taken back.
+const MAX_HOSTS: usize = 8;
+
 /// What is wrong with a base secret: every fault at once, so that one round of mending is enough.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("base secret {name}: {}", faults.join("; "))]
@@ -25,10 +28,13 @@ pub fn read(secret: &Secret) -> Result<ServerLogin, BaseSecretInvalid> {
         faults: Vec::new(),
     };
     reader.check_label();
+    let host = reader.host();
+    let (port, ports) = reader.ports(&host);
     let login = ServerLogin {
         record: String::new(),
-        host: reader.required("host").trim().to_owned(),
-        port: reader.port(),
+        host,
+        port,
+        ports,
         username: reader.required("username"),
         password: SecretText::new(reader.required("password")),
         database: reader
@@ -105,16 +111,43 @@ impl Reader<'_> {
         value.unwrap_or_default()
     }
 
-    fn port(&mut self) -> u16 {
-        let text = self.required("port");
-        match text.trim().parse::<u16>() {
-            Ok(port) if port > 0 => port,
-            _ if text.is_empty() => 0,
-            _ => {
-                self.fault("key port is not a number from 1 to 65535");
-                0
-            }
+    /// One host, or several of one replicated server, as libpq reads them.
+    fn host(&mut self) -> String {
+        let text = self.required("host");
+        let hosts: Vec<&str> = text.split(',').map(str::trim).collect();
+        if hosts.len() > 1 && hosts.contains(&"") {
+            self.fault("key host has an empty place in its list; separate hosts by one comma each");
         }
+        if hosts.iter().any(|host| host.starts_with('/')) {
+            self.fault("key host is a path; write a name or an address");
+        }
+        if hosts.len() > MAX_HOSTS {
+            self.fault(format!("key host lists more than {MAX_HOSTS} hosts"));
+        }
+        hosts.join(",")
+    }
+
+    /// The first port, and all of them if they differ: one for all hosts, or one for each.
+    fn ports(&mut self, host: &str) -> (u16, Vec<u16>) {
+        let text = self.required("port");
+        if text.is_empty() {
+            return (0, Vec::new());
+        }
+        let read = |port: &str| port.trim().parse::<u16>().ok().filter(|port| *port > 0);
+        let Some(ports) = text.split(',').map(read).collect::<Option<Vec<u16>>>() else {
+            self.fault("key port is not a number from 1 to 65535, or several separated by commas");
+            return (0, Vec::new());
+        };
+        let hosts = host.split(',').count();
+        if ports.len() > 1 && ports.len() != hosts {
+            self.fault(format!(
+                "key port lists {} ports for {hosts} host(s); write one for all, or one for each",
+                ports.len()
+            ));
+        }
+        let first = ports.first().copied().unwrap_or_default();
+        let differ = ports.iter().any(|port| *port != first);
+        (first, if differ { ports } else { Vec::new() })
     }
 
     fn sslmode(&mut self) -> SslMode {
@@ -179,6 +212,35 @@ mod tests {
             "sslmode",
         ] {
             assert!(text.contains(part), "{part} not in {text}");
+        }
+    }
+
+    #[test]
+    fn several_hosts_have_one_port_or_one_each() {
+        let of = |host: &str, port: &str| {
+            let pairs = [("host", host), ("port", port), ("username", "u"), ("password", "p")];
+            read(&secret(Some("postgresql"), &pairs))
+        };
+        let text = |host: &str, port: &str| {
+            let login = of(host, port).unwrap();
+            (login.addresses(), login.port_text())
+        };
+        let at = |host: &str, port: u16| (host.to_owned(), port);
+        assert_eq!(text("a", "1"), (vec![at("a", 1)], "1".into()));
+        assert_eq!(text("a, b", "1"), (vec![at("a", 1), at("b", 1)], "1".into()));
+        assert_eq!(text("a,b", "1,1"), (vec![at("a", 1), at("b", 1)], "1".into()));
+        assert_eq!(text("a,b", "1, 2"), (vec![at("a", 1), at("b", 2)], "1,2".into()));
+        for (host, port, says) in [
+            ("a,b,c", "1,2", "lists 2 ports for 3 host(s)"),
+            ("a", "1,2", "lists 2 ports for 1 host(s)"),
+            ("a,b", "1,x", "key port is not a number"),
+            ("a,b", "1,0", "key port is not a number"),
+            ("a,,b", "1", "empty place"),
+            ("/tmp", "1", "a path"),
+            ("a,b,c,d,e,f,g,h,i", "1", "more than 8"),
+        ] {
+            let error = of(host, port).unwrap_err().to_string();
+            assert!(error.contains(says), "{host} {port}: {error}");
         }
     }
 

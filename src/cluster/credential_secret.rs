@@ -179,7 +179,7 @@ fn data(credential: &Credential<'_>) -> BTreeMap<String, ByteString> {
         ("username", credential.username.to_owned()),
         ("password", credential.password.reveal().to_owned()),
         ("host", server.host.clone()),
-        ("port", server.port.to_string()),
+        ("port", server.port_text()),
         ("database", server.database.clone()),
         ("sslmode", sslmode.to_owned()),
         ("uri", uri(credential, sslmode)),
@@ -198,9 +198,9 @@ fn uri(credential: &Credential<'_>, sslmode: &str) -> String {
     let server = credential.server;
     let (user, password) = (escape(credential.username), escape(credential.password.reveal()));
     let hosts: Vec<String> = server
-        .host
-        .split(',')
-        .map(|host| format!("{}:{}", bracket(host.trim()), server.port))
+        .addresses()
+        .iter()
+        .map(|(host, port)| format!("{}:{port}", bracket(host)))
         .collect();
     let database = escape(&server.database);
     let writable = if hosts.len() > 1 {
@@ -282,6 +282,7 @@ mod tests {
             record: "r".into(),
             host: "db".into(),
             port: 5432,
+            ports: vec![],
             username: "issuer".into(),
             password: crate::keys::SecretText::new("x"),
             database: "odd/name".into(),

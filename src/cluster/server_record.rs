@@ -41,7 +41,7 @@ pub struct Record {
 
 /// Name of the record for a login that lies in a namespace.
 pub fn name(namespace: &str, login: &ServerLogin) -> String {
-    let port = login.port.to_string();
+    let port = login.port_text();
     let hash = base32_hash(&[namespace, &login.host, &port, &login.database, &login.username]);
     format!("server-{hash}")
 }

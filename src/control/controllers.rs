@@ -8,9 +8,12 @@ use super::{audit, dynamic_secret, engine, guards, leap, lease, pool, sweep};
 use crate::api::{CredentialLease, DynamicSecret, Engine, EnginePool};
 use crate::telemetry::liveness::{Beat, Beats};
 use crate::telemetry::metrics::{Controller as Controlled, ReconcileOutcome};
+use futures::future::BoxFuture;
 use futures::stream::BoxStream;
-use futures::{Stream, StreamExt, TryStreamExt};
+use futures::{FutureExt, Stream, StreamExt, TryStreamExt};
+use k8s_openapi::api::core::v1::{Namespace, Secret};
 use kube::Resource;
+use kube::api::PartialObjectMeta;
 use kube::runtime::controller::{Action, Config, Controller};
 use kube::runtime::reflector::{ObjectRef, Store};
 use kube::runtime::watcher;
@@ -112,20 +115,8 @@ impl Controllers {
             woken.engines,
             engine::reconcile,
         ));
-        let credentials = watches::follow_credentials(ctx.clone(), watches.credentials);
-        parts.spawn(until(stop.clone(), "credential secrets", credentials));
-        let bases = watches::follow_bases(ctx.clone(), watches.bases);
-        parts.spawn(until(stop.clone(), "base secrets", bases));
-        let namespaces = watches::follow_namespaces(ctx.clone(), watches.namespaces);
-        parts.spawn(until(stop.clone(), "namespaces", namespaces));
-        let occupied = occupied::follow(ctx.clone(), woken.occupied);
-        parts.spawn(until(stop.clone(), "occupied targets", occupied));
-        parts.spawn(until(stop.clone(), "hub events", watches::follow_hub(ctx.clone())));
-        parts.spawn(until(stop.clone(), "sweep", sweep_for_ever(ctx.clone())));
-        parts.spawn(until(stop.clone(), "clock", leap::watch(ctx.clone())));
-        parts.spawn(until(stop.clone(), "audit", audit::run(ctx.clone())));
-        parts.spawn(until(stop.clone(), "guards", guards::guard_for_ever(ctx.clone())));
-        parts.spawn(until(stop.clone(), "counts", count_for_ever(ctx.clone())));
+        let rest = (watches.credentials, watches.bases, watches.namespaces);
+        follow_the_rest(&mut parts, ctx, rest, woken.occupied, stop);
         parts
     }
 
@@ -142,6 +133,36 @@ impl Controllers {
             stop: stop.clone(),
         }
     }
+}
+
+type Secrets = BoxStream<'static, Result<PartialObjectMeta<Secret>, watcher::Error>>;
+type Namespaces = BoxStream<'static, Result<PartialObjectMeta<Namespace>, watcher::Error>>;
+
+/// What has no objects of its own to reconcile: it wakes those that have.
+fn follow_the_rest(
+    parts: &mut JoinSet<&'static str>,
+    ctx: &Arc<Context>,
+    (credentials, bases, namespaces): (Secrets, Secrets, Namespaces),
+    occupied: mpsc::UnboundedReceiver<Waiter>,
+    stop: &CancellationToken,
+) {
+    let c = || ctx.clone();
+    let mut follow = |name, part: BoxFuture<'static, ()>| {
+        parts.spawn(until(stop.clone(), name, part));
+    };
+    follow(
+        "credential secrets",
+        watches::follow_credentials(c(), credentials).boxed(),
+    );
+    follow("base secrets", watches::follow_bases(c(), bases).boxed());
+    follow("namespaces", watches::follow_namespaces(c(), namespaces).boxed());
+    follow("occupied targets", occupied::follow(c(), occupied).boxed());
+    follow("hub events", watches::follow_hub(c()).boxed());
+    follow("sweep", sweep_for_ever(c()).boxed());
+    follow("clock", leap::watch(c()).boxed());
+    follow("audit", audit::run(c()).boxed());
+    follow("guards", guards::guard_for_ever(c()).boxed());
+    follow("counts", count_for_ever(c()).boxed());
 }
 
 /// What wakes the controllers.

@@ -67,7 +67,7 @@ async fn look_until_done(ctx: &Context, identity: &HubIdentity) {
         match look(ctx, identity).await {
             Ok(()) => return,
             Err(error) => {
-                tracing::warn!(error = %chain(&error), "the installation's keys could not be looked after; trying again")
+                tracing::warn!(error = %chain(&error), "the installation's keys could not be looked after; trying again");
             }
         }
         tokio::time::sleep(AGAIN).await;

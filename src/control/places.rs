@@ -140,10 +140,6 @@ impl Queues {
 mod tests {
     use super::*;
 
-    fn at(second: i64) -> Option<Timestamp> {
-        Some(Timestamp::from_second(second).unwrap())
-    }
-
     fn offered(queues: &Queues, namespace: &str, gone: &[&str]) -> Vec<String> {
         let mut names = Vec::new();
         queues.longest(namespace, |name| {
@@ -156,6 +152,7 @@ mod tests {
     #[test]
     fn a_place_is_offered_to_those_who_waited_longest_and_to_no_more_than_three() {
         let queues = Queues::default();
+        let at = |second| Timestamp::from_second(second).ok();
         for (name, since) in [("d", 4), ("b", 2), ("a", 1), ("c", 3), ("e", 5)] {
             queues.note("shop", name, at(since));
         }
@@ -171,7 +168,7 @@ mod tests {
     fn who_is_gone_without_a_word_keeps_no_place_from_the_others() {
         let queues = Queues::default();
         for (name, since) in [("a", 1), ("b", 2), ("c", 3), ("d", 4), ("e", 5)] {
-            queues.note("shop", name, at(since));
+            queues.note("shop", name, Timestamp::from_second(since).ok());
         }
         assert_eq!(offered(&queues, "shop", &["a", "b"]), ["a", "b", "c", "d", "e"]);
         assert_eq!(offered(&queues, "shop", &[]), ["c", "d", "e"], "they left the queue");

@@ -214,7 +214,7 @@ async fn look_at_server(ctx: &Context, pool: &EnginePool, name: &str, version: &
     };
     let checked = async {
         let base = servers::read_base(ctx, &namespace, name).await?;
-        found.address = Some(format!("{}:{}", base.login.host, base.login.port));
+        found.address = Some(format!("{}:{}", base.login.host, base.login.port_text()));
         // A changed password must reach the record even if no lease is made: revocations log in with it.
         if server_record::login(&ctx.client, &ctx.settings.home, &base.login.record)
             .await?

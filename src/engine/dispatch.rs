@@ -33,18 +33,12 @@ impl<A: Accounts> Dispatcher<A> {
 
     async fn done(&self, task: &Task, patience: Duration) -> Outcome {
         match task {
-            Task::Echo => Outcome::Done {
-                done: Done::Echo,
-                clock: None,
-            },
+            Task::Echo => plain(Done::Echo),
             Task::Probe { server } => seen(self.accounts.probe(server).await, Done::Probe),
-            Task::EnsureGroup { server, group } => match self.accounts.ensure_group(server, group, patience).await {
-                Ok(()) => Outcome::Done {
-                    done: Done::GroupReady,
-                    clock: None,
-                },
-                Err(failure) => Outcome::Failed(failure),
-            },
+            Task::EnsureGroup { server, group } => {
+                let ensured = self.accounts.ensure_group(server, group, patience).await;
+                ensured.map_or_else(Outcome::Failed, |()| plain(Done::GroupReady))
+            }
             Task::Issue { server, group, account } => {
                 // Before there is an account: from its first moment on somebody is there to take it back.
                 if let Some(signers) = Signers::of_group(group) {
@@ -82,13 +76,10 @@ impl<A: Accounts> Dispatcher<A> {
                 server,
                 installation,
                 signers,
-            } => match read(installation, signers) {
-                Ok(signers) => {
-                    self.accounts.guard(server, &signers);
-                    NOTED
-                }
-                Err(failure) => Outcome::Failed(failure),
-            },
+            } => read(installation, signers).map_or_else(Outcome::Failed, |signers| {
+                self.accounts.guard(server, &signers);
+                NOTED
+            }),
             Task::Forget { except } => {
                 self.accounts.forget_except(except);
                 NOTED
@@ -96,6 +87,10 @@ impl<A: Accounts> Dispatcher<A> {
             Task::Unknown => Outcome::Unsupported,
         }
     }
+}
+
+fn plain(done: Done) -> Outcome {
+    Outcome::Done { done, clock: None }
 }
 
 /// What was seen of a server, with its clock.
@@ -245,6 +240,7 @@ mod tests {
             record: "server-1".to_owned(),
             host: "db.test".to_owned(),
             port: 5432,
+            ports: vec![],
             username: "admin".to_owned(),
             password: SecretText::new("hunter2"),
             database: "postgres".to_owned(),
@@ -290,6 +286,7 @@ mod tests {
     }
 
     #[tokio::test]
+    #[allow(clippy::too_many_lines, reason = "one kind after the other")]
     async fn every_kind_of_task_reaches_the_call_that_does_it() {
         let signer = SigningKey::generate().unwrap().public().to_string();
         let group = || Group {

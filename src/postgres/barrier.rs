@@ -13,6 +13,7 @@
 //! time is over is kept per role, so that the next attempt waits for those same backends and not for newer ones: a
 //! stranger who keeps stalling connections cannot hold a revocation up for longer than that timeout.
 
+use super::connect::Session;
 use super::failure::Trouble;
 use super::pool::{Checkout, Server, lock};
 use super::sql::oid_array;
@@ -26,6 +27,12 @@ const LIMIT: Duration = Duration::from_secs(5);
 const PAUSE: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(50));
 /// How long suspects are remembered; well past the longest sensible `authentication_timeout`.
 const REMEMBERED: Duration = Duration::from_mins(15);
+
+/// From 18 on, the process of a standby that replays the log is not listed any more among those without user and database
+/// that can be told from starting backends, and it is in a transaction for ever. Its number, the first part of its virtual
+/// transaction's name, lies behind those of all backends.
+const STANDBYS_OWN: &str = "(NOT pg_is_in_recovery() OR split_part(virtualxid, '/', 1)::int < (SELECT sum(setting::int) \
+    FROM pg_settings WHERE name IN ('max_connections', 'autovacuum_worker_slots', 'max_worker_processes', 'max_wal_senders')))";
 
 /// Backends that may still become a session of one role.
 pub(super) struct Unfinished {
@@ -72,17 +79,37 @@ pub(super) async fn clear(
     }
     let oids: Vec<u32> = roles.iter().map(|role| role.oid).collect();
     let mut suspects = remembered(server, roles);
+    wait(session, &oids, &mut suspects, &mut cleared).await?;
+    remember(server, suspects);
+    Ok(cleared)
+}
+
+/// Ends the sessions of these roles on a standby, where they can no longer log in. Gives how many sessions, or roles with
+/// logins that have not finished, are left.
+pub(super) async fn end_on(session: &Session, oids: &[u32]) -> Result<usize, Trouble> {
+    let mut cleared = Cleared::default();
+    wait(session, oids, &mut BTreeMap::new(), &mut cleared).await?;
+    Ok(cleared.alive.values().sum::<usize>() + cleared.starting.len())
+}
+
+/// Ends sessions until none is left and none can come, or until the time is over.
+async fn wait(
+    session: &Session,
+    oids: &[u32],
+    suspects: &mut BTreeMap<u32, BTreeSet<i32>>,
+    cleared: &mut Cleared,
+) -> Result<(), Trouble> {
     let until = Instant::now() + LIMIT;
     let mut pause = PAUSE.0;
     loop {
-        let seen = match look(session, &oids, !cleared.forbidden).await {
+        let seen = match look(session, oids, !cleared.forbidden).await {
             Err(trouble) if trouble.is(&SqlState::INSUFFICIENT_PRIVILEGE) && !cleared.forbidden => {
                 cleared.forbidden = true;
                 continue;
             }
             seen => seen?,
         };
-        for oid in &oids {
+        for oid in oids {
             suspects
                 .entry(*oid)
                 .and_modify(|left| left.retain(|pid| seen.starting.contains(pid)))
@@ -96,15 +123,14 @@ pub(super) async fn clear(
             .collect();
         let done = cleared.alive.is_empty() && cleared.starting.is_empty();
         if done || Instant::now() + pause >= until {
-            remember(server, suspects);
-            return Ok(cleared);
+            return Ok(());
         }
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(PAUSE.1);
     }
 }
 
-async fn look(session: &Checkout<'_>, oids: &[u32], end: bool) -> Result<Seen, Trouble> {
+async fn look(session: &Session, oids: &[u32], end: bool) -> Result<Seen, Trouble> {
     let ours = oid_array(oids);
     let ending = if end {
         format!(", CASE WHEN usesysid = ANY({ours}) THEN pg_terminate_backend(pid) END")
@@ -118,8 +144,13 @@ async fn look(session: &Checkout<'_>, oids: &[u32], end: bool) -> Result<Seen, T
     } else {
         "true"
     };
+    let running = if session.version >= 180_000 {
+        STANDBYS_OWN
+    } else {
+        "true"
+    };
     let sql = format!(
-        "SELECT DISTINCT 'running', pid FROM pg_locks WHERE locktype = 'virtualxid' AND pid IS NOT NULL; \
+        "SELECT DISTINCT 'running', pid FROM pg_locks WHERE locktype = 'virtualxid' AND pid IS NOT NULL AND {running}; \
          SELECT CASE WHEN usesysid = ANY({ours}) THEN 'ours' ELSE 'listed' END, pid, usesysid{ending} \
          FROM pg_stat_activity WHERE {listed}"
     );

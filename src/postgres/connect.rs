@@ -33,6 +33,19 @@ const PREPARE: &str = "SET search_path = pg_catalog, pg_temp; \
     SELECT 'facts' AS tag, pg_is_in_recovery(), current_setting('transaction_read_only'), \
     current_setting('server_version_num'), current_setting('server_version'), current_user";
 
+/// One host of a server, with its port.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Place {
+    pub(super) host: String,
+    pub(super) port: u16,
+}
+
+impl std::fmt::Display for Place {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}:{}", self.host, self.port)
+    }
+}
+
 /// A prepared session. Dropping it ends it.
 pub(super) struct Session {
     client: Client,
@@ -56,22 +69,45 @@ impl Session {
     pub(super) async fn open(
         login: &ServerLogin,
         tls: Option<&MakeRustlsConnect>,
-        host: &str,
+        place: &Place,
         database: &str,
     ) -> Result<Self, Failure> {
-        let opened = tokio::time::timeout(LOGIN_TIMEOUT, Self::log_in(login, tls, host, database)).await;
-        let client = opened.map_err(|_| unreachable(login, host, "no answer within 10 seconds"))??;
-        Self::prepare(client, login, host, database).await
+        let opened = tokio::time::timeout(LOGIN_TIMEOUT, Self::log_in(login, tls, place, database)).await;
+        let client = opened.map_err(|_| unreachable(login, place, "no answer within 10 seconds"))??;
+        let (session, writable) = Self::prepare(client, database).await?;
+        if writable {
+            return Ok(session);
+        }
+        let record = &login.record;
+        Err(failure(
+            FailureClass::ReadOnly,
+            format!("server {record} at {place} is a standby or read-only; give the host of the writable one"),
+        ))
+    }
+
+    /// Opens a session on a host that may be a standby, for nothing but looking at sessions and ending them.
+    pub(super) async fn open_anywhere(
+        login: &ServerLogin,
+        tls: Option<&MakeRustlsConnect>,
+        place: &Place,
+        limit: Duration,
+    ) -> Result<Self, Failure> {
+        let opened = async {
+            let client = Self::log_in(login, tls, place, &login.database).await?;
+            Ok(Self::prepare(client, &login.database).await?.0)
+        };
+        let ended = tokio::time::timeout(limit, opened).await;
+        ended.map_err(|_| unreachable(login, place, "no answer in time"))?
     }
 
     async fn log_in(
         login: &ServerLogin,
         tls: Option<&MakeRustlsConnect>,
-        host: &str,
+        place: &Place,
         database: &str,
     ) -> Result<Client, Failure> {
-        let config = config(login, host, database);
-        let refused = |error: tokio_postgres::Error| judge_login(login, host, database, &error);
+        let config = config(login, place, database);
+        let refused = |error: tokio_postgres::Error| judge_login(login, place, database, &error);
         // The connection itself lives in a task of its own, which ends with the client or the socket.
         if let Some(tls) = tls {
             let (client, connection) = config.connect(tls.clone()).await.map_err(refused)?;
@@ -84,7 +120,8 @@ impl Session {
         }
     }
 
-    async fn prepare(client: Client, login: &ServerLogin, host: &str, database: &str) -> Result<Self, Failure> {
+    /// The session, and whether it can write.
+    async fn prepare(client: Client, database: &str) -> Result<(Self, bool), Failure> {
         let mut session = Self {
             client,
             version: 0,
@@ -95,17 +132,11 @@ impl Session {
         };
         let rows = session.text("prepare a session", PREPARE).await?;
         let fact = |column: usize| rows.last().and_then(|row| row.get(column)).cloned().flatten();
-        if fact(1).as_deref() != Some("f") || fact(2).as_deref() != Some("off") {
-            let record = &login.record;
-            return Err(failure(
-                FailureClass::ReadOnly,
-                format!("server {record} at {host} is a standby or read-only; give the host of the writable one"),
-            ));
-        }
+        let writable = fact(1).as_deref() == Some("f") && fact(2).as_deref() == Some("off");
         session.version = fact(3).and_then(|number| number.parse().ok()).unwrap_or(0);
         session.version_text = fact(4).unwrap_or_default();
         session.user = fact(5).unwrap_or_default();
-        Ok(session)
+        Ok((session, writable))
     }
 
     /// Runs simple-protocol SQL, one round trip; several statements are one transaction. `doing` completes "could not ...".
@@ -152,11 +183,11 @@ impl Session {
     }
 }
 
-fn config(login: &ServerLogin, host: &str, database: &str) -> Config {
+fn config(login: &ServerLogin, place: &Place, database: &str) -> Config {
     let mut config = Config::new();
     config
-        .host(host)
-        .port(login.port)
+        .host(&place.host)
+        .port(place.port)
         .user(&login.username)
         .password(login.password.reveal())
         .dbname(database)
@@ -174,16 +205,16 @@ fn config(login: &ServerLogin, host: &str, database: &str) -> Config {
     config
 }
 
-fn unreachable(login: &ServerLogin, host: &str, why: &str) -> Failure {
-    let (record, port) = (&login.record, login.port);
+fn unreachable(login: &ServerLogin, place: &Place, why: &str) -> Failure {
+    let record = &login.record;
     failure(
         FailureClass::Unreachable,
-        format!("server {record} at {host}:{port} cannot be reached: {why}; check host, port and network policy"),
+        format!("server {record} at {place} cannot be reached: {why}; check host, port and network policy"),
     )
 }
 
-fn judge_login(login: &ServerLogin, host: &str, database: &str, error: &tokio_postgres::Error) -> Failure {
-    let (record, user, port) = (&login.record, &login.username, login.port);
+fn judge_login(login: &ServerLogin, place: &Place, database: &str, error: &tokio_postgres::Error) -> Failure {
+    let (record, user) = (&login.record, &login.username);
     if let Some(said) = error.as_db_error() {
         let (class, next) = match class_of(said) {
             FailureClass::LoginRefused => (
@@ -206,31 +237,27 @@ fn judge_login(login: &ServerLogin, host: &str, database: &str, error: &tokio_po
         return Failure {
             class,
             sqlstate: Some(said.code().code().to_owned()),
-            message: format!(
-                "server {record} at {host}:{port} refused {user} in database {database}: {sentence}; {next}"
-            ),
+            message: format!("server {record} at {place} refused {user} in database {database}: {sentence}; {next}"),
         };
     }
     let why = chain(error);
     // The crate tells kinds apart only in words; `tests/postgres` holds these against real servers.
     match error.to_string().as_str() {
-        "error performing TLS handshake" => tls_refused(login, host, &why),
-        _ if is_tls(error) => tls_refused(login, host, &why),
+        "error performing TLS handshake" => tls_refused(login, place, &why),
+        _ if is_tls(error) => tls_refused(login, place, &why),
         "authentication error" | "invalid configuration" => failure(
             FailureClass::LoginRefused,
-            format!(
-                "server {record} at {host}:{port} asks for a login that does not fit: {why}; check the base secret"
-            ),
+            format!("server {record} at {place} asks for a login that does not fit: {why}; check the base secret"),
         ),
-        _ => unreachable(login, host, &why),
+        _ => unreachable(login, place, &why),
     }
 }
 
-fn tls_refused(login: &ServerLogin, host: &str, why: &str) -> Failure {
-    let (record, port) = (&login.record, login.port);
+fn tls_refused(login: &ServerLogin, place: &Place, why: &str) -> Failure {
+    let record = &login.record;
     failure(
         FailureClass::TlsRefused,
-        format!("no TLS with server {record} at {host}:{port}: {why}; check sslmode, ca.crt, tls.crt and tls.key"),
+        format!("no TLS with server {record} at {place}: {why}; check sslmode, ca.crt, tls.crt and tls.key"),
     )
 }
 

@@ -33,6 +33,7 @@ mod proof;
 mod revoke;
 mod servers;
 mod sql;
+mod standby;
 mod tls;
 mod ungroup;
 mod zombies;

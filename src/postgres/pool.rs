@@ -1,7 +1,7 @@
 //! The kept sessions of one login on one server, and what is remembered about that server.
 
 use super::barrier::Unfinished;
-use super::connect::{Session, TextRows};
+use super::connect::{Place, Session, TextRows};
 use super::failure::{Trouble, failure};
 use super::group::Ensured;
 use super::tls;
@@ -41,6 +41,8 @@ pub(super) struct Server {
     pub(super) grouping: tokio::sync::Mutex<()>,
     /// Barriers that ran out of time, by role OID.
     pub(super) unfinished: Mutex<HashMap<u32, Unfinished>>,
+    /// Since when a standby could not be looked at.
+    pub(super) standbys_in_trouble: Mutex<HashMap<String, Instant>>,
 }
 
 struct Idle {
@@ -66,6 +68,7 @@ impl Server {
             groups: Mutex::default(),
             grouping: tokio::sync::Mutex::default(),
             unfinished: Mutex::default(),
+            standbys_in_trouble: Mutex::default(),
         }
     }
 
@@ -133,26 +136,13 @@ impl Server {
     /// A new session in any database of the server, on its writable host.
     pub(super) async fn open(&self, database: &str) -> Result<Session, Failure> {
         let tls = self.tls()?;
-        let hosts: Vec<&str> = self
-            .login
-            .host
-            .split(',')
-            .map(str::trim)
-            .filter(|host| !host.is_empty())
-            .collect();
-        if hosts.is_empty() || hosts.iter().any(|host| host.starts_with('/')) {
-            let record = &self.login.record;
-            return Err(failure(
-                FailureClass::BadTask,
-                format!("server {record}: host must be a name or an address; correct the base secret"),
-            ));
-        }
+        let places = self.places()?;
         let first = self.writable.load(Ordering::Relaxed);
         let mut failures = Vec::new();
-        for turn in 0..hosts.len() {
-            let at = (first + turn) % hosts.len();
-            let Some(host) = hosts.get(at) else { continue };
-            match Session::open(&self.login, tls, host, database).await {
+        for turn in 0..places.len() {
+            let at = (first + turn) % places.len();
+            let Some(place) = places.get(at) else { continue };
+            match Session::open(&self.login, tls, place, database).await {
                 Ok(session) => {
                     self.writable.store(at, Ordering::Relaxed);
                     return Ok(session);
@@ -163,7 +153,30 @@ impl Server {
         Err(worst(failures))
     }
 
-    fn tls(&self) -> Result<Option<&MakeRustlsConnect>, Failure> {
+    fn places(&self) -> Result<Vec<Place>, Failure> {
+        let addresses = self.login.addresses();
+        if addresses.is_empty() || addresses.iter().any(|(host, _)| host.starts_with('/')) {
+            let record = &self.login.record;
+            return Err(failure(
+                FailureClass::BadTask,
+                format!("server {record}: host must be a name or an address; correct the base secret"),
+            ));
+        }
+        let place = |(host, port)| Place { host, port };
+        Ok(addresses.into_iter().map(place).collect())
+    }
+
+    /// The hosts beside the writable one.
+    pub(super) fn others(&self) -> Result<Vec<Place>, Failure> {
+        let mut places = self.places()?;
+        let writable = self.writable.load(Ordering::Relaxed);
+        if writable < places.len() {
+            places.remove(writable);
+        }
+        Ok(places)
+    }
+
+    pub(super) fn tls(&self) -> Result<Option<&MakeRustlsConnect>, Failure> {
         if let Some(made) = self.tls.get() {
             return Ok(made.as_ref());
         }

@@ -21,6 +21,7 @@ use super::failure::{Trouble, failure};
 use super::keeper;
 use super::pool::{Checkout, Server};
 use super::proof::Proof;
+use super::standby;
 use crate::channel::frames::{
     AccountState, DatabaseClock, Done, Failure, FailureClass, Keeper, Outcome, Revocation, RevokedAccount,
 };
@@ -129,11 +130,13 @@ impl Work<'_> {
             }
         }
         let cleared = barrier::clear(self.server, &self.session, &targets).await?;
+        let oids: Vec<u32> = targets.iter().map(|target| target.oid).collect();
+        let elsewhere = standby::clear(self.server, &self.session, &oids).await?;
         for (state, case) in dropped {
-            let state = held(&self.session, &cleared, &case).unwrap_or(state);
-            self.set(case.at, state);
+            let held = held(&self.session, &cleared, &case).or_else(|| on_standby(elsewhere.as_deref(), &case));
+            self.set(case.at, held.unwrap_or(state));
         }
-        self.drop_locked(locked, &cleared).await
+        self.drop_locked(locked, &cleared, elsewhere.as_deref()).await
     }
 
     /// The state of an account whose role was seen to be absent, given that its sessions are gone as well.
@@ -147,10 +150,15 @@ impl Work<'_> {
     }
 
     /// Second try for locked accounts: a temporary table goes with its session.
-    async fn drop_locked(&mut self, locked: Vec<Case>, cleared: &Cleared) -> Result<(), Trouble> {
+    async fn drop_locked(
+        &mut self,
+        locked: Vec<Case>,
+        cleared: &Cleared,
+        elsewhere: Option<&str>,
+    ) -> Result<(), Trouble> {
         let mut free = Vec::new();
         for case in locked {
-            match held(&self.session, cleared, &case) {
+            match held(&self.session, cleared, &case).or_else(|| on_standby(elsewhere, &case)) {
                 Some(state) => self.set(case.at, state),
                 None => free.push(case),
             }
@@ -244,6 +252,17 @@ fn held(session: &Checkout<'_>, cleared: &Cleared, case: &Case) -> Option<Accoun
         locked: true,
         by: "a connection that has not finished logging in, perhaps as this account; it ends within authentication_timeout"
             .to_owned(),
+        sql: None,
+    })
+}
+
+/// Why an account is not yet known to be free of sessions on the standbys. One of which neither a role nor an OID is known
+/// has none that could be looked for.
+fn on_standby(elsewhere: Option<&str>, case: &Case) -> Option<AccountState> {
+    case.targets().next()?;
+    elsewhere.map(|by| AccountState::Blocked {
+        locked: true,
+        by: by.to_owned(),
         sql: None,
     })
 }

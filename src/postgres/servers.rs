@@ -185,7 +185,7 @@ impl Servers {
 
 /// The whole login as a key: a rotated password or certificate is another server entry, with sessions of its own.
 fn key(login: &ServerLogin) -> [u8; 32] {
-    let port = login.port.to_string();
+    let port = login.port_text();
     let sslmode = match login.sslmode {
         SslMode::Disable => "disable",
         SslMode::Require => "require",

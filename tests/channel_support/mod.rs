@@ -251,6 +251,7 @@ pub fn server() -> ServerLogin {
         record: "server-1".to_owned(),
         host: "db.test".to_owned(),
         port: 5432,
+        ports: vec![],
         username: "dsv_issuer".to_owned(),
         password: SecretText::new(PASSWORD),
         database: "orders".to_owned(),

@@ -22,5 +22,6 @@ mod resist_by_hand;
 mod revoke;
 mod signers;
 mod snapshot;
+mod standby;
 mod ungroup;
 mod world;

@@ -97,6 +97,7 @@ impl World {
             record: "orders-db".into(),
             host: self.server.host().into(),
             port: self.server.port(),
+            ports: vec![],
             username: self.issuer.user.clone(),
             password: SecretText::new(self.issuer.password.clone()),
             database: self.database.clone(),

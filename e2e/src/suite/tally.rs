@@ -1,5 +1,8 @@
 //! What a test program printed, counted, and shown at the end.
 
+use std::io::Write;
+
+use anyhow::Result;
 use comfy_table::{Table, presets};
 
 use super::program::Ended;
@@ -43,13 +46,15 @@ fn count(counts: &str, word: &str) -> usize {
 }
 
 /// Prints what failed with the end of its output, a table of all programs, and one line of counts. True if all passed.
-pub fn show(ended: &[Ended]) -> bool {
+pub fn show(ended: &[Ended]) -> Result<bool> {
+    let mut out = std::io::stdout();
     for program in ended.iter().filter(|program| !program.passed()) {
-        println!(
+        writeln!(
+            out,
             "\n== {} failed; the end of its output:\n{}",
             program.name,
             excerpt(program)
-        );
+        )?;
     }
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
@@ -63,13 +68,13 @@ pub fn show(ended: &[Ended]) -> bool {
             format!("{:.1}", program.took.as_secs_f64()),
         ]);
     }
-    println!("\n{table}\n");
+    writeln!(out, "\n{table}\n")?;
     for program in ended {
         for test in &program.tally.failures {
-            println!("FAILED {} {test}", program.name);
+            writeln!(out, "FAILED {} {test}", program.name)?;
         }
         if let Some(why) = &program.broken {
-            println!("FAILED {}: {why}", program.name);
+            writeln!(out, "FAILED {}: {why}", program.name)?;
         }
     }
     let sum = |of: fn(&Ended) -> usize| ended.iter().map(of).sum::<usize>();
@@ -78,8 +83,8 @@ pub fn show(ended: &[Ended]) -> bool {
         sum(|program| program.tally.passed),
         sum(|program| program.tally.skipped),
     );
-    println!("{passed} passed, {failed} failed, {skipped} skipped");
-    failed == 0
+    writeln!(out, "{passed} passed, {failed} failed, {skipped} skipped")?;
+    Ok(failed == 0)
 }
 
 /// The part of the output that tells why: from the harness's list of failures on, without the frames of libraries.

@@ -78,6 +78,11 @@ impl OuterTrust {
             config: Arc::new(config),
         })
     }
+
+    /// For other connections that take the same certificates.
+    pub fn client_config(&self) -> Arc<ClientConfig> {
+        Arc::clone(&self.config)
+    }
 }
 
 fn system_roots() -> RootCertStore {

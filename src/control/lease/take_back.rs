@@ -65,24 +65,7 @@ impl Pass<'_> {
                 self.ctx.metrics.revoked(until_then(ended, self.ctx.now()));
                 Ok(None)
             }
-            // Absent, but a CREATE that is still under way may land until the deadline: asked again then.
-            Ok(AccountState::Gone { proven: false, .. }) => {
-                let message = format!(
-                    "the account is gone; the proof that it cannot come back is due at {}",
-                    credential_secret::whole_seconds(claim.issue_deadline.0)
-                );
-                report::lease_waits(
-                    self.ctx,
-                    &self.lease,
-                    Phase::Revoking,
-                    &Hold::new(Reason::Revoking, message),
-                )
-                .await?;
-                let now = self.ctx.now();
-                let there = self.ctx.servers.database_time(&claim.server).unwrap_or(now);
-                let wait = until_then(there, claim.issue_deadline.0).max(Duration::from_millis(100));
-                Ok(Some(Action::requeue(wait)))
-            }
+            Ok(AccountState::Gone { proven: false, .. }) => self.unproven(claim).await.map(Some),
             Ok(AccountState::Blocked { locked, by, sql }) => self.blocked(locked, &by, sql.as_deref()).await.map(Some),
             Ok(AccountState::NeedsKeeper) => {
                 let message = "login is cut; what the account owns goes to the keeper roles of many databases, and not \
@@ -105,6 +88,25 @@ impl Pass<'_> {
             }
             Err(hold) => self.retry(Phase::Revoking, hold).await.map(Some),
         }
+    }
+
+    /// Absent, but a CREATE that is still under way may land until the deadline: asked again then.
+    async fn unproven(&mut self, claim: &Claim) -> Result<Action, Error> {
+        let message = format!(
+            "the account is gone; the proof that it cannot come back is due at {}",
+            credential_secret::whole_seconds(claim.issue_deadline.0)
+        );
+        report::lease_waits(
+            self.ctx,
+            &self.lease,
+            Phase::Revoking,
+            &Hold::new(Reason::Revoking, message),
+        )
+        .await?;
+        let now = self.ctx.now();
+        let there = self.ctx.servers.database_time(&claim.server).unwrap_or(now);
+        let wait = until_then(there, claim.issue_deadline.0).max(Duration::from_millis(100));
+        Ok(Action::requeue(wait))
     }
 
     async fn blocked(&mut self, locked: bool, by: &str, sql: Option<&str>) -> Result<Action, Error> {

@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+mod tap;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
@@ -14,8 +16,9 @@ use e2e::postgres::{Login, random_password};
 use e2e::sample::ORDERS;
 use e2e::scene::{PATIENCE, Scene};
 use e2e::stack::{Shape, Stack};
-use e2e::tap::Tap;
 use serde_json::json;
+
+use crate::tap::Tap;
 
 /// Everything that was written or can be seen while accounts lived, by name.
 type Places = BTreeMap<String, Vec<u8>>;
