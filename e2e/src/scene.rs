@@ -370,7 +370,7 @@ pub async fn sleep_until(time: Timestamp, after: Duration) {
 }
 
 /// JSON merge patch (RFC 7386).
-fn merge(whole: &mut Value, patch: &Value) {
+pub fn merge(whole: &mut Value, patch: &Value) {
     let Value::Object(patch) = patch else {
         *whole = patch.clone();
         return;

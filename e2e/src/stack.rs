@@ -118,9 +118,10 @@ impl Stack {
         say("installing definitions, rights and admission policies");
         install::install(&cluster).await?;
         remove_leftovers(&cluster)?;
-        let wiring = match shape.faults {
-            true => Some(Arc::new(Wiring::new(&run, postgres.port()).await?)),
-            false => None,
+        let wiring = if shape.faults {
+            Some(Arc::new(Wiring::new(&run, postgres.port()).await?))
+        } else {
+            None
         };
         let runner = if shape.node {
             let client = cluster.client().await?;

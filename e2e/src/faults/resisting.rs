@@ -182,8 +182,7 @@ async fn owned_function(lane: &Lane<'_>, name: &str) -> Result<()> {
         "CREATE FUNCTION public.{made}_f() RETURNS bigint LANGUAGE sql SECURITY DEFINER \
          AS 'SELECT count(*) FROM public.orders'"
     );
-    let owned = owning(lane, name, &sql).await;
-    owned
+    owning(lane, name, &sql).await
 }
 
 async fn large_object(lane: &Lane<'_>, name: &str) -> Result<()> {

@@ -21,6 +21,7 @@ use crate::objects::text;
 use crate::postgres::Major;
 use crate::sample::{self, ORDERS};
 use crate::say::say;
+use crate::scene::merge;
 
 /// Dynamic secrets that come and go.
 const CROWD: usize = 50;
@@ -130,15 +131,14 @@ async fn prepare(lane: &Lane<'_>) -> Result<()> {
         if database != ORDERS {
             sample::add(scene.server(), scene.issuer(), database).await?;
             let mut base = scene.base_secret(&base_of(database));
-            base["stringData"]["database"] = json!(database);
+            merge(&mut base, &json!({"stringData": {"database": database}}));
             scene.objects.create(&base).await?;
         }
         linked.push(base_of(database));
         grants.push(json!({"what": "SELECT, INSERT, UPDATE, DELETE", "where": format!("{database}.public.*")}));
     }
     let mut access = scene.access();
-    access["linkedSecrets"] = json!(linked);
-    access["grants"] = json!(grants);
+    merge(&mut access, &json!({"linkedSecrets": linked, "grants": grants}));
     let patch = json!({"spec": {"access": [access]}});
     scene
         .objects
