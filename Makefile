@@ -18,11 +18,11 @@ help: ## Show what can be made
 demo: build ## Show one credential from issue to revocation, in a cluster of its own
 	@$(BIN)/dsv-dev demo
 
-test: build programs fmt-check lint verify-generated ## Check everything that can be checked, with all tests on real parts
+test: build programs faults-programs fmt-check lint verify-generated ## Check everything that can be checked, with all tests on real parts
 	$(SAY) 'running all tests on a real Kubernetes and real PostgreSQL servers'
 	@$(BIN)/dsv-dev test
 
-faults: build programs faults-programs ## Break everything at every step on PostgreSQL 15 and 18, and let the databases judge (POSTGRES=15,18 SEED=n ONLY=name)
+faults: build programs faults-programs ## Break everything at every step, and let the databases judge (POSTGRES=15,18 SEED=n ONLY=name)
 	@$(BIN)/dsv-dev faults $(if $(POSTGRES),--postgres $(POSTGRES)) $(if $(SEED),--seed $(SEED)) $(if $(ONLY),--only $(ONLY))
 
 torture: build programs faults-programs ## Use and break everything at random (MINUTES=10 SEED=n)

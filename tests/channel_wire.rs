@@ -115,7 +115,9 @@ fn every_frame_to_the_operator_reads_and_writes_as_in_version_1() {
         "failed other",
         "account gone",
         "account blocked",
+        "account needsKeeper",
         "account foreign",
+        "account needsKeeper",
         "account failed",
         "account needsKeeper",
     ];
@@ -264,7 +266,9 @@ fn names_of_outcome(outcome: &Outcome) -> Vec<&'static str> {
             let states = accounts.iter().map(|account| match account.state {
                 AccountState::Gone { .. } => "account gone",
                 AccountState::Blocked { .. } => "account blocked",
+                AccountState::NeedsKeeper => "account needsKeeper",
                 AccountState::Foreign { .. } => "account foreign",
+                AccountState::NeedsKeeper => "account needsKeeper",
                 AccountState::Failed(_) => "account failed",
                 AccountState::NeedsKeeper => "account needsKeeper",
             });

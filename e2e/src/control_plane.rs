@@ -128,6 +128,33 @@ impl ControlPlane {
         self.wait_ready().await
     }
 
+    /// Copies what etcd holds into a folder, with everything stopped meanwhile.
+    pub async fn back_up(&self, folder: &Path) -> Result<()> {
+        self.offline(|| copy(&self.dir.join("etcd"), folder)).await
+    }
+
+    /// Puts back what [`ControlPlane::back_up`] copied: everything written since is forgotten. Versions are counted on from
+    /// there, so whoever watches sees time go back, as after a real restore without a bumped revision.
+    pub async fn restore(&self, folder: &Path) -> Result<()> {
+        self.offline(|| {
+            fs::remove_dir_all(self.dir.join("etcd"))?;
+            copy(folder, &self.dir.join("etcd"))
+        })
+        .await
+    }
+
+    async fn offline(&self, work: impl FnOnce() -> Result<()>) -> Result<()> {
+        for service in [&self.controller_manager, &self.apiserver, &self.etcd] {
+            service.end(Signal::SIGTERM, Duration::from_secs(5));
+        }
+        let done = work();
+        for service in [&self.etcd, &self.apiserver, &self.controller_manager] {
+            service.launch()?;
+        }
+        self.wait_ready().await?;
+        done
+    }
+
     /// Ready when the API server says so and the controller manager has made the default service account, without
     /// which no pod could be made.
     async fn wait_ready(&self) -> Result<()> {
@@ -166,6 +193,21 @@ impl ControlPlane {
         }
         Ok(())
     }
+}
+
+/// Copies a folder with all that is in it.
+fn copy(from: &Path, to: &Path) -> Result<()> {
+    fs::create_dir_all(to)?;
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        let target = to.join(entry.file_name());
+        if entry.file_type()?.is_dir() {
+            copy(&entry.path(), &target)?;
+        } else {
+            fs::copy(entry.path(), target)?;
+        }
+    }
+    Ok(())
 }
 
 fn http_get(path: &str) -> Result<http::Request<Vec<u8>>> {

@@ -4,7 +4,8 @@
 
 use std::time::Duration;
 
-use e2e::objects::{number, text};
+use anyhow::ensure;
+use e2e::objects::{Objects, number, text};
 use e2e::say::say;
 use e2e::scene::{Scene, sleep_until};
 use e2e::stack::Stack;
@@ -46,6 +47,25 @@ fn requests(stack: &Stack) -> Vec<String> {
         .collect()
 }
 
+/// Waits until what the test before made is gone: its end would be counted too. The last proof is due a minute after a claim.
+async fn alone(stack: &Stack) {
+    let objects = Objects::new(stack.client().await.unwrap());
+    let gone = || async {
+        let namespaces = objects.list("Namespace", "").await?;
+        let names = namespaces.iter().map(|namespace| text(namespace, "/metadata/name"));
+        let left: Vec<String> = names
+            .filter(|n| n.starts_with("shop-") || n.starts_with("databases-"))
+            .collect();
+        ensure!(left.is_empty(), "{left:?} are left");
+        Ok(Some(()))
+    };
+    let limit = Duration::from_mins(3);
+    stack
+        .eventually("no other test's namespace is left", limit, gone)
+        .await
+        .unwrap();
+}
+
 /// How often the operator listed the leases of one dynamic secret.
 fn lists_of_its_leases(stack: &Stack, uid: &str) -> usize {
     let plane = stack
@@ -69,25 +89,11 @@ fn is_write(request: &&String) -> bool {
     !["get ", "list ", "watch "].iter().any(|verb| request.starts_with(verb))
 }
 
-/// What an earlier test left behind is looked at every few seconds until it is gone: that is no idleness.
-async fn wait_alone(stack: &Stack) {
-    let check = || async {
-        let pools = stack.kubectl(&["get", "enginepools", "-A", "-o", "name"])?;
-        Ok(pools.trim().is_empty().then_some(()))
-    };
-    // A lease of the first minute stays until the proof that its account cannot come about any more.
-    let limit = Duration::from_mins(2);
-    stack
-        .eventually("earlier tests' pools are gone", limit, check)
-        .await
-        .unwrap();
-}
-
 #[tokio::test]
 async fn an_idle_operator_leaves_the_api_server_alone() {
     let _turn = TURN.lock().await;
     let stack = Stack::shared().await.unwrap();
-    wait_alone(stack).await;
+    alone(stack).await;
     let scene = Scene::open(stack, Some(2)).await.unwrap();
     // One of each kind that stays, so that there is something to look at again and again.
     scene.ask("once", &json!({"ttl": "10m"})).await.unwrap();
@@ -125,8 +131,9 @@ async fn an_idle_operator_leaves_the_api_server_alone() {
 async fn a_credential_that_is_let_expire_is_left_alone_until_its_end() {
     let _turn = TURN.lock().await;
     let stack = Stack::shared().await.unwrap();
+    alone(stack).await;
     let scene = Scene::open(stack, Some(1)).await.unwrap();
-    let spec = json!({"ttl": "10m", "deletionPolicy": "LetExpire"});
+    let spec = json!({"ttl": "50s", "deletionPolicy": "LetExpire"});
     scene.ask("app", &spec).await.unwrap();
     scene.wait_ready("app", "True/Issued").await.unwrap();
     let user = scene.wait_credential("app").await.unwrap().login.user;
@@ -147,6 +154,7 @@ async fn a_credential_that_is_let_expire_is_left_alone_until_its_end() {
 async fn the_life_of_a_credential_costs_eight_writes() {
     let _turn = TURN.lock().await;
     let stack = Stack::shared().await.unwrap();
+    alone(stack).await;
     let scene = Scene::open(stack, Some(1)).await.unwrap();
     // The first life makes what all others share: server record and group role.
     scene.ask("app", &json!({})).await.unwrap();

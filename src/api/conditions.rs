@@ -79,6 +79,8 @@ reasons! {
     OutcomeUnknown => Waiting,
     /// The credential could not be delivered; another one follows.
     NotDelivered => Waiting,
+    /// An account or group role was let go of without proof that it is gone, because somebody said so on the pool.
+    Abandoned => Waiting,
     /// The Secret expires soon and nothing follows.
     ExpiresSoon => Waiting,
     /// The Secret was deleted by hand.

@@ -46,6 +46,9 @@ pub mod credential {
 /// Annotation on a DynamicSecret: a new value asks for a new credential.
 pub const ROTATE_AT: &str = "dsv.dev/rotate-at";
 
+/// Beginning of annotations on an EnginePool; the UID of a CredentialLease or of a DynamicSecret follows, and the value says
+/// why: its account, or its group roles, are let go of without proof that they are gone.
+pub const ABANDON: &str = "abandon.dsv.dev/";
 /// Annotation on an EnginePool: lets an audit end as much as its condition shows.
 pub const CONFIRM_REVOCATION: &str = "dsv.dev/confirm-revocation";
 /// Annotation on the Secret of the signing key: a new value asks for another key.

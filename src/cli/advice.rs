@@ -29,6 +29,7 @@ pub fn next_step(reason: Reason) -> &'static str {
         Reason::DatabaseUnreachable => "check host, port and network between engine and database",
         Reason::DatabaseReadOnly => "let the base secret name the writable server",
         Reason::DatabaseBusy => "wait; if it lasts, look for locks and full connections",
+        Reason::Abandoned => "should the database come back, drop the role that the Event names",
         Reason::Blocked => "run the SQL in the lease's message, then it goes on by itself",
         Reason::AccountMissing | Reason::AccountAltered => {
             "for another credential in mode Once: kubectl dsv rotate NAME"

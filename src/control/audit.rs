@@ -138,7 +138,7 @@ async fn round(ctx: &Context, wanted: &Wanted) -> Result<Round, Error> {
 async fn judge(ctx: &Context, look: &Look, books: &Books) -> Result<(), Error> {
     let server = &look.record.login.record;
     let now = ctx.now();
-    let database = ctx.servers.database_time(server, now).unwrap_or(now);
+    let database = ctx.servers.database_time(server).unwrap_or(now);
     let (lost, released) = ctx.audit.gone(now);
     let changed = look.history_changed();
     let findings = plan::judge(&Observed {

@@ -3,8 +3,10 @@
 mod observe;
 mod rest;
 
+use super::abandon::{self, Verdict};
 use super::context::Context;
 use super::hold::{Error, Halt, Hold};
+use super::lease::until_then;
 use super::making::{self, Basis};
 use super::occupied::Waiter;
 use super::report;
@@ -146,7 +148,7 @@ async fn drop_group(ctx: &Context, seen: &DynamicSecret, name: &str) -> Result<A
             ),
         );
         report::owner_waits(ctx, seen, &hold).await?;
-        return Ok(Action::requeue(BY_EVENT));
+        return let_go_or_wait(ctx, seen, &record, &hold, BY_EVENT).await;
     };
     let claimed = crate::api::lease::ClaimedGroup {
         name: record.name.clone(),
@@ -171,7 +173,24 @@ async fn drop_group(ctx: &Context, seen: &DynamicSecret, name: &str) -> Result<A
             if seen.metadata.deletion_timestamp.is_some() {
                 report::owner_waits(ctx, seen, &hold).await?;
             }
-            Ok(Action::requeue(wait))
+            let_go_or_wait(ctx, seen, &record, &hold, wait).await
+        }
+    }
+}
+
+async fn let_go_or_wait(
+    ctx: &Context,
+    seen: &DynamicSecret,
+    record: &GroupRecord,
+    hold: &Hold,
+    wait: Duration,
+) -> Result<Action, Error> {
+    match abandon::group(ctx, seen, record, hold).await? {
+        Verdict::Keep => Ok(Action::requeue(wait)),
+        Verdict::NotYet(then) => Ok(Action::requeue(wait.min(until_then(ctx.now(), then)))),
+        Verdict::LetGo => {
+            forget_group(ctx, seen, record).await?;
+            Ok(Action::requeue(Duration::ZERO))
         }
     }
 }

@@ -6,6 +6,7 @@ use super::run::certify;
 use crate::api::names::{BASE_SECRET_LABEL, MANAGED_BY, OPERATOR, ROOT_SECRET, SIGNING_SECRET};
 use crate::api::{Engine, EnginePool};
 use crate::channel::hub::HubIdentity;
+use crate::clock;
 use crate::cluster::installation::{self, InstallationError};
 use crate::cluster::{Intention, signing_keys, status};
 use crate::telemetry::logs::chain;
@@ -66,7 +67,8 @@ async fn look_until_done(ctx: &Context, identity: &HubIdentity) {
         match look(ctx, identity).await {
             Ok(()) => return,
             Err(error) => {
-                tracing::warn!(error = %chain(&error), "the installation's keys could not be looked after; trying again")
+                let error = chain(&error);
+                tracing::warn!(%error, "the installation's keys could not be looked after; trying again");
             }
         }
         tokio::time::sleep(AGAIN).await;
@@ -96,7 +98,7 @@ async fn look(ctx: &Context, identity: &HubIdentity) -> Result<(), InstallationE
 
 /// Says on every engine and pool that nothing goes on without the root key: whoever looks there does not read our log.
 pub async fn say_root_key_missing(client: &Client, message: &str) -> Result<(), crate::cluster::Error> {
-    let now = jiff::Timestamp::now();
+    let now = clock::now();
     let engines: Api<Engine> = Api::all(client.clone());
     let pools: Api<EnginePool> = Api::all(client.clone());
     let everything = ListParams::default();

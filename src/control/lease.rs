@@ -47,6 +47,8 @@ struct Pass<'a> {
     /// The account's OID and the engine that issued it in this pass.
     account: Option<(u32, String)>,
     gone: bool,
+    /// It was let go of: nobody knows whether the account is gone.
+    abandoned: bool,
 }
 
 impl<'a> Pass<'a> {
@@ -58,12 +60,13 @@ impl<'a> Pass<'a> {
             secret: None,
             account: None,
             gone: false,
+            abandoned: false,
         }
     }
 
     fn now(&self, claim: Option<&Claim>) -> Now {
         let operator = self.ctx.now();
-        let database = claim.and_then(|claim| self.ctx.servers.database_time(&claim.server, operator));
+        let database = claim.and_then(|claim| self.ctx.servers.database_time(&claim.server));
         Now { operator, database }
     }
 

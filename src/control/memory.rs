@@ -157,6 +157,8 @@ pub struct ServerFacts(Mutex<HashMap<String, Facts>>);
 pub struct Facts {
     /// Database clock minus operator clock.
     pub offset: Option<SignedDuration>,
+    /// The database's clock, and when it said so, by what no leap of our own clock changes.
+    clock: Option<(Timestamp, Instant)>,
     /// The last probe and the base secret's version that it was made with.
     pub probe: Option<(String, ProbeReport)>,
     /// Groups that an engine has made or checked in this process's life, with the time.
@@ -168,20 +170,24 @@ impl ServerFacts {
     pub fn heard(&self, record: &str, clock: DatabaseClock, now: Timestamp) {
         let age = SignedDuration::from_millis(i64::try_from(clock.age_ms).unwrap_or(i64::MAX));
         let Ok(there) = clock.now.checked_add(age) else { return };
-        locked(&self.0).entry(record.to_owned()).or_default().offset = Some(there.duration_since(now));
+        let mut all = locked(&self.0);
+        let facts = all.entry(record.to_owned()).or_default();
+        facts.offset = Some(there.duration_since(now));
+        facts.clock = Some((there, Instant::now()));
     }
 
     /// Our own clock leapt: how far the others are from it is not known any more.
     pub fn forget_clocks(&self) {
         for facts in locked(&self.0).values_mut() {
-            facts.offset = None;
+            (facts.offset, facts.clock) = (None, None);
         }
     }
 
-    /// The database's clock at the operator's `now`; none until an engine has reported it.
-    pub fn database_time(&self, record: &str, now: Timestamp) -> Option<Timestamp> {
-        let offset = locked(&self.0).get(record)?.offset?;
-        now.checked_add(offset).ok()
+    /// The database's clock now; none until an engine has reported it. Counted on from there and not from the operator's
+    /// clock: an account that is claimed in the moment of a leap would otherwise be valid for as much longer.
+    pub fn database_time(&self, record: &str) -> Option<Timestamp> {
+        let (there, then) = locked(&self.0).get(record)?.clock?;
+        there.checked_add(then.elapsed()).ok()
     }
 
     /// Takes in a probe.
@@ -269,6 +275,27 @@ mod tests {
         assert_eq!(attempts.count("a"), 1);
         attempts.pause("a", Duration::ZERO);
         assert_eq!(attempts.left("a"), None);
+    }
+
+    #[test]
+    fn the_databases_clock_does_not_follow_a_leap_of_ours() {
+        let servers = ServerFacts::default();
+        let there = Timestamp::from_second(1_000_000).unwrap();
+        let clock = DatabaseClock {
+            now: there,
+            age_ms: 500,
+        };
+        assert_eq!(servers.database_time("a"), None);
+        // Whatever our own clock says now, or will say.
+        servers.heard("a", clock, Timestamp::from_second(5).unwrap());
+        let later = servers.database_time("a").unwrap().duration_since(there);
+        assert!(
+            later >= SignedDuration::from_millis(500) && later < SignedDuration::from_secs(60),
+            "{later:?}"
+        );
+        servers.forget_clocks();
+        assert_eq!(servers.database_time("a"), None);
+        assert_eq!(servers.of("a").offset, None);
     }
 
     #[test]

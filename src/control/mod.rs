@@ -3,6 +3,7 @@
 //! What to do next is decided in `plan`; how to talk to the API server is in `cluster`; engines are asked through
 //! `channel::hub`. Nothing here keeps state that a restart could miss, except passwords on their way into a Secret.
 
+pub mod abandon;
 pub mod audit;
 pub mod context;
 pub mod controllers;

@@ -272,7 +272,7 @@ async fn count(ctx: &Context, prepared: &Prepared, label: &str, uid: &str) -> Re
 pub fn claim(ctx: &Context, prepared: &Prepared, serial: i64, target: Option<String>) -> Result<Claim, Hold> {
     let now = ctx.now();
     let record = &prepared.base.login.record;
-    let Some(database) = ctx.servers.database_time(record, now) else {
+    let Some(database) = ctx.servers.database_time(record) else {
         return Err(Hold::new(
             Reason::WaitingForClock,
             "no engine has reported the database's clock yet",

@@ -175,20 +175,26 @@ pub async fn owner_waits(ctx: &Context, owner: &DynamicSecret, hold: &Hold) -> R
     Ok(())
 }
 
-/// Writes a lease's end into its dynamic secret, before the lease goes.
+/// The end of a lease that was let go of, in the history.
+pub const ABANDONED: &str = "Abandoned";
+
+/// Writes a lease's end into its dynamic secret, before the lease goes; with whether it was let go of.
 pub async fn ended(
     ctx: &Context,
     lease: &CredentialLease,
     claim: &Claim,
     role: &str,
-    why: Option<End>,
+    (why, abandoned): (Option<End>, bool),
 ) -> Result<(), Error> {
     let uid = lease.uid().unwrap_or_default();
     let Some(owner) = ctx.owner(lease).await? else {
         return Ok(());
     };
     let now = ctx.now();
-    let (why, early) = name_end(ctx, &owner, lease, claim, why);
+    let (mut why, early) = name_end(ctx, &owner, lease, claim, why);
+    if abandoned {
+        why = ABANDONED;
+    }
     let asked = lease.annotations().get(ROTATE_AT).cloned();
     let record = LeaseRecord {
         lease: lease.name_any(),
@@ -216,7 +222,7 @@ pub async fn ended(
             status.delivered_serial = Some(status.delivered_serial.unwrap_or(0).max(claim.serial));
             // What is being deleted says so until it is gone.
             if newest && mode == Mode::Once && !going {
-                let (reason, message) = once_over(early);
+                let (reason, message) = if abandoned { let_go() } else { once_over(early) };
                 conditions::set_ready(&mut status.conditions, reason, message, generation, now);
             }
         }
@@ -230,6 +236,14 @@ pub async fn ended(
     }
     ctx.note_recorded(&uid);
     Ok(())
+}
+
+/// What a dynamic secret in mode Once says after its lease was let go of.
+pub fn let_go() -> (Reason, &'static str) {
+    (
+        Reason::Abandoned,
+        "the credential ended, and nobody knows whether its account is gone: it was let go of by an annotation on the pool",
+    )
 }
 
 /// What a dynamic secret in mode Once says after its credential ended.

@@ -9,6 +9,7 @@ use crate::api::conditions::{self, READY};
 use crate::api::names::{CONFIRM_REVOCATION, LEASE_LABEL, TYPE_LABEL, credential};
 use crate::api::{CredentialLease, DynamicSecret, Engine, EnginePool};
 use crate::channel::hub::HubEvent;
+use crate::plan::abandon::{self, Wish};
 use crate::telemetry::metrics::{Metrics, ObjectKind};
 use futures::{Stream, StreamExt, TryStreamExt};
 use k8s_openapi::api::core::v1::{Namespace, Secret};
@@ -208,6 +209,7 @@ pub fn pool_changed(ctx: &Context, pool: &EnginePool) {
         d.spec.pool.name == name
             && d.spec.pool.namespace.clone().or_else(|| d.namespace()).as_deref() == Some(&namespace)
     };
+    wake_abandoned(ctx, pool);
     let uid = pool.uid().unwrap_or_default();
     let gone = ctx.stores.pools.get(&ObjectRef::from_obj(pool)).is_none();
     let confirms = pool.annotations().get(CONFIRM_REVOCATION).filter(|_| !gone);
@@ -228,6 +230,22 @@ pub fn pool_changed(ctx: &Context, pool: &EnginePool) {
         .state_filter(|e| e.namespace().as_deref() == Some(&namespace) && e.spec.pool == name)
     {
         let _ = ctx.wakes.engines.send(ObjectRef::from_obj(engine.as_ref()));
+    }
+}
+
+/// What a pool's annotations let go of looks at once.
+fn wake_abandoned(ctx: &Context, pool: &EnginePool) {
+    for uid in abandon::named(pool.annotations()) {
+        if abandon::wish(pool.annotations(), uid) == Wish::Unreasoned {
+            continue;
+        }
+        let is_it = |found: Option<String>| found.as_deref() == Some(uid);
+        if let Some(lease) = ctx.stores.leases.find(|lease| is_it(lease.uid())) {
+            ctx.attempts.reset(uid);
+            ctx.wake_lease(&lease.namespace().unwrap_or_default(), &lease.name_any());
+        } else if let Some(owner) = ctx.stores.dynamic_secrets.find(|owner| is_it(owner.uid())) {
+            ctx.wake_dynamic_secret(&owner.namespace().unwrap_or_default(), &owner.name_any());
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 //! Nothing here waits, asks, or rolls dice: no async, no client, no clock of its own. So every decision can be tested as
 //! a table, and the whole life of a lease under crashes (`tests/model.rs`).
 
+pub mod abandon;
 pub mod audit;
 pub mod backoff;
 pub mod consent;

@@ -29,6 +29,7 @@ impl std::fmt::Debug for Servers {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Servers")
             .field("logins", &lock(&self.known).len())
+            .field("guarded", &lock(&self.guarded).len())
             .finish_non_exhaustive()
     }
 }

@@ -82,6 +82,7 @@ pub struct Metrics {
     writes: Family<Writes, Counter>,
     reconciles: Family<Reconciles, Counter>,
     leader: Gauge,
+    abandoned: Counter,
     audit_findings: Family<Findings, Gauge>,
     audit_actions: Family<Actions, Counter>,
     audit_unreached: Gauge,
@@ -120,6 +121,7 @@ impl Metrics {
             writes: Family::default(),
             reconciles: Family::default(),
             leader: Gauge::default(),
+            abandoned: Counter::default(),
             audit_findings: Family::default(),
             audit_actions: Family::default(),
             audit_unreached: Gauge::default(),
@@ -181,6 +183,7 @@ impl Metrics {
             self.missing.clone(),
         );
         registry.register("leader", "1 while this replica leads", self.leader.clone());
+        registry.register("abandoned", "What was let go of without proof", self.abandoned.clone());
         registry.register(
             "audit_findings",
             "Differences between databases and books at the last audit, by finding",
@@ -248,6 +251,11 @@ impl Metrics {
         self.reconciles.get_or_create(&Reconciles { controller, outcome }).inc();
     }
 
+    /// Something was let go of without proof.
+    pub fn abandoned(&self) {
+        self.abandoned.inc();
+    }
+
     /// How often the last audit of every server found this.
     pub fn audit_found(&self, finding: AuditFinding, count: usize) {
         let count = i64::try_from(count).unwrap_or(i64::MAX);
@@ -293,6 +301,7 @@ mod tests {
         metrics.reconciled(Controller::CredentialLease, ReconcileOutcome::TimedOut);
         metrics.definition_missing(ObjectKind::DynamicSecret, true);
         metrics.leading(true);
+        metrics.abandoned();
         metrics.audit_found(AuditFinding::Unknown, 2);
         metrics.audit_acted(AuditAction::Revoke);
         metrics.audit_unreached(1);
@@ -313,6 +322,7 @@ mod tests {
             "dsv_reconciles_total{controller=\"credential_lease\",outcome=\"timed_out\"} 1",
             "dsv_definition_missing{kind=\"dynamic_secret\"} 1",
             "dsv_leader 1",
+            "dsv_abandoned_total 1",
             "dsv_audit_findings{finding=\"unknown\"} 2",
             "dsv_audit_findings{finding=\"missing\"} 0",
             "dsv_audit_actions_total{action=\"revoke\"} 1",

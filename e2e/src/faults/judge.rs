@@ -123,3 +123,22 @@ async fn objects(scene: &Scene<'_>, kind: &str) -> Result<BTreeSet<String>> {
     let found = scene.objects.list(kind, &scene.shop).await?;
     Ok(found.iter().map(|object| text(object, "/metadata/name")).collect())
 }
+
+/// A keeper that has what a test made is as it should be; that test is over, so what it made goes, and its keeper with it.
+pub async fn drop_kept(scene: &Scene<'_>) -> Result<()> {
+    let superuser = scene.server().connect("postgres").await?;
+    let kept = "SELECT DISTINCT r.rolname::text FROM pg_roles r JOIN pg_shdepend d ON d.refobjid = r.oid \
+        AND d.refclassid = 'pg_authid'::regclass WHERE starts_with(r.rolname, 'dsvk_')";
+    let databases = superuser
+        .query("SELECT datname FROM pg_database WHERE datallowconn", &[])
+        .await?;
+    for row in superuser.query(kept, &[]).await? {
+        let keeper = postgres_protocol::escape::escape_identifier(row.get(0));
+        for database in &databases {
+            let there = scene.server().connect(database.get(0)).await?;
+            there.batch_execute(&format!("DROP OWNED BY {keeper} CASCADE")).await?;
+        }
+        superuser.batch_execute(&format!("DROP ROLE {keeper}")).await?;
+    }
+    Ok(())
+}

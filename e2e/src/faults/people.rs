@@ -1,6 +1,6 @@
 //! What people do to a live credential, and to everything it hangs on.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use nix::sys::signal::Signal;
@@ -12,10 +12,13 @@ use super::lane::Lane;
 use super::tales::{Tale, tale};
 use crate::objects::{condition, text};
 use crate::sample::{BASE_SECRET, ORDERS};
+use crate::say::say;
 use crate::scene::{Credential, Scene};
 
 /// How long an account may be there after the books lost it: its time, and one round of the audit.
 const AUDITED: Duration = Duration::from_secs(90);
+/// How soon after a restore expired Secrets that came back are gone.
+const RESTORED: Duration = Duration::from_secs(60);
 const PATIENCE: Duration = Duration::from_secs(45);
 
 pub fn tales() -> Vec<Tale> {
@@ -34,6 +37,7 @@ pub fn tales() -> Vec<Tale> {
         tale!("role dropped by hand", role_dropped),
         tale!("role renamed by hand", role_renamed),
         tale!("role unlocked and given a password by hand", role_unlocked),
+        tale!("etcd restored from an older backup", etcd_restored, alone = true),
         tale!(
             "everything deleted at once, in any order",
             everything_deleted,
@@ -224,6 +228,46 @@ async fn role_unlocked(lane: &Lane<'_>, name: &str) -> Result<()> {
     )
     .await?;
     delete_and_wait(lane, name, &credential).await
+}
+
+/// Books of before: an account made since is on none of them and ends at its signed end; one that ended since is on them
+/// again, and its Secret with it, which goes within a minute.
+async fn etcd_restored(lane: &Lane<'_>, name: &str) -> Result<()> {
+    let plane = lane
+        .stack
+        .cluster()
+        .control_plane()
+        .context("the cluster is somebody else's")?;
+    let old = format!("{name}-old");
+    lane.scene
+        .ask(&old, &json!({"ttl": 12, "issuance": {"mode": "Once"}}))
+        .await?;
+    let ended = lane.scene.wait_credential(&old).await?;
+    let backup = lane.stack.run().subfolder("etcd-backup")?;
+    plane.back_up(&backup).await?;
+    lane.ready().await?;
+    let new = format!("{name}-new");
+    lane.scene
+        .ask(&new, &json!({"ttl": 40, "issuance": {"mode": "Once"}}))
+        .await?;
+    let unknown = lane.scene.wait_credential(&new).await?;
+    gone(lane, &ended.login.user, PATIENCE).await?;
+    for operator in lane.stack.operators() {
+        operator.kill9();
+    }
+    plane.restore(&backup).await?;
+    let restored = Instant::now();
+    lane.ready().await?;
+    let check = || async { Ok(lane.scene.credential(&old).await?.is_none().then_some(())) };
+    let what = "an expired Secret that came back is deleted within a minute";
+    lane.stack.eventually(what, RESTORED, check).await?;
+    say(format!(
+        "the Secret that came back was gone after {:?}",
+        restored.elapsed()
+    ));
+    let left = lane.scene.use_account(&unknown.login).await;
+    left.context("the unknown account was not left to its end")?;
+    gone(lane, &unknown.login.user, AUDITED).await
 }
 
 /// A scene of its own: dynamic secrets, pool and both namespaces go at once, while the engines are killed.

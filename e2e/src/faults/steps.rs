@@ -68,11 +68,19 @@ pub struct Place {
     pub story: Story,
 }
 
+impl Place {
+    /// Whether the others must wait until this one is reached: a group is made by whoever asks first, and revocations that
+    /// come together are one task.
+    pub fn comes_alone(&self) -> bool {
+        self.point.contains("ensureGroup") || self.point.contains("revoke")
+    }
+}
+
 const fn place(step: Step, point: &'static str, story: Story) -> Place {
     Place { step, point, story }
 }
 
-/// Before and after each effect, in the order in which they must be led up to: a group is made by whoever asks first.
+/// Before and after each effect, in the order in which they are led up to.
 pub const PLACES: [Place; 29] = [
     place(Step::Prepare, "engine.ensureGroup.done", Story::Ask),
     place(Step::Prepare, "prepare.recorded", Story::Ask),
@@ -91,10 +99,10 @@ pub const PLACES: [Place; 29] = [
     place(Step::Rotate, "engine.issue.done@2", Story::Rotate),
     place(Step::Rotate, "deliver.before@2", Story::Rotate),
     place(Step::Rotate, "deliver.written@2", Story::Rotate),
-    place(Step::Revoke, "revoke.before", Story::Delete),
-    place(Step::Revoke, "engine.revoke.before", Story::Delete),
-    place(Step::Revoke, "engine.revoke.done", Story::Delete),
     place(Step::Revoke, "revoke.answered", Story::Delete),
+    place(Step::Revoke, "engine.revoke.done", Story::Delete),
+    place(Step::Revoke, "engine.revoke.before", Story::Delete),
+    place(Step::Revoke, "revoke.before", Story::Delete),
     place(Step::Release, "end.before", Story::Expire),
     place(Step::Release, "end.recorded", Story::Expire),
     place(Step::Release, "close.deleted", Story::Expire),

@@ -54,7 +54,7 @@ pub fn show(ended: &[Ended]) -> Result<bool> {
             "\n== {} failed; the end of its output:\n{}",
             program.name,
             excerpt(program)
-        );
+        )?;
     }
     let mut table = Table::new();
     table.load_style(presets::NOTHING);

@@ -151,7 +151,7 @@ async fn refused(world: &World, ask: &Ask) {
     let uid = lease["metadata"]["uid"].as_str().unwrap();
     let slug = format!("shop_{}_", ask.spec["dynamicSecret"].as_str().unwrap());
     let suffix = dsv::api::names::base32_uid(uid).unwrap();
-    let accounts = world.roles(&format!("{slug}{suffix}"), "none").await;
+    let accounts = world.roles(&world.databases, &format!("{slug}{suffix}"), "none").await;
     assert_eq!(accounts, Vec::<String>::new(), "{fault}");
 }
 

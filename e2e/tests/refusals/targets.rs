@@ -167,7 +167,7 @@ async fn a_secret_that_the_api_server_refuses_leaves_no_account_behind() {
             .as_str()
             .unwrap()
             .to_owned();
-        let mut roles = world.roles("shop_crowded_", &uid).await;
+        let mut roles = world.roles(&world.databases, "shop_crowded_", &uid).await;
         roles.retain(|role| !role.starts_with("dsvg_"));
         roles
     };

@@ -1,5 +1,6 @@
 //! Where a test takes place: the shared stack, and a namespace with a pool and base secrets that no other test sees.
 
+use dsv::api::names::base32_uid;
 use e2e::postgres::{Login, Options, Server, Tls};
 use e2e::sample;
 use e2e::stack::{Namespace, Stack};
@@ -102,8 +103,24 @@ impl World {
         PLAIN.get_or_init(start).await
     }
 
-    /// Roles of a dynamic secret: its accounts by their name, its groups by the signed comment.
-    pub async fn roles(&self, account: &str, uid: &str) -> Vec<String> {
+    /// Roles of a dynamic secret: its accounts by their name, its groups by the signed comment. Other tests' dynamic secrets
+    /// may have the same name, so accounts of leases in other namespaces are left out.
+    pub async fn roles(&self, namespace: &str, account: &str, uid: &str) -> Vec<String> {
+        let found = self.named(account, uid).await;
+        let leases = self.kube.list("CredentialLease", "").await;
+        let others: Vec<String> = leases
+            .iter()
+            .filter(|lease| lease["metadata"]["namespace"] != namespace)
+            .filter_map(|lease| base32_uid(lease["metadata"]["uid"].as_str()?))
+            .collect();
+        let theirs = |role: &String| others.iter().any(|lease| role.ends_with(lease.as_str()));
+        // An account whose lease went between the two looks is gone too.
+        let still = self.named(account, uid).await;
+        let ours = found.into_iter().filter(|role| !theirs(role) && still.contains(role));
+        ours.collect()
+    }
+
+    async fn named(&self, account: &str, uid: &str) -> Vec<String> {
         let sql = "SELECT r.rolname FROM pg_roles r LEFT JOIN pg_shdescription d \
                    ON d.objoid = r.oid AND d.classoid = 'pg_authid'::regclass \
                    WHERE starts_with(r.rolname, $1) OR d.description LIKE '%subject=' || $2 || ' %'";

@@ -85,6 +85,7 @@ async fn ended(ctx: &Context, seen: &DynamicSecret) -> Result<(), Error> {
         Reason::AccountMissing,
         Reason::AccountAltered,
         Reason::Revoking,
+        Reason::Abandoned,
     ];
     if said.is_some_and(|c| known.iter().any(|r| r.as_str() == c.reason))
         && status.and_then(|s| s.observed_generation) == seen.metadata.generation
@@ -101,7 +102,11 @@ async fn ended(ctx: &Context, seen: &DynamicSecret) -> Result<(), Error> {
         Some("Deleted" | "Rotated" | "OwnerDeleted") => Some(Early::Rotated),
         _ => None,
     };
-    let (reason, message) = report::once_over(early);
+    let (reason, message) = if why == Some(report::ABANDONED) {
+        report::let_go()
+    } else {
+        report::once_over(early)
+    };
     report::owner_waits(ctx, seen, &Hold::new(reason, message)).await
 }
 

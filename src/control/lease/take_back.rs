@@ -5,6 +5,7 @@ use crate::api::conditions::Reason;
 use crate::api::lease::{Claim, Phase};
 use crate::channel::frames::{AccountState, Revocation};
 use crate::cluster::credential_secret;
+use crate::control::abandon::{self, Verdict};
 use crate::control::hold::{Error, Hold};
 use crate::control::{report, tasks};
 use crate::plan::backoff;
@@ -34,28 +35,27 @@ impl Pass<'_> {
         Ok(None)
     }
 
+    fn revocation(&self, claim: &Claim) -> Revocation {
+        let role_oid = self.lease.status.as_ref().and_then(|s| s.role_oid);
+        Revocation {
+            lease_uid: self.lease.uid().unwrap_or_default(),
+            role: self.role(claim),
+            issue_deadline: claim.issue_deadline.0,
+            role_oid: role_oid.and_then(|oid| u32::try_from(oid).ok()),
+            owned_objects: claim.owned_objects.into(),
+        }
+    }
+
     pub(super) async fn revoke(&mut self, claim: &Claim) -> Result<Option<Action>, Error> {
         self.ctx.still_leading()?;
         if let Some(left) = self.ctx.attempts.left(&self.lease.uid().unwrap_or_default()) {
             return Ok(Some(Action::requeue(left)));
         }
-        let revocation = Revocation {
-            lease_uid: self.lease.uid().unwrap_or_default(),
-            role: self.role(claim),
-            issue_deadline: claim.issue_deadline.0,
-            role_oid: self
-                .lease
-                .status
-                .as_ref()
-                .and_then(|s| s.role_oid)
-                .and_then(|oid| u32::try_from(oid).ok()),
-            owned_objects: claim.owned_objects.into(),
-        };
         // A pool that was made anew, as from a backup, has another UID; its engines reach the same servers.
-        let pool_uid = self.ctx.pool_uid(&claim.pool);
-        let revocations = &self.ctx.revocations;
+        let (ctx, pool) = (self.ctx, self.ctx.pool_uid(&claim.pool));
+        let asked = self.revocation(claim);
         failpoint!("revoke.before", self.name());
-        let state = revocations.revoke(self.ctx, &pool_uid, &claim.server, revocation).await;
+        let state = ctx.revocations.revoke(ctx, &pool, &claim.server, asked).await;
         failpoint!("revoke.answered", self.name());
         match state {
             Ok(AccountState::Gone { proven: true, .. }) => {
@@ -66,27 +66,25 @@ impl Pass<'_> {
                 Ok(None)
             }
             Ok(AccountState::Gone { proven: false, .. }) => self.unproven(claim).await.map(Some),
-            Ok(AccountState::Blocked { locked, by, sql }) => self.blocked(locked, &by, sql.as_deref()).await.map(Some),
+            Ok(AccountState::Blocked { locked, by, sql }) => self.blocked(claim, locked, &by, sql.as_deref()).await,
             Ok(AccountState::NeedsKeeper) => {
                 let message = "login is cut; what the account owns goes to the keeper roles of many databases, and not \
                                all of them are done";
-                self.retry(Phase::Revoking, Hold::new(Reason::Revoking, message))
+                self.retry(claim, Phase::Revoking, Hold::new(Reason::Revoking, message))
                     .await
-                    .map(Some)
             }
             Ok(AccountState::Foreign { role }) => {
                 let message = format!(
                     "role {role} has this lease's name, but its comment is not ours; it was not touched. Drop or rename it by hand"
                 );
-                self.retry(Phase::Blocked, Hold::new(Reason::ForeignRole, message))
+                self.retry(claim, Phase::Blocked, Hold::new(Reason::ForeignRole, message))
                     .await
-                    .map(Some)
             }
             Ok(AccountState::Failed(failure)) => {
                 let failure = tasks::named(self.ctx, &claim.server, failure);
-                self.retry(Phase::Revoking, Hold::from(&failure)).await.map(Some)
+                self.retry(claim, Phase::Revoking, Hold::from(&failure)).await
             }
-            Err(hold) => self.retry(Phase::Revoking, hold).await.map(Some),
+            Err(hold) => self.retry(claim, Phase::Revoking, hold).await,
         }
     }
 
@@ -104,36 +102,52 @@ impl Pass<'_> {
         )
         .await?;
         let now = self.ctx.now();
-        let there = self.ctx.servers.database_time(&claim.server, now).unwrap_or(now);
+        let there = self.ctx.servers.database_time(&claim.server).unwrap_or(now);
         let wait = until_then(there, claim.issue_deadline.0).max(Duration::from_millis(100));
         Ok(Action::requeue(wait))
     }
 
-    async fn blocked(&mut self, locked: bool, by: &str, sql: Option<&str>) -> Result<Action, Error> {
+    async fn blocked(
+        &mut self,
+        claim: &Claim,
+        locked: bool,
+        by: &str,
+        sql: Option<&str>,
+    ) -> Result<Option<Action>, Error> {
         let login = if locked { "login is cut" } else { "login is not cut yet" };
         let free = sql.map(|sql| format!("; to free it run: {sql}")).unwrap_or_default();
         self.retry(
+            claim,
             Phase::Blocked,
             Hold::new(Reason::Blocked, format!("{login}; held by {by}{free}")),
         )
         .await
     }
 
-    /// Taking back is never given up: it waits longer each time, five minutes at most, and an engine's connect wakes it.
-    async fn retry(&mut self, phase: Phase, hold: Hold) -> Result<Action, Error> {
+    /// Taking back is never given up: it waits longer each time, five minutes at most, and an engine's connect wakes it. Only
+    /// who may change the pool can let go of it.
+    async fn retry(&mut self, claim: &Claim, phase: Phase, hold: Hold) -> Result<Option<Action>, Error> {
+        let verdict = abandon::lease(self.ctx, &self.lease, claim, &self.role(claim), &hold).await?;
+        if verdict == Verdict::LetGo {
+            (self.gone, self.abandoned) = (true, true);
+            return Ok(None);
+        }
         let uid = self.lease.uid().unwrap_or_default();
         let count = self.ctx.attempts.count(&uid);
-        let pause = Duration::try_from(backoff::pause(count)).unwrap_or(BY_EVENT);
+        let mut pause = Duration::try_from(backoff::pause(count)).unwrap_or(BY_EVENT);
+        if let Verdict::NotYet(then) = verdict {
+            pause = pause.min(until_then(self.ctx.now(), then));
+        }
         // Before the status is written: the write itself wakes this lease.
         self.ctx.attempts.pause(&uid, pause);
         report::lease_waits(self.ctx, &self.lease, phase, &hold).await?;
-        Ok(Action::requeue(pause))
+        Ok(Some(Action::requeue(pause)))
     }
 
     pub(super) async fn record_end(&mut self, claim: &Claim, why: Option<End>) -> Result<(), Error> {
         self.ctx.still_leading()?;
         failpoint!("end.before", self.name());
-        report::ended(self.ctx, &self.lease, claim, &self.role(claim), why).await?;
+        report::ended(self.ctx, &self.lease, claim, &self.role(claim), (why, self.abandoned)).await?;
         failpoint!("end.recorded", self.name());
         Ok(())
     }
