@@ -118,9 +118,7 @@ fn every_frame_to_the_operator_reads_and_writes_as_in_version_1() {
         "account blocked",
         "account needsKeeper",
         "account foreign",
-        "account needsKeeper",
         "account failed",
-        "account needsKeeper",
     ];
     assert_eq!(seen, BTreeSet::from(all));
 }
@@ -278,9 +276,7 @@ fn names_of_outcome(outcome: &Outcome) -> Vec<&'static str> {
                 AccountState::Blocked { .. } => "account blocked",
                 AccountState::NeedsKeeper => "account needsKeeper",
                 AccountState::Foreign { .. } => "account foreign",
-                AccountState::NeedsKeeper => "account needsKeeper",
                 AccountState::Failed(_) => "account failed",
-                AccountState::NeedsKeeper => "account needsKeeper",
             });
             states.chain(["done revoked"]).collect()
         }

@@ -1,5 +1,6 @@
 //! Real PostgreSQL servers on loopback: scram-sha-256 only, every statement in a log file, TLS by an authority of our own.
 
+mod life;
 mod standby;
 
 use std::fmt::Write as _;
@@ -348,40 +349,6 @@ impl Server {
     /// Ends all sessions and the server, in good order.
     pub fn stop(&self) {
         self.service.end(Signal::SIGINT, STOP_LIMIT);
-    }
-
-    /// `kill -9` of the main process, as the kernel does when memory runs out. Its sessions end by themselves.
-    pub fn kill9(&self) {
-        self.service.kill9();
-    }
-
-    /// Starts a stopped or killed server again: same data, port and logins.
-    pub async fn restart(&self) -> Result<()> {
-        self.stop();
-        let start = Instant::now();
-        loop {
-            self.service.launch()?;
-            match self.wait_ready().await {
-                Ok(()) => return Ok(()),
-                // After kill -9 the new server refuses to start until the last session of the old one is gone.
-                Err(_) if start.elapsed() < READY_LIMIT && !self.service.is_running() => {
-                    tokio::time::sleep(POLL).await;
-                }
-                Err(error) => return Err(error),
-            }
-        }
-    }
-
-    /// Starts it again as a server that was promoted: the same data and system identifier on a new timeline.
-    pub async fn restart_on_a_new_timeline(&self) -> Result<()> {
-        self.stop();
-        let auto = self.data().join("postgresql.auto.conf");
-        fs::write(&auto, "restore_command = 'false'\n")?;
-        let signal = self.data().join("recovery.signal");
-        fs::write(&signal, "")?;
-        self.hand_over(&auto)?;
-        self.hand_over(&signal)?;
-        self.restart().await
     }
 
     /// SIGSTOP freezes the main process (new connections hang), SIGCONT ends that, SIGHUP reads the settings again.

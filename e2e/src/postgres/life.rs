@@ -1,0 +1,44 @@
+//! How a server dies and comes back.
+
+use std::fs;
+use std::time::Instant;
+
+use anyhow::Result;
+
+use super::{POLL, READY_LIMIT, Server};
+
+impl Server {
+    /// `kill -9` of the main process, as the kernel does when memory runs out. Its sessions end by themselves.
+    pub fn kill9(&self) {
+        self.service.kill9();
+    }
+
+    /// Starts a stopped or killed server again: same data, port and logins.
+    pub async fn restart(&self) -> Result<()> {
+        self.stop();
+        let start = Instant::now();
+        loop {
+            self.service.launch()?;
+            match self.wait_ready().await {
+                Ok(()) => return Ok(()),
+                // After kill -9 the new server refuses to start until the last session of the old one is gone.
+                Err(_) if start.elapsed() < READY_LIMIT && !self.service.is_running() => {
+                    tokio::time::sleep(POLL).await;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Starts it again as a server that was promoted: the same data and system identifier on a new timeline.
+    pub async fn restart_on_a_new_timeline(&self) -> Result<()> {
+        self.stop();
+        let auto = self.data().join("postgresql.auto.conf");
+        fs::write(&auto, "restore_command = 'false'\n")?;
+        let signal = self.data().join("recovery.signal");
+        fs::write(&signal, "")?;
+        self.hand_over(&auto)?;
+        self.hand_over(&signal)?;
+        self.restart().await
+    }
+}
