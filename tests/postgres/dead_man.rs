@@ -8,6 +8,7 @@ use dsv::keys::{Password, RoleComment, RoleKind, SigningKey};
 use dsv::postgres::Swept;
 use e2e::postgres::Major;
 use jiff::{SignedDuration, Timestamp};
+use std::fmt::Write as _;
 
 on_each_release! {
     only_what_is_past_its_end_is_taken_back
@@ -136,10 +137,12 @@ async fn among_a_thousand_live_accounts_the_one_past_its_end_is_found() {
     let mut sql = String::new();
     for _ in 0..1005 {
         let (account, _) = ending_in(&world, &world.key, INSTALLATION, 3600);
-        sql.push_str(&format!(
+        write!(
+            sql,
             "CREATE ROLE \"{0}\"; COMMENT ON ROLE \"{0}\" IS '{1}';",
             account.role, account.comment
-        ));
+        )
+        .unwrap();
     }
     world.as_issuer().await.batch_execute(&sql).await.unwrap();
     let (over, _) = issued(&world, -31).await;

@@ -101,7 +101,7 @@ async fn what_was_changed_by_hand_shows(major: Major) {
         role.member_of.iter().collect::<BTreeSet<_>>(),
         BTreeSet::from([&group.name, &format!("{other}_group")])
     );
-    assert_eq!(role.members, [other.clone()]);
+    assert_eq!(role.members, std::slice::from_ref(&other));
     assert_eq!(of(RoleKind::Group).members, [other]);
 }
 
