@@ -312,20 +312,6 @@ impl Server {
         })
     }
 
-    /// Gives a login another password, as an administrator does.
-    pub async fn create_password(&self, name: &str) -> Result<Login> {
-        let password = random_password();
-        let verifier = escape_literal(&postgres_protocol::password::scram_sha_256(password.as_bytes()));
-        let client = self.connect("postgres").await?;
-        client
-            .batch_execute(&format!("ALTER ROLE {} PASSWORD {verifier}", escape_identifier(name)))
-            .await?;
-        Ok(Login {
-            user: name.to_owned(),
-            password,
-        })
-    }
-
     pub async fn create_database(&self, name: &str) -> Result<()> {
         let client = self.connect("postgres").await?;
         Ok(client

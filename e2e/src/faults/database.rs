@@ -10,7 +10,6 @@ use tokio::time::{Instant, sleep};
 use super::blows::Moment;
 use super::lane::Lane;
 use super::relay::Manner;
-use crate::postgres::random_password;
 use crate::sample;
 
 /// How often sessions are ended, by a fault that ends all of them again and again.
@@ -99,9 +98,12 @@ impl Database {
             Self::Deadlock => hold_lock(lane, Duration::from_secs(3), true).await?,
             Self::TooManyConnections => alter(lane, "CONNECTION LIMIT 0").await?,
             Self::PasswordRotated => {
-                let password = random_password();
-                let verifier = postgres_protocol::password::scram_sha_256(password.as_bytes());
-                alter(lane, &format!("PASSWORD {}", escape_literal(&verifier))).await?;
+                set_password(lane, ROTATED).await?;
+                lane.wiring()?.failpoints.clear()?;
+                end_sessions(lane).await?;
+                sleep(Duration::from_secs(3)).await;
+                // Then somebody puts it into the base secret.
+                base_password(lane, ROTATED).await?;
             }
             Self::PrivilegesReduced => alter(lane, "NOCREATEROLE").await?,
             Self::ReadOnly => {
@@ -112,10 +114,7 @@ impl Database {
                 client.batch_execute("SELECT pg_reload_conf()").await?;
             }
         }
-        if matches!(
-            self,
-            Self::TooManyConnections | Self::PasswordRotated | Self::PrivilegesReduced
-        ) {
+        if matches!(self, Self::TooManyConnections | Self::PrivilegesReduced) {
             end_sessions(lane).await?;
         }
         Ok(())
@@ -142,13 +141,9 @@ impl Database {
             Self::Killed | Self::Down => server.restart().await?,
             Self::TooManyConnections => alter(lane, "CONNECTION LIMIT -1").await?,
             Self::PasswordRotated => {
-                // A person puts the new password into the base secret.
-                let login = server.create_password(&lane.scene.issuer().user).await?;
-                let change = json!({"stringData": {"password": login.password}});
-                let objects = &lane.scene.objects;
-                objects
-                    .merge("Secret", &lane.scene.databases, sample::BASE_SECRET, &change)
-                    .await?;
+                let password = &lane.scene.issuer().password;
+                set_password(lane, password).await?;
+                base_password(lane, password).await?;
             }
             Self::PrivilegesReduced => alter(lane, "CREATEROLE").await?,
             Self::ReadOnly => {
@@ -165,12 +160,28 @@ impl Database {
     }
 }
 
+/// What a password is rotated to, for a while.
+const ROTATED: &str = "another-password-of-the-issuer";
 const END_SESSIONS: &str = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = $1";
 
 async fn end_sessions(lane: &Lane<'_>) -> Result<()> {
     let client = lane.scene.server().connect("postgres").await?;
     client.execute(END_SESSIONS, &[&lane.scene.issuer().user]).await?;
     Ok(())
+}
+
+async fn set_password(lane: &Lane<'_>, password: &str) -> Result<()> {
+    let verifier = postgres_protocol::password::scram_sha_256(password.as_bytes());
+    alter(lane, &format!("PASSWORD {}", escape_literal(&verifier))).await
+}
+
+async fn base_password(lane: &Lane<'_>, password: &str) -> Result<()> {
+    let change = json!({"stringData": {"password": password}});
+    let (objects, home) = (&lane.scene.objects, &lane.scene.databases);
+    objects
+        .merge("Secret", home, sample::BASE_SECRET, &change)
+        .await
+        .map(drop)
 }
 
 async fn alter(lane: &Lane<'_>, change: &str) -> Result<()> {
