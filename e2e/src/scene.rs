@@ -15,7 +15,7 @@ use crate::sample;
 use crate::stack::{Namespace, Stack};
 
 /// How long things may take that have no promise of their own.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A team with its namespace, its databases and their pool.
 pub struct Scene<'a> {

@@ -19,8 +19,6 @@ pub use tally::Tally;
 
 /// Environment variable with the number of test programs that run at a time.
 pub const AT_ONCE: &str = "TESTS_AT_ONCE";
-/// Each scenario program has a control plane of about two busy cores while it starts, and then mostly waits.
-const DEFAULT_AT_ONCE: usize = 3;
 /// These hold the product to a promise in seconds, which a machine that is busy with other tests cannot show.
 const ALONE: [&str; 2] = ["life", "leadership"];
 
@@ -55,7 +53,8 @@ fn at_once() -> Result<usize> {
             .ok()
             .filter(|width| *width > 0)
             .with_context(|| format!("{AT_ONCE} is {text:?}; it takes a number of test programs, such as 4")),
-        Err(_) => Ok(DEFAULT_AT_ONCE),
+        // A scenario program has a control plane that keeps a core busy half of the time; the rest is waiting.
+        Err(_) => Ok(std::thread::available_parallelism().map_or(2, std::num::NonZero::get)),
     }
 }
 
