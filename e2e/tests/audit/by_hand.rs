@@ -52,7 +52,8 @@ async fn an_account_that_was_changed_by_hand_is_revoked_and_replaced() {
             told,
             "{name}: neither is the lease ending nor does the history say {why}"
         );
-        wait_event(&scene, why, name).await;
+        // An issue that is repeated just then meets the change before the audit does, and says so in its own words.
+        wait_event(&scene, &[why, "DatabaseError"], name).await;
     }
     wait_audited(&scene, "True/Consistent").await;
 }

@@ -93,21 +93,20 @@ pub async fn rotating(scene: &Scene<'_>, name: &str) -> Credential {
     credential
 }
 
-/// Waits for an Event about a dynamic secret.
-pub async fn wait_event(scene: &Scene<'_>, reason: &str, about: &str) {
+/// Waits for an Event about a dynamic secret with one of these reasons.
+pub async fn wait_event(scene: &Scene<'_>, reasons: &[&str], about: &str) {
     let check = || async {
         let events = scene
             .stack
             .kubectl(&["-n", &scene.shop, "get", "events.events.k8s.io", "-o", "json"])?;
         let events: Value = serde_json::from_str(&events)?;
-        let found = events["items"]
-            .as_array()
-            .into_iter()
-            .flatten()
-            .any(|event| text(event, "/reason") == reason && text(event, "/regarding/name") == about);
+        let found =
+            events["items"].as_array().into_iter().flatten().any(|event| {
+                reasons.contains(&text(event, "/reason").as_str()) && text(event, "/regarding/name") == about
+            });
         Ok(found.then_some(()))
     };
-    let what = format!("an Event {reason} about {about}");
+    let what = format!("an Event {reasons:?} about {about}");
     scene.stack.eventually(&what, PATIENCE, check).await.unwrap();
 }
 
