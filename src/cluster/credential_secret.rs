@@ -167,7 +167,14 @@ fn compose(name: &str, credential: &Credential<'_>, key: &hmac::Key) -> Secret {
 }
 
 fn data(credential: &Credential<'_>) -> BTreeMap<String, ByteString> {
-    let server = credential.server;
+    login_pairs(credential.username, credential.password, credential.server)
+        .into_iter()
+        .map(|(key, value)| (key.to_owned(), ByteString(value.into_bytes())))
+        .collect()
+}
+
+/// What somebody needs to log in, as keys and values.
+pub fn login_pairs(username: &str, password: &Password, server: &ServerLogin) -> Vec<(&'static str, String)> {
     let sslmode = match server.sslmode {
         SslMode::Disable => "disable",
         SslMode::Require => "require",
@@ -176,27 +183,23 @@ fn data(credential: &Credential<'_>) -> BTreeMap<String, ByteString> {
     };
     let mut pairs = vec![
         ("type", "postgresql".to_owned()),
-        ("username", credential.username.to_owned()),
-        ("password", credential.password.reveal().to_owned()),
+        ("username", username.to_owned()),
+        ("password", password.reveal().to_owned()),
         ("host", server.host.clone()),
         ("port", server.port_text()),
         ("database", server.database.clone()),
         ("sslmode", sslmode.to_owned()),
-        ("uri", uri(credential, sslmode)),
+        ("uri", uri((username, password), server, sslmode)),
     ];
     if let Some(ca) = &server.ca {
         pairs.push(("ca.crt", ca.clone()));
     }
     pairs
-        .into_iter()
-        .map(|(key, value)| (key.to_owned(), ByteString(value.into_bytes())))
-        .collect()
 }
 
 /// A libpq connection URI. User and password are of characters that need no escape; host and database may not be.
-fn uri(credential: &Credential<'_>, sslmode: &str) -> String {
-    let server = credential.server;
-    let (user, password) = (escape(credential.username), escape(credential.password.reveal()));
+fn uri((username, password): (&str, &Password), server: &ServerLogin, sslmode: &str) -> String {
+    let (user, password) = (escape(username), escape(password.reveal()));
     let hosts: Vec<String> = server
         .addresses()
         .iter()

@@ -1,0 +1,6 @@
+//! The REST API in the dialect of DevOps Secrets Vault, as its clients use it: one control plane, two operators.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+mod walk;
+mod world;
