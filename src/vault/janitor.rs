@@ -17,8 +17,9 @@ const AGAIN: Duration = Duration::from_secs(5);
 /// Runs for ever.
 pub async fn run(vault: Arc<Vault>) {
     let mut namespaces = vault.namespaces.subscribe();
+    vault.until_ready().await;
     loop {
-        let worked = !vault.is_ready() || round(&vault).await;
+        let worked = round(&vault).await;
         let pause = if worked { EVERY } else { AGAIN };
         tokio::select! {
             () = tokio::time::sleep(pause) => {}
@@ -27,7 +28,6 @@ pub async fn run(vault: Arc<Vault>) {
                 if changed.is_err() {
                     return;
                 }
-                vault.until_ready().await;
             }
         }
     }

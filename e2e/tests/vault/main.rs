@@ -2,6 +2,11 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+mod abuse;
+mod access;
+mod failures;
+mod messages;
 mod python;
+mod secrets;
 mod walk;
 mod world;

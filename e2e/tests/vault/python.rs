@@ -111,7 +111,10 @@ async fn the_stock_python_sdk_reads_secrets_and_psycopg_logs_in_with_one() {
             .unwrap()
     });
     let output = output.await.unwrap();
-    let (said, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    let (said, errors) = (
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr),
+    );
     assert!(output.status.success(), "{said}{errors}");
     assert!(said.starts_with("3 rows as "), "{said}");
 }

@@ -37,14 +37,6 @@ pub enum Space {
 }
 
 impl Space {
-    /// In front of paths in policies.
-    pub fn word(self) -> &'static str {
-        match self {
-            Self::Secrets => "secrets",
-            Self::Home => "home",
-        }
-    }
-
     /// What its ids are made of.
     pub fn kind(self) -> Kind {
         match self {
