@@ -29,7 +29,7 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Command {
     /// Run the operator.
-    Run(RunArguments),
+    Run(Box<RunArguments>),
     /// Print the custom resource definitions.
     Crd {
         /// Write one file per kind into this folder instead of printing.
@@ -97,6 +97,7 @@ struct RunArguments {
 }
 
 /// The REST API for DSV clients.
+#[allow(clippy::struct_field_names, reason = "a flag is called as its field is")]
 #[derive(Args)]
 struct ApiArguments {
     /// Address of the REST API for DSV clients, such as 0.0.0.0:9443; empty: no API.
@@ -147,7 +148,7 @@ fn main() -> anyhow::Result<()> {
             tokio::runtime::Builder::new_multi_thread()
                 .enable_all()
                 .build()?
-                .block_on(run(arguments))
+                .block_on(run(*arguments))
         }
         Command::Crd { dir } => {
             let mut files = Vec::new();

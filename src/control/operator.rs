@@ -84,7 +84,7 @@ impl Operator {
         let beside = self.beside.map(|beside| beside(client.clone(), token.clone()));
         let plant = Plant::new(client, self.settings, (metrics, hub_metrics), &beats, &readiness);
         let plant = plant.run(leadership.watch(), leadership.handle(), self.channel, token.clone());
-        let ended = together(plant, beside, &token).await;
+        let ended = Box::pin(together(plant, beside, &token)).await;
         token.cancel();
         leadership.ended().await;
         ended
@@ -98,16 +98,16 @@ async fn together(
     token: &CancellationToken,
 ) -> Result<(), OperatorError> {
     let beside = async {
-        match beside {
-            Some(beside) => beside.await,
-            None => {
-                token.cancelled().await;
-                Ok(())
-            }
+        if let Some(beside) = beside {
+            return beside.await;
         }
+        token.cancelled().await;
+        Ok(())
     };
     let plant = async { plant.await.map_err(OperatorError::from) };
-    futures::try_join!(plant, async { beside.await.map_err(OperatorError::Beside) }).map(|_| ())
+    let beside = async { beside.await.map_err(OperatorError::Beside) };
+    // Boxed: the whole plant is in it.
+    Box::pin(async { futures::try_join!(plant, beside).map(|_| ()) }).await
 }
 
 /// Two starts of one replica are two holders: only the start that made a password ever had it.

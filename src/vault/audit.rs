@@ -214,7 +214,7 @@ impl super::Vault {
             found.reverse();
         }
         let sorting = super::page::Sorting::read(call)?;
-        let (items, mut envelope) = super::page::Page::read(call)?.cut(found, &sorting);
+        let (items, mut envelope) = super::page::Page::read(call)?.cut(found, sorting);
         envelope.insert("data".to_owned(), json!(items));
         Ok(Reply::ok(envelope.into()))
     }

@@ -95,7 +95,7 @@ impl Vault {
                 && pool.as_ref().is_none_or(|pool| engine.spec.pool == *pool)
                 && self.may(call, caller, "list", &format!("engines:{name}"))
         });
-        sort(&Sorting::read(call)?, &mut found);
+        sort(Sorting::read(call)?, &mut found);
         let mut engines = Vec::new();
         for engine in &found {
             engines.push(Value::Object(self.shown_engine(call, engine).await?));

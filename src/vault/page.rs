@@ -47,7 +47,7 @@ impl Page {
     }
 
     /// The page of all, and its envelope without the items.
-    pub fn cut<T>(self, all: Vec<T>, sorting: &Sorting) -> (Vec<T>, Map<String, Value>) {
+    pub fn cut<T>(self, all: Vec<T>, sorting: Sorting) -> (Vec<T>, Map<String, Value>) {
         let (total, limit) = (all.len(), self.limit_or(DEFAULT));
         let items: Vec<T> = all.into_iter().skip(self.offset).take(limit).collect();
         let next = self.offset.saturating_add(items.len());
@@ -95,7 +95,7 @@ impl Sorting {
     }
 
     /// Sorts by a key.
-    pub fn sort<T, K: Ord>(&self, all: &mut [T], key: impl Fn(&T) -> K) {
+    pub fn sort<T, K: Ord>(self, all: &mut [T], key: impl Fn(&T) -> K) {
         all.sort_by_cached_key(key);
         if !self.ascending {
             all.reverse();
@@ -122,7 +122,7 @@ mod tests {
         let (mut cursor, mut seen) = (None::<String>, Vec::new());
         for _ in 0..3 {
             let page = Page::of(Some("3"), cursor.as_deref()).unwrap();
-            let (items, envelope) = page.cut(all.clone(), &DOWN);
+            let (items, envelope) = page.cut(all.clone(), DOWN);
             assert_eq!(envelope["length"], items.len());
             assert_eq!(
                 (envelope["limit"].clone(), envelope["total"].clone()),
@@ -139,7 +139,7 @@ mod tests {
         for (limit, cursor) in [(Some("many"), None), (None, Some("///")), (None, Some("eyJhIjoxfQ=="))] {
             assert_eq!(Page::of(limit, cursor).unwrap_err().code, 400);
         }
-        assert_eq!(Page::of(None, None).unwrap().cut(vec![0; 30], &DOWN).0.len(), DEFAULT);
+        assert_eq!(Page::of(None, None).unwrap().cut(vec![0; 30], DOWN).0.len(), DEFAULT);
         assert_eq!(Page::of(Some("5000"), None).unwrap().limit, Some(MOST));
     }
 }

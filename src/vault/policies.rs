@@ -202,7 +202,7 @@ pub fn listed(
     sorting.sort(&mut found, |(_, record)| {
         (Some(record.created).filter(|_| !sorting.by_name), record.name.clone())
     });
-    let (items, mut envelope) = page.cut(found, &sorting);
+    let (items, mut envelope) = page.cut(found, sorting);
     let data: Vec<Value> = items.iter().map(|(id, record)| shown(id, record).into()).collect();
     envelope.insert("data".to_owned(), json!(data));
     Ok(Reply::ok(envelope.into()))

@@ -181,7 +181,7 @@ fn expression(pattern: &str) -> Result<Regex, DocumentError> {
         // By itself, or an unbalanced bracket would close our own and lift the anchors.
         Regex::new(inner).map_err(|_| wrong())?;
         text.push_str(&normalised(literal));
-        text.push_str(&format!("(?:{inner})"));
+        text.extend(["(?:", inner, ")"]);
         rest = after.strip_prefix('>').ok_or_else(wrong)?;
     }
     if rest.contains('>') {
@@ -297,7 +297,7 @@ mod tests {
             json!({"subjects": ["<a{1000}{1000}>"], "actions": ["b"], "effect": "allow"}),
             json!({"subjects": ["a"], "actions": ["b"], "effect": "allow", "conditions": {"c": {"type": "CIDRCondition", "options": {"cidr": "here"}}}}),
         ] {
-            assert!(Rule::read(&[wrong.clone()], "p").is_err(), "{wrong}");
+            assert!(Rule::read(std::slice::from_ref(&wrong), "p").is_err(), "{wrong}");
         }
     }
 

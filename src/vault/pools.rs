@@ -76,8 +76,8 @@ impl Vault {
             .filter(|pool| self.may(call, caller, "list", &format!("pools:{}", name_of(pool))))
             .collect();
         let (page, sorting) = (Page::read(call)?, Sorting::read(call)?);
-        sort(&sorting, &mut found);
-        let (pools, mut envelope) = page.cut(found, &sorting);
+        sort(sorting, &mut found);
+        let (pools, mut envelope) = page.cut(found, sorting);
         let pools: Vec<Value> = pools.iter().map(|pool| shown(pool).into()).collect();
         envelope.insert("pools".to_owned(), json!(pools));
         Ok(Reply::ok(envelope.into()))
@@ -145,7 +145,7 @@ pub fn note<K: Resource<DynamicType = ()>>(object: &mut K, name: &str, namespace
 }
 
 /// Newest first, or by name.
-pub fn sort<K: ResourceExt>(sorting: &Sorting, all: &mut [K]) {
+pub fn sort<K: ResourceExt>(sorting: Sorting, all: &mut [K]) {
     let by_name = sorting.by_name;
     sorting.sort(all, |object| {
         let made = object.creation_timestamp().map(|at| at.0);

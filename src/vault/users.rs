@@ -135,12 +135,11 @@ impl Vault {
         if let Some(display) = body.text("displayname")? {
             fields.insert("displayName".into(), json!(display));
         }
-        let written = match body.text("password")? {
-            Some(password) => self.set_password(call, caller, live, (fields, password)).await?,
-            None => {
-                let by = &caller.subject;
-                self.next_version(&call.tenant, live, (fields, None), by).await?
-            }
+        let by = &caller.subject;
+        let written = if let Some(password) = body.text("password")? {
+            self.set_password(call, caller, live, (fields, password)).await?
+        } else {
+            self.next_version(&call.tenant, live, (fields, None), by).await?
         };
         Ok(Reply::ok(shown(&written.id, &written.record).into()))
     }

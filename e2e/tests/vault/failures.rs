@@ -51,8 +51,8 @@ async fn failures_of_engine_and_database_reach_the_reader_with_their_status() {
     assert_eq!(failed["errors"]["reason"], json!(["TooManyLeases"]));
 
     let grants = json!({"grantPermissions": {"what": "SELECT", "where": "public.nothing_like_this"}});
-    let missing = world.dynamic(&base, &pool, &grants).await;
-    read(&missing).await.fails(502, "ObjectMissing");
+    let absent = world.dynamic(&base, &pool, &grants).await;
+    read(&absent).await.fails(502, "ObjectMissing");
 
     let wrong = format!("db:{}", fresh("wrong"));
     let server = world.stack.postgres();
@@ -67,12 +67,12 @@ async fn failures_of_engine_and_database_reach_the_reader_with_their_status() {
     let failed = read(&path).await.fails(502, "LoginRefused");
     assert!(!failed.to_string().contains("wrong-password-of-nobody"));
 
-    let closed = format!("db:{}", fresh("closed"));
+    let nowhere = format!("db:{}", fresh("closed"));
     world
-        .call(&format!("POST secrets/{closed}"), &login(1, "x"))
+        .call(&format!("POST secrets/{nowhere}"), &login(1, "x"))
         .await
         .is(201);
-    let path = world.dynamic(&closed, &pool, &NONE).await;
+    let path = world.dynamic(&nowhere, &pool, &NONE).await;
     read(&path).await.fails(502, "DatabaseUnreachable");
 
     // A resource of the other modes delivers by itself.
@@ -80,11 +80,11 @@ async fn failures_of_engine_and_database_reach_the_reader_with_their_status() {
         &world.get(&format!("secrets/{limited}::description")).await.is(200),
         "/id",
     );
-    let patch = json!({"spec": {"suspend": true}});
+    let change = json!({"spec": {"suspend": true}});
     world
         .objects()
         .await
-        .merge("DynamicSecret", TENANT, &id, &patch)
+        .merge("DynamicSecret", TENANT, &id, &change)
         .await
         .unwrap();
     read(&limited).await.fails(409, "Suspended");

@@ -73,8 +73,8 @@ async fn a_dynamic_secret_is_versioned_too_and_is_one_with_its_resource() {
         (text(&updated, "/version"), &updated["attributes"]["ttl"]),
         ("1".into(), &json!(2000))
     );
-    let patch = json!({"spec": {"ttl": "1h", "userPrefix": "kube_"}});
-    objects.merge("DynamicSecret", TENANT, &name, &patch).await.unwrap();
+    let change = json!({"spec": {"ttl": "1h", "userPrefix": "kube_"}});
+    objects.merge("DynamicSecret", TENANT, &name, &change).await.unwrap();
     let read = world.get(&format!("secrets/{path}::description")).await.is(200);
     assert_eq!(
         (&read["attributes"]["ttl"], &read["attributes"]["userPrefix"]),

@@ -133,8 +133,8 @@ impl World {
         format!("https://{}", self.addresses[0])
     }
 
-    pub fn objects(&self) -> impl Future<Output = Objects> + '_ {
-        async { Objects::new(self.stack.client().await.unwrap()) }
+    pub async fn objects(&self) -> Objects {
+        Objects::new(self.stack.client().await.unwrap())
     }
 
     pub async fn log_in(&self, user: &str, password: &str) -> Result<Answer> {

@@ -74,14 +74,11 @@ pub fn check(attributes: &Map<String, Value>, min_ttl: u64) -> Result<Wanted, Fa
         Some(length) if length.as_secs() < min_ttl => fault("ttl", format!("must be at least {min_ttl} seconds")),
         Some(_) => {}
     }
-    let user_prefix = match attributes.get("userPrefix") {
-        None | Some(Value::Null) => None,
-        Some(Value::String(prefix)) => Some(prefix.clone()).filter(|prefix| !prefix.is_empty()),
-        Some(_) => {
-            fault("userPrefix", "must be a text".into());
-            None
-        }
-    };
+    let user_prefix = attributes.get("userPrefix").filter(|value| !value.is_null());
+    if user_prefix.is_some_and(|value| !value.is_string()) {
+        fault("userPrefix", "must be a text".into());
+    }
+    let user_prefix = user_prefix.and_then(Value::as_str).filter(|prefix| !prefix.is_empty());
     let max_leases = attributes.get("maxLeases").filter(|value| !value.is_null());
     let most = max_leases.and_then(|value| plain(value).parse::<i64>().ok());
     if max_leases.is_some() && most.is_none_or(|most| most < 1) {
@@ -94,7 +91,7 @@ pub fn check(attributes: &Map<String, Value>, min_ttl: u64) -> Result<Wanted, Fa
             ttl,
             what,
             target,
-            user_prefix,
+            user_prefix: user_prefix.map(str::to_owned),
             max_leases: most,
         }),
         _ => Err(faults),

@@ -62,7 +62,7 @@ mod tests {
     use crate::vault::secrets::item::{Item, Stamp};
     use serde_json::json;
 
-    fn checked(kind: &str, data: Value) -> Result<(), Refusal> {
+    fn checked(kind: &str, data: &Value) -> Result<(), Refusal> {
         let item = Item {
             id: "i".into(),
             path: "db:root".into(),
@@ -78,22 +78,22 @@ mod tests {
         let seed =
             json!({"host": "database-1.example.com", "password": "P@ssword!", "port": 3306, "username": "admin"});
         for kind in ["postgresql", "postgres"] {
-            checked(kind, seed.clone()).unwrap();
+            checked(kind, &seed).unwrap();
         }
         let mut text = seed;
         text["port"] = json!("5432");
-        checked("postgresql", text).unwrap();
+        checked("postgresql", &text).unwrap();
     }
 
     #[test]
     fn every_missing_and_wrong_field_is_named() {
-        let refusal = checked("postgresql", json!({"port": 70000, "username": " ", "password": 5})).unwrap_err();
+        let refusal = checked("postgresql", &json!({"port": 70000, "username": " ", "password": 5})).unwrap_err();
         let fields: Vec<&String> = refusal.errors.keys().collect();
         assert_eq!(fields, ["data.host", "data.password", "data.port", "data.username"]);
         assert_eq!(refusal.code, 400);
         let refusal = checked(
             "postgresql",
-            json!({"host": "h", "port": 1, "username": "u", "password": "p", "sslmode": "x"}),
+            &json!({"host": "h", "port": 1, "username": "u", "password": "p", "sslmode": "x"}),
         );
         assert!(refusal.unwrap_err().message.contains("sslmode"));
     }
@@ -101,9 +101,9 @@ mod tests {
     #[test]
     fn kinds_that_are_not_served_are_told_and_any_other_type_is_the_users_own() {
         assert_eq!(
-            checked("mysql", json!({})).unwrap_err().message,
+            checked("mysql", &json!({})).unwrap_err().message,
             "type mysql is not supported"
         );
-        checked("ssh", json!({})).unwrap();
+        checked("ssh", &json!({})).unwrap();
     }
 }

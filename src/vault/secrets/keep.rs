@@ -59,7 +59,7 @@ fn exists() -> Refusal {
 
 impl Vault {
     pub(super) async fn create(&self, asked: &Asked<'_>, text: &str) -> Result<Reply, Refusal> {
-        let path = self.new_place(asked, text)?;
+        let path = Self::new_place(asked, text)?;
         self.demand(asked, "create", path.as_str())?;
         let content = Content::read(&asked.call.fields()?)?;
         match self.at_path(asked, &path).await? {

@@ -39,6 +39,9 @@ pub struct Kept {
     pub object: Secret,
 }
 
+/// Attributes, description and values of a version.
+pub type Content = (Map<String, Value>, String, Map<String, Value>);
+
 /// A version that was replaced.
 #[derive(Clone, Serialize, Deserialize)]
 pub struct Former {
@@ -114,7 +117,7 @@ impl Kept {
     }
 
     /// A former or the present version's content.
-    pub fn version(&self, number: u64) -> Option<(Map<String, Value>, String, Map<String, Value>)> {
+    pub fn version(&self, number: u64) -> Option<Content> {
         if self.item.record.version == number {
             let item = &self.item;
             return Some((item.attributes.clone(), item.description.clone(), self.data.clone()));
@@ -203,7 +206,7 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    fn kept(attributes: Value, data: Value) -> Kept {
+    fn kept(attributes: &Value, data: &Value) -> Kept {
         let item = Item {
             id: "2cb9c0f8-0000-5000-8000-0123456789ab".into(),
             path: "a:b".into(),
@@ -217,7 +220,7 @@ mod tests {
     #[test]
     fn values_keep_their_json_types_and_kubectl_wins() {
         let data = json!({"host": "db", "port": 3306, "username": "u", "password": "p", "note": [1, true]});
-        let made = kept(json!({"type": "postgresql"}), data.clone());
+        let made = kept(&json!({"type": "postgresql"}), &data);
         let mut object = made.compose(Space::Secrets);
         let read = Kept::of(object.clone()).unwrap();
         assert_eq!(Value::Object(read.data), data);
@@ -234,7 +237,7 @@ mod tests {
 
     #[test]
     fn ten_versions_are_kept() {
-        let mut one = kept(json!({}), json!({"n": 0}));
+        let mut one = kept(&json!({}), &json!({"n": 0}));
         for n in 1..=14 {
             one.push_history();
             one.item.record = one.item.record.next("users:b");
@@ -255,7 +258,7 @@ mod tests {
 
     #[test]
     fn no_other_secret_is_one_of_ours() {
-        let mut object = kept(json!({}), json!({})).compose(Space::Home);
+        let mut object = kept(&json!({}), &json!({})).compose(Space::Home);
         assert_eq!(object.labels()[SECRET_LABEL], "home");
         object.type_ = Some("Opaque".into());
         assert!(Kept::of(object).is_none());

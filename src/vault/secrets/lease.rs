@@ -75,9 +75,9 @@ impl Vault {
             client: self.client.clone(),
             lease: Some(lease.clone()),
         };
-        let made = objects::make(&self.client, &tenant.namespace, &lease).await?;
-        pending.lease = Some(made.clone());
-        let issued = self.wait(&made).await?;
+        let booked = objects::make(&self.client, &tenant.namespace, &lease).await?;
+        pending.lease = Some(booked.clone());
+        let issued = self.wait(&booked).await?;
         let data = self.credential(object, &issued, &password).await?;
         pending.lease = None;
         Ok(data)
@@ -86,7 +86,7 @@ impl Vault {
     async fn wait(&self, made: &CredentialLease) -> Result<CredentialLease, Refusal> {
         let namespace = made.namespace().unwrap_or_default();
         let api: Api<CredentialLease> = Api::namespaced(self.client.clone(), &namespace);
-        let mut states = std::pin::pin!(watch_object(api, &made.name_any()));
+        let mut views = std::pin::pin!(watch_object(api, &made.name_any()));
         let start = Instant::now();
         let mut waits: Option<(Reason, String)> = None;
         loop {
@@ -94,7 +94,7 @@ impl Vault {
                 .as_ref()
                 .is_some_and(|(reason, _)| *reason == Reason::WaitingForEngine);
             let patience = if no_engine { ENGINE_PATIENCE } else { PATIENCE };
-            match tokio::time::timeout_at(start + patience, states.next()).await {
+            match tokio::time::timeout_at(start + patience, views.next()).await {
                 Err(_) | Ok(None) => return Err(too_late(waits)),
                 Ok(Some(Err(error))) => tracing::debug!(%error, "the watch of a lease was interrupted"),
                 Ok(Some(Ok(None))) => return Err(gone(waits)),
@@ -289,6 +289,6 @@ mod tests {
             "login refused (SQLSTATE 28P01); mend the password",
         );
         assert_eq!(refused.errors["sqlstate"], ["28P01"]);
-        assert!(refusal(Reason::LoginRefused, "no").errors.get("sqlstate").is_none());
+        assert!(!refusal(Reason::LoginRefused, "no").errors.contains_key("sqlstate"));
     }
 }

@@ -101,7 +101,7 @@ impl Vault {
     }
 
     /// The canonical path of a text, in its space: a home path without an owner is the caller's.
-    fn place(&self, asked: &Asked<'_>, text: &str) -> Result<Locator, Refusal> {
+    fn place(asked: &Asked<'_>, text: &str) -> Result<Locator, Refusal> {
         let locator = Locator::parse(text).map_err(|error| Refusal::bad(error.to_string()))?;
         Ok(match (asked.space, locator) {
             (Space::Home, Locator::Path(path)) if !owned(&path) => Locator::Path(path.below(&asked.caller.subject)),
@@ -110,8 +110,8 @@ impl Vault {
     }
 
     /// A path, where an id makes no sense.
-    fn new_place(&self, asked: &Asked<'_>, text: &str) -> Result<SecretPath, Refusal> {
-        match self.place(asked, text)? {
+    fn new_place(asked: &Asked<'_>, text: &str) -> Result<SecretPath, Refusal> {
+        match Self::place(asked, text)? {
             Locator::Path(path) => Ok(path),
             Locator::Id(_) => Err(Refusal::bad(
                 "a path that is a UUID would be taken for an id; choose another one",
@@ -140,7 +140,7 @@ impl Vault {
     /// What is at a place, after asking whether the caller may. A path is asked about before anything is read; an id only
     /// afterwards, so to somebody without rights one that does not exist looks like one that he may not touch.
     async fn find(&self, asked: &Asked<'_>, text: &str, action: &str) -> Result<(Found, Item), Refusal> {
-        match self.place(asked, text)? {
+        match Self::place(asked, text)? {
             Locator::Path(path) => {
                 self.demand(asked, action, path.as_str())?;
                 let found = self.at_path(asked, &path).await?.ok_or_else(Refusal::not_found)?;

@@ -120,7 +120,7 @@ impl Vault {
         let mut found = self.visible(asked);
         found.retain(|item| query.fits(item));
         sorting.sort(&mut found, |item| (item.record.last_modified, item.path.clone()));
-        let (items, mut envelope) = page.cut(found, &sorting);
+        let (items, mut envelope) = page.cut(found, sorting);
         let data: Vec<Value> = items.iter().map(|item| Value::Object(item.description())).collect();
         envelope.insert("data".to_owned(), json!(data));
         Ok(Reply::ok(envelope.into()))
