@@ -112,8 +112,8 @@ fn token(headers: &HeaderMap) -> Option<String> {
     let text = headers.get(header::AUTHORIZATION)?.to_str().ok()?.trim();
     let bare = match text.split_once(' ') {
         Some((word, token)) if word.eq_ignore_ascii_case("bearer") => token.trim(),
-        Some(_) => return None,
-        None => text,
+        None if !text.eq_ignore_ascii_case("bearer") => text,
+        _ => return None,
     };
     (!bare.is_empty()).then(|| bare.to_owned())
 }
