@@ -44,7 +44,8 @@ pub fn keys<'a>(login: Login<'a>, target: Option<&'a TargetSecret>) -> Result<Ke
     Ok(keys)
 }
 
-fn usual(login: Login<'_>) -> Keys<'_> {
+/// What everybody needs to log in.
+pub fn usual(login: Login<'_>) -> Keys<'_> {
     let server = login.server;
     let mut keys: Keys<'_> = [
         ("type", "postgresql".into()),
