@@ -18,6 +18,7 @@
 
 pub mod books;
 pub mod certificates;
+pub mod chart;
 pub mod cluster;
 pub mod control_plane;
 pub mod demo;
@@ -27,8 +28,10 @@ pub mod engine;
 pub mod engine_runner;
 pub mod faults;
 pub mod health;
+pub mod image;
 pub mod install;
 pub mod kubeconfig;
+pub mod node;
 pub mod objects;
 pub mod operator;
 pub mod places;

@@ -32,4 +32,5 @@ pub mod servers;
 pub mod sweep;
 pub mod takeon;
 pub mod tasks;
+pub mod uninstall;
 pub mod watches;
