@@ -27,7 +27,10 @@ use crate::run_dir::RunDir;
 use crate::sample;
 use crate::say::say;
 
-const POLL: Duration = Duration::from_millis(100);
+/// The pause between two looks begins here and grows by half each time: what is there soon is seen soon, and what takes long
+/// is not asked for all the time, since the looks of many scenarios keep the API server from working.
+const FIRST_PAUSE: Duration = Duration::from_millis(40);
+const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 const REGISTRATION_LIMIT: Duration = Duration::from_secs(30);
 /// Marks the namespaces that scenarios made.
 const LABEL: &str = "dsv.dev/e2e";
@@ -264,6 +267,7 @@ impl Stack {
         F: Future<Output = Result<Option<T>>>,
     {
         let start = Instant::now();
+        let mut pause = FIRST_PAUSE;
         loop {
             let why = match tokio::time::timeout(limit, check()).await {
                 Ok(Ok(Some(answer))) => return Ok(answer),
@@ -275,7 +279,8 @@ impl Stack {
                 return Err(anyhow!("{}", self.report(what)))
                     .with_context(|| format!("waited {limit:?} for this: {what}; at last: {why}"));
             }
-            tokio::time::sleep(POLL).await;
+            tokio::time::sleep(pause).await;
+            pause = pause.mul_f64(1.5).min(LONGEST_PAUSE);
         }
     }
 

@@ -1,24 +1,42 @@
 //! All test programs of the workspace, several at a time: most of a scenario's time is waiting for a ttl, so one after
 //! the other would leave the machine idle. Which tests there are, and what they show, is not decided here.
 
+mod load;
 mod program;
 mod tally;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::mpsc::{Sender, channel};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 
 use crate::places;
 use crate::say::say;
+use load::Load;
 use program::{Ended, Program};
 pub use tally::Tally;
 
-/// Environment variable with the number of test programs that run at a time.
+/// Environment variable with the number of test programs that run at a time, at most.
 pub const AT_ONCE: &str = "TESTS_AT_ONCE";
+/// How often the machine is asked whether it can carry one more program.
+const LOOK: Duration = Duration::from_millis(500);
+/// The longest, for the first run of a clone: whatever begins late ends late.
+const LONG: [&str; 11] = [
+    "postgres",
+    "refusals",
+    "faults",
+    "idle",
+    "abandon",
+    "keys",
+    "restarts",
+    "definitions",
+    "modes",
+    "audit",
+    "dead_man",
+];
 /// These hold the product to a promise in seconds, which a machine that is busy with other tests cannot show.
 const ALONE: [&str; 2] = ["life", "leadership"];
 
@@ -30,16 +48,16 @@ pub fn run() -> Result<bool> {
     let mut programs = program::build(&folder)?;
     let times = Times::read(&folder);
     programs.sort_by_key(|program| std::cmp::Reverse(times.of(&program.name)));
-    let width = at_once()?;
+    let most = at_once()?;
     say(format!(
-        "running {} test programs, {width} at a time; their output is in {}",
+        "running {} test programs, at most {most} at a time and no more than the machine can carry; their output is in {}",
         programs.len(),
         folder.display()
     ));
     let (alone, together): (Vec<_>, Vec<_>) = programs
         .into_iter()
         .partition(|program| ALONE.contains(&program.name.as_str()));
-    let mut ended = run_all(together, width);
+    let mut ended = run_all(together, most);
     ended.extend(run_all(alone, 1));
     ended.push(program::doc_tests(&folder)?);
     Times::write(&folder, &ended)?;
@@ -47,40 +65,45 @@ pub fn run() -> Result<bool> {
 }
 
 fn at_once() -> Result<usize> {
-    match std::env::var(AT_ONCE) {
-        Ok(text) => text
-            .parse()
-            .ok()
-            .filter(|width| *width > 0)
-            .with_context(|| format!("{AT_ONCE} is {text:?}; it takes a number of test programs, such as 4")),
-        // A scenario program has a control plane that keeps a core busy half of the time; the rest is waiting.
-        Err(_) => Ok(std::thread::available_parallelism().map_or(2, std::num::NonZero::get)),
-    }
+    let Ok(text) = std::env::var(AT_ONCE) else {
+        // Most of a scenario is waiting; how many programs really fit is seen while they run.
+        let cores = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
+        return Ok((cores * 3).min(load::memory_for()).max(1));
+    };
+    let width = text.parse().ok().filter(|width| *width > 0);
+    width.with_context(|| format!("{AT_ONCE} is {text:?}; it takes a number of test programs, such as 4"))
 }
 
-fn run_all(programs: Vec<Program>, width: usize) -> Vec<Ended> {
-    let queue = Mutex::new(VecDeque::from(programs));
-    let running = Mutex::new(Vec::<String>::new());
-    let ended = Mutex::new(Vec::new());
-    // In a `while let` the lock would be held while the program runs.
-    let next = || lock(&queue).pop_front();
-    let work = || {
-        while let Some(program) = next() {
-            lock(&running).push(program.name.clone());
-            let result = program.run();
-            let mut still = lock(&running);
-            still.retain(|name| *name != result.name);
-            let waiting = lock(&queue).len();
-            say(format!("{}{}", result.line(), beside(&still, waiting)));
-            lock(&ended).push(result);
-        }
-    };
+/// Always one, and one more whenever there is room for it, up to `most`: a slow machine runs fewer at a time, and the
+/// waits of the tests hold on it too.
+fn run_all(programs: Vec<Program>, most: usize) -> Vec<Ended> {
+    let mut waiting = VecDeque::from(programs);
+    let mut running = Vec::<String>::new();
+    let mut ended = Vec::new();
+    let mut load = Load::new();
+    let (sender, results) = channel();
     std::thread::scope(|scope| {
-        for _ in 0..width {
-            scope.spawn(work);
+        loop {
+            let room = running.is_empty() || (running.len() < most && load.has_room());
+            if let Some(program) = room.then(|| waiting.pop_front()).flatten() {
+                load.begin_anew();
+                running.push(program.name.clone());
+                let sender: Sender<Ended> = sender.clone();
+                scope.spawn(move || {
+                    // Whoever listens does so until the last one is heard.
+                    let _ = sender.send(program.run());
+                });
+            }
+            if running.is_empty() {
+                return ended;
+            }
+            if let Ok(result) = results.recv_timeout(LOOK) {
+                running.retain(|name| *name != result.name);
+                say(format!("{}{}", result.line(), beside(&running, waiting.len())));
+                ended.push(result);
+            }
         }
-    });
-    ended.into_inner().unwrap_or_else(PoisonError::into_inner)
+    })
 }
 
 fn beside(running: &[String], waiting: usize) -> String {
@@ -89,10 +112,6 @@ fn beside(running: &[String], waiting: usize) -> String {
         (false, 0) => format!(" · still running: {}", running.join(", ")),
         (false, waiting) => format!(" · still running: {}, and {waiting} to come", running.join(", ")),
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// How long each program took last time: the longest begin first, so that the end is not one long program alone.
@@ -108,9 +127,10 @@ impl Times {
         Self(serde_json::from_str(&text).unwrap_or_default())
     }
 
-    /// An unknown program may be long.
     fn of(&self, name: &str) -> u64 {
-        self.0.get(name).copied().unwrap_or(u64::MAX)
+        let long = || LONG.iter().rev().position(|long| *long == name);
+        let guess = || long().map_or(1, |place| 1000 + u64::try_from(place).unwrap_or_default());
+        self.0.get(name).copied().unwrap_or_else(guess)
     }
 
     fn write(folder: &Path, ended: &[Ended]) -> Result<()> {

@@ -27,11 +27,8 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-/// Passes of one controller at once. More only queue in the API server.
-#[cfg(not(feature = "failpoints"))]
-const CONCURRENCY: u16 = 16;
-/// The fault tests hold many of them at the same time.
-#[cfg(feature = "failpoints")]
+/// Passes of one controller at once. A pass waits up to 20 s for a server that does not answer, and meanwhile the objects of
+/// all other servers must find a place.
 const CONCURRENCY: u16 = 64;
 /// How long one pass may take: client retries could otherwise hold an object for minutes.
 const PASS: Duration = Duration::from_mins(1);

@@ -59,14 +59,30 @@ impl Endings {
 #[derive(Default)]
 pub struct Attempts(Mutex<HashMap<String, Tried>>);
 
-#[derive(Default)]
 struct Tried {
     times: i64,
+    /// When this was first asked for.
+    first: Instant,
     /// The next attempt is not due before.
     due: Option<Instant>,
 }
 
+impl Default for Tried {
+    fn default() -> Self {
+        Self {
+            times: 0,
+            first: Instant::now(),
+            due: None,
+        }
+    }
+}
+
 impl Attempts {
+    /// How long it is tried already; the first question is the beginning.
+    pub fn age(&self, uid: &str) -> Duration {
+        locked(&self.0).entry(uid.to_owned()).or_default().first.elapsed()
+    }
+
     /// Counts one more and returns how many it is.
     pub fn count(&self, uid: &str) -> i64 {
         let mut all = locked(&self.0);
@@ -264,6 +280,10 @@ mod tests {
     #[test]
     fn an_attempt_waits_for_its_time_unless_something_changed() {
         let attempts = Attempts::default();
+        assert!(
+            attempts.age("a") < Duration::from_secs(60),
+            "it begins with the question"
+        );
         assert_eq!(attempts.left("a"), None);
         assert_eq!(attempts.count("a"), 1);
         attempts.pause("a", Duration::from_secs(60));

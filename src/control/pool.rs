@@ -9,6 +9,7 @@ use crate::api::names::POOL_FINALIZER;
 use crate::api::pool::ServerStatus;
 use crate::api::{CredentialLease, DynamicSecret, Engine, EnginePool, EngineSpec};
 use crate::cluster::{Intention, objects, server_record, status};
+use futures::{StreamExt, TryStreamExt};
 use jiff::SignedDuration;
 use k8s_openapi::api::core::v1::Namespace;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
@@ -27,8 +28,11 @@ const USUAL: Duration = Duration::from_mins(5);
 
 /// Between two looks at the group roles of a pool that leaves.
 const GROUP_LOOK: Duration = Duration::from_secs(1);
-/// How many looks a pool that leaves waits for its group roles.
-const GROUP_LOOKS: i64 = 60;
+/// How long a pool that leaves waits for its group roles. By the clock: how often it is looked at depends on what else
+/// happens, and a pool that goes too early takes along the engines that would have dropped them.
+const GROUP_WAIT: Duration = Duration::from_mins(10);
+/// Servers of one pool that are looked at together: one that does not answer must not keep the others waiting.
+const LOOKS_AT_ONCE: usize = 16;
 
 /// One pass over one pool.
 pub async fn reconcile(pool: Arc<EnginePool>, ctx: Arc<Context>) -> Result<Action, Error> {
@@ -73,7 +77,7 @@ async fn leave(ctx: &Context, pool: &EnginePool) -> Result<Action, Error> {
 async fn leave_groups(ctx: &Context, pool: &EnginePool) -> Result<Action, Error> {
     let uid = pool.uid().unwrap_or_default();
     let owners = owners_of_groups(ctx, &uid);
-    if owners.is_empty() || ctx.attempts.count(&uid) > GROUP_LOOKS {
+    if owners.is_empty() || ctx.attempts.age(&uid) > GROUP_WAIT {
         if !owners.is_empty() {
             tracing::warn!(
                 pool = pool.name_any(),
@@ -182,15 +186,11 @@ async fn look_at_servers(ctx: &Context, pool: &EnginePool) -> Result<Vec<Seen>, 
     names.sort();
     // One nudge is for all servers of the pool.
     let nudged = ctx.nudges.take(&pool.uid().unwrap_or_default());
-    let mut servers = Vec::new();
-    for (name, version) in names {
-        let old = pool
-            .status
-            .iter()
-            .flat_map(|s| &s.servers)
-            .find(|server| server.linked_secret == name);
+    let looks = names.into_iter().map(|(name, version)| async move {
+        let servers = pool.status.iter().flat_map(|s| &s.servers);
+        let old = servers.into_iter().find(|server| server.linked_secret == name);
         let fresh = old.filter(|old| is_fresh(ctx, pool, old, version.as_str(), nudged));
-        servers.push(match fresh {
+        Ok(match fresh {
             Some(old) => Seen {
                 server: old.clone(),
                 carried: true,
@@ -199,9 +199,9 @@ async fn look_at_servers(ctx: &Context, pool: &EnginePool) -> Result<Vec<Seen>, 
                 server: look_at_server(ctx, pool, &name, &version).await?,
                 carried: false,
             },
-        });
-    }
-    Ok(servers)
+        })
+    });
+    futures::stream::iter(looks).buffered(LOOKS_AT_ONCE).try_collect().await
 }
 
 async fn look_at_server(ctx: &Context, pool: &EnginePool, name: &str, version: &str) -> Result<ServerStatus, Error> {

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::kube_client::condition;
 use crate::trial::{Row, hold};
-use crate::world::{World, pool, within};
+use crate::world::{PATIENCE, World, pool, within};
 
 /// What the pool's owner allows one tenant; each row has an entry and a namespace of its own.
 fn entry(namespace: &str, patch: &Value) -> Value {
@@ -141,9 +141,9 @@ fn limits() -> Vec<Limit> {
         limit(
             "the ttl is too long",
             "ttl",
-            json!({"maxTtl": "11s"}),
+            json!({"maxTtl": "44s"}),
             none(),
-            "ttl 12s is longer than the 11s that the pool's access entry for this namespace admits",
+            "ttl 45s is longer than the 44s that the pool's access entry for this namespace admits",
         ),
         Limit {
             reason: Reason::TooManyLeases,
@@ -279,7 +279,7 @@ async fn a_tenant_gets_nothing_beyond_his_entry_and_a_widened_entry_is_enough() 
 async fn told(world: &World, namespace: &str, name: &str, spec: &Value) -> Value {
     let object = json!({"apiVersion": "dsv.dev/v1alpha1", "kind": "DynamicSecret", "metadata": {"name": name, "namespace": namespace}, "spec": spec});
     world.kube.put(&object).await;
-    let ready = within(Duration::from_secs(20), async || {
+    let ready = within(PATIENCE, async || {
         let object = world.kube.read("DynamicSecret", namespace, name).await?;
         condition(&object, "Ready")
     });
@@ -395,7 +395,8 @@ async fn a_tenant_never_has_more_leases_than_allowed_and_the_next_follows_when_o
     let names: Vec<String> = (0..6).map(|n| format!("app-{n}")).collect();
     for name in &names {
         let mut spec = world.spec("orders-db");
-        spec["ttl"] = json!(25);
+        // Long enough that all six are seen while the first two live.
+        spec["ttl"] = json!(45);
         let object = json!({"apiVersion": "dsv.dev/v1alpha1", "kind": "DynamicSecret", "metadata": {"name": name, "namespace": &*tenant}, "spec": spec});
         world.kube.put(&object).await;
     }
@@ -412,9 +413,7 @@ async fn a_tenant_never_has_more_leases_than_allowed_and_the_next_follows_when_o
         (served, waiting)
     };
     let settled = async || Some(state().await).filter(|(served, waiting)| served.len() + waiting.len() == names.len());
-    let (served, waiting) = within(Duration::from_secs(30), settled)
-        .await
-        .expect("all are served or waiting");
+    let (served, waiting) = within(PATIENCE, settled).await.expect("all are served or waiting");
     assert_eq!((served.len(), waiting.len()), (MOST, names.len() - MOST));
     assert_eq!(world.kube.list("CredentialLease", &tenant).await.len(), MOST);
     // As after hours of waiting: only being woken helps.
@@ -425,7 +424,7 @@ async fn a_tenant_never_has_more_leases_than_allowed_and_the_next_follows_when_o
     }
     let mut seen = String::new();
     // The first ones end at their ttl, and two others follow.
-    let followed = within(Duration::from_secs(50), async || {
+    let followed = within(PATIENCE, async || {
         let leases = world.kube.list("CredentialLease", &tenant).await.len();
         assert!(leases <= MOST, "{leases} leases at a time");
         let (now, _) = state().await;

@@ -8,9 +8,9 @@ use futures::future::{LocalBoxFuture, join_all};
 use serde_json::{Value, json};
 
 use crate::kube_client::condition;
-use crate::world::{World, within};
+use crate::world::{PATIENCE, World, within};
 
-const LIMIT: Duration = Duration::from_secs(20);
+const LIMIT: Duration = PATIENCE;
 
 struct Ask {
     fault: &'static str,
@@ -167,7 +167,7 @@ async fn served_or_gone(world: &World, ask: &Ask) {
                 .then_some(())
         };
         assert!(
-            within(Duration::from_secs(2), gone).await.is_some(),
+            within(PATIENCE, gone).await.is_some(),
             "{}: a refused request is held",
             ask.fault
         );

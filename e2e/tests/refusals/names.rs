@@ -11,9 +11,9 @@ use postgres_protocol::escape::escape_identifier;
 use serde_json::{Value, json};
 
 use crate::kube_client::condition;
-use crate::world::{World, within};
+use crate::world::{PATIENCE, World, within};
 
-const LIMIT: Duration = Duration::from_secs(30);
+const LIMIT: Duration = PATIENCE;
 const DOOR: &str = "CREATE TABLE public.canary (n int)";
 
 /// As they would stand in a careless statement.

@@ -2,10 +2,9 @@
 
 use dsv::api::conditions::Reason;
 use serde_json::{Value, json};
-use std::time::Duration;
 
 use crate::trial::{Row, hold};
-use crate::world::{World, pool, within};
+use crate::world::{PATIENCE, World, pool, within};
 
 /// Uses a pool of the row's own name.
 fn row(world: &World, fault: &'static str, name: &'static str, reason: Reason, says: &[&str]) -> Row {
@@ -107,7 +106,7 @@ async fn a_pool_that_cannot_serve_is_told_and_its_first_engine_is_enough() {
                         .is_none()
                         .then_some(())
                 };
-                within(Duration::from_secs(10), gone).await.expect("the pool goes");
+                within(PATIENCE, gone).await.expect("the pool goes");
                 world.kube.put(&managed(world, "leaving")).await;
             })
         }),

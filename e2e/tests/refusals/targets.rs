@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::kube_client::condition;
 use crate::trial::{Row, hold};
-use crate::world::{World, within};
+use crate::world::{PATIENCE, World, within};
 
 fn occupant(world: &World, name: &str, labels: &Value, annotations: &Value) -> Value {
     json!({
@@ -100,7 +100,7 @@ async fn ask(world: &World, name: &str, target: &str) {
 }
 
 async fn ready(world: &World, name: &str, reason: &str) -> String {
-    let said = within(Duration::from_secs(20), async || {
+    let said = within(PATIENCE, async || {
         let object = world.kube.read("DynamicSecret", &world.databases, name).await?;
         condition(&object, "Ready").filter(|ready| ready.reason == reason)
     });
@@ -149,9 +149,7 @@ async fn a_secret_that_the_api_server_refuses_leaves_no_account_behind() {
         let quota = world.kube.read("ResourceQuota", &world.databases, "none").await?;
         quota["status"]["used"]["count/secrets"].as_str().map(str::to_owned)
     };
-    within(Duration::from_secs(20), counted)
-        .await
-        .expect("the quota is in force");
+    within(PATIENCE, counted).await.expect("the quota is in force");
     ask(&world, "crowded", "login").await;
     let message = ready(&world, "crowded", "TargetRefused").await;
     assert!(
@@ -179,10 +177,7 @@ async fn a_secret_that_the_api_server_refuses_leaves_no_account_behind() {
         "{} leases after a few seconds",
         leases.len()
     );
-    let gone = within(Duration::from_secs(5), async || {
-        accounts().await.is_empty().then_some(())
-    })
-    .await;
+    let gone = within(PATIENCE, async || accounts().await.is_empty().then_some(())).await;
     assert!(
         gone.is_some(),
         "accounts that nobody was told about: {:?}",

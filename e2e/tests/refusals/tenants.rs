@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::kube_client::condition;
 use crate::trial::{Row, hold};
-use crate::world::{World, pool, within};
+use crate::world::{PATIENCE, World, pool, within};
 
 #[tokio::test]
 async fn a_tenants_own_pool_opens_no_door_to_other_base_secrets() {
@@ -69,7 +69,7 @@ async fn a_tenants_own_engine_gets_no_work_of_another_namespaces_pool() {
     let tenant = world.stack.namespace("intruder", &[]).unwrap();
     let engine = |spec: Value| json!({"apiVersion": "dsv.dev/v1alpha1", "kind": "Engine", "metadata": {"name": "mole", "namespace": &*tenant}, "spec": spec});
     world.kube.put(&engine(json!({"pool": sample::ORDERS}))).await;
-    let ready = within(Duration::from_secs(20), async || {
+    let ready = within(PATIENCE, async || {
         let engine = world.kube.read("Engine", &tenant, "mole").await?;
         condition(&engine, "Ready")
     });
@@ -95,7 +95,7 @@ async fn a_tenants_own_engine_gets_no_work_of_another_namespaces_pool() {
     spec["target"] = json!({"name": "login"});
     let object = json!({"apiVersion": "dsv.dev/v1alpha1", "kind": "DynamicSecret", "metadata": {"name": "ours", "namespace": &*world.databases}, "spec": spec});
     world.kube.put(&object).await;
-    let issued = within(Duration::from_secs(20), async || {
+    let issued = within(PATIENCE, async || {
         let object = world.kube.read("DynamicSecret", &world.databases, "ours").await?;
         condition(&object, "Ready").filter(|ready| ready.reason == "Issued")
     });
@@ -127,7 +127,7 @@ async fn a_wish_that_grows_beyond_the_entry_leaves_the_credential_that_is_there(
     let object = json!({"apiVersion": "dsv.dev/v1alpha1", "kind": "DynamicSecret", "metadata": {"name": "app", "namespace": &*tenant}, "spec": spec});
     world.kube.put(&object).await;
     let comes_to = async |reason: &str| {
-        let said = within(Duration::from_secs(20), async || {
+        let said = within(PATIENCE, async || {
             let object = world.kube.read("DynamicSecret", &tenant, "app").await?;
             condition(&object, "Ready").filter(|ready| ready.reason == reason)
         });

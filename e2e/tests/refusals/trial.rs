@@ -13,23 +13,12 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use crate::kube_client::condition;
-use crate::world::{Mend, World, within};
+use crate::world::{Mend, PATIENCE, World, within};
 
-/// Long, because some rows wait for an engine, and all engines start at once.
-const REFUSAL_LIMIT: Duration = Duration::from_secs(45);
 /// How long it must stay quiet, and how much may be written about one object in that time: attempts follow after 1 and 2
 /// more seconds, each with one status; an Event is written once.
 const QUIET: Duration = Duration::from_secs(4);
 const QUIET_WRITES: usize = 4;
-/// After a change that the operator can see: far below the pause of five minutes that it would otherwise wait.
-const WOKEN_LIMIT: Duration = Duration::from_secs(45);
-/// After a change that only trying again can find: the next attempts follow after 4, 8 and 16 seconds by then.
-const FOUND_LIMIT: Duration = Duration::from_secs(45);
-/// Nothing is to be proven, so this is about the machine: an operator that gets no time to renew its leadership works again
-/// after half a minute.
-const LEAVE_LIMIT: Duration = Duration::from_secs(45);
-/// A group goes when the last account is proven gone, which is after the account could still have been made.
-const TRACE_LIMIT: Duration = Duration::from_secs(45);
 
 /// One fault.
 pub struct Row {
@@ -181,7 +170,7 @@ impl Trial<'_> {
             self.world.kube.put(&object).await;
         }
         for name in [self.row.name.to_owned(), self.row.twin()] {
-            let said = within(REFUSAL_LIMIT, async || {
+            let said = within(PATIENCE, async || {
                 let object = self.object(&name).await?;
                 condition(&object, "Ready").filter(|ready| ready.reason == self.row.reason.as_str())
             });
@@ -290,7 +279,7 @@ impl Trial<'_> {
             .delete("DynamicSecret", &self.row.namespace, &twin)
             .await;
         let start = Instant::now();
-        let gone = within(LEAVE_LIMIT, async || self.object(&twin).await.is_none().then_some(())).await;
+        let gone = within(PATIENCE, async || self.object(&twin).await.is_none().then_some(())).await;
         if gone.is_none() {
             let object = self.object(&twin).await.unwrap_or_default();
             return Err(format!(
@@ -318,14 +307,13 @@ impl Trial<'_> {
         }
         (self.row.mend)(self.world).await;
         let mended = Instant::now();
-        let limit = if self.row.seen { WOKEN_LIMIT } else { FOUND_LIMIT };
-        let ready = within(limit, async || {
+        let ready = within(PATIENCE, async || {
             let object = self.object(self.row.name).await?;
             condition(&object, "Ready").filter(|ready| ready.status == "True")
         });
         let Some(ready) = ready.await else {
             return Err(format!(
-                "mended, but no credential within {limit:?}: {}",
+                "mended, but no credential within {PATIENCE:?}: {}",
                 self.status().await
             ));
         };
@@ -399,7 +387,7 @@ impl Trial<'_> {
             .kube
             .delete("DynamicSecret", &self.row.namespace, self.row.name)
             .await;
-        if within(TRACE_LIMIT, async || {
+        if within(PATIENCE, async || {
             self.object(self.row.name).await.is_none().then_some(())
         })
         .await

@@ -12,9 +12,12 @@ use tokio::sync::OnceCell;
 
 use crate::kube_client::{Kube, condition};
 
-const POLL: Duration = Duration::from_millis(100);
-/// An engine is a new process; all tests start theirs at once.
-const ENGINE_LIMIT: Duration = Duration::from_secs(60);
+/// How long anything may take here. No promise of the product: every wait of the operator that a row is about is minutes
+/// long (see `pretend_many_failures`), and a busy machine starts a new engine slowly.
+pub const PATIENCE: Duration = Duration::from_secs(120);
+/// The pause between two looks; it grows, since the looks of many rows keep the API server from working.
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+const LONGEST_PAUSE: Duration = Duration::from_millis(700);
 
 static PLAIN: OnceCell<(Server, Login)> = OnceCell::const_new();
 
@@ -52,7 +55,7 @@ impl World {
             let pool = self.kube.read("EnginePool", &self.databases, sample::ORDERS).await?;
             condition(&pool, "Ready").filter(|ready| ready.status == "True")
         };
-        within(ENGINE_LIMIT, connected)
+        within(PATIENCE, connected)
             .await
             .expect("the pool's engine is connected");
     }
@@ -72,14 +75,14 @@ impl World {
         )
     }
 
-    /// A DynamicSecret that would be served: SELECT on the sample's table, for 12 seconds.
+    /// A DynamicSecret that would be served: SELECT on the sample's table, for long enough to be seen.
     pub fn spec(&self, base: &str) -> Value {
         json!({
             "pool": {"name": sample::ORDERS, "namespace": &*self.databases},
             "linkConfig": {"linkType": "dynamic", "linkedSecret": base},
             "grantPermissions": {"what": "SELECT", "where": "public.orders"},
             "userPrefix": "shop_",
-            "ttl": 12,
+            "ttl": 45,
         })
     }
 
@@ -93,7 +96,7 @@ impl World {
             Err(error) if met(&error) => None,
             other => Some(other),
         };
-        let ran = within(Duration::from_secs(20), run).await;
+        let ran = within(PATIENCE, run).await;
         ran.expect("nobody else grants all the time").unwrap();
     }
 
@@ -190,6 +193,7 @@ pub fn pool(namespace: &str, name: &str, spec: Value) -> Value {
 /// Asks again and again until there is an answer; none after the limit.
 pub async fn within<T>(limit: Duration, mut ask: impl AsyncFnMut() -> Option<T>) -> Option<T> {
     let start = Instant::now();
+    let mut pause = FIRST_PAUSE;
     loop {
         if let Some(answer) = ask().await {
             return Some(answer);
@@ -197,7 +201,8 @@ pub async fn within<T>(limit: Duration, mut ask: impl AsyncFnMut() -> Option<T>)
         if start.elapsed() > limit {
             return None;
         }
-        tokio::time::sleep(POLL).await;
+        tokio::time::sleep(pause).await;
+        pause = pause.mul_f64(1.4).min(LONGEST_PAUSE);
     }
 }
 
