@@ -12,6 +12,7 @@
 //! | `E2E_KEEP` | keep the run folder with all logs until the next run |
 //! | `PG_BIN` | folder with `initdb` and `postgres` to use for their major release |
 //! | `DSV_BIN_DIR` | where `dsv-operator` and `dsv-engine` lie, if not beside the running program |
+//! | `DSV_IMAGE_PROGRAMS` | folder with static programs for the images, instead of building them |
 //! | `DSV_DEV_DIR` | where `dsv-dev up` keeps its cluster, if not in `target/dev` |
 //! | `TESTS_AT_ONCE` | how many test programs `dsv-dev test` runs at a time, if not one for each core |
 //! | `RUST_LOG` | log filter of operator and engines |

@@ -9,7 +9,7 @@ use crate::places;
 
 /// Which state of the source is built.
 pub struct Source {
-    /// `unknown` outside a repository; with `-changed` where files differ from the commit.
+    /// `DSV_COMMIT` wins; `unknown` outside a repository; with `-changed` where files differ from the commit.
     pub commit: String,
     /// When it was committed, in seconds since 1970; `SOURCE_DATE_EPOCH` wins.
     pub time: u64,
@@ -17,20 +17,21 @@ pub struct Source {
 
 impl Source {
     pub fn look() -> Self {
-        let short = git(&["rev-parse", "--short=12", "HEAD"]);
-        let commit = short.map_or_else(
-            || "unknown".to_owned(),
-            |commit| match git(&["status", "--porcelain", "--untracked-files=no"]) {
-                Some(changes) if changes.is_empty() => commit,
-                _ => format!("{commit}-changed"),
-            },
-        );
+        let commit = std::env::var("DSV_COMMIT").ok().or_else(commit);
         let given = std::env::var("SOURCE_DATE_EPOCH").ok();
         let time = given.or_else(|| git(&["log", "-1", "--format=%ct"]));
         Self {
-            commit,
+            commit: commit.unwrap_or_else(|| "unknown".to_owned()),
             time: time.and_then(|time| time.parse().ok()).unwrap_or_default(),
         }
+    }
+}
+
+fn commit() -> Option<String> {
+    let commit = git(&["rev-parse", "--short=12", "HEAD"])?;
+    match git(&["status", "--porcelain", "--untracked-files=no"]) {
+        Some(changes) if changes.is_empty() => Some(commit),
+        _ => Some(format!("{commit}-changed")),
     }
 }
 
@@ -50,7 +51,11 @@ fn git(arguments: &[&str]) -> Option<String> {
 ///
 /// The C library is linked in: no musl target has to be installed, and names are resolved by the same code as elsewhere.
 /// Paths of this machine are written as others, so that two clones give the same bytes.
+/// `DSV_IMAGE_PROGRAMS` names a folder with programs that are built already.
 pub fn build(source: &Source) -> Result<PathBuf> {
+    if let Some(folder) = std::env::var_os("DSV_IMAGE_PROGRAMS") {
+        return Ok(PathBuf::from(folder));
+    }
     let target = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
     let workspace = places::workspace();
     let output = places::target_dir()?;

@@ -15,6 +15,7 @@ use std::path::Path;
 
 use anyhow::{Result, bail};
 
+use crate::run_dir::RunDir;
 use crate::say::say;
 use crate::{image, programs};
 use world::World;
@@ -32,6 +33,8 @@ pub fn run() -> Result<()> {
     let folder = images.first().and_then(|image| image.file.parent());
     let folder = folder.map(|folder| folder.display().to_string()).unwrap_or_default();
     let status = inside::enter(&[INSIDE.to_owned(), folder])?;
+    // What swept the folder of the run in there ended with the rest; a new run sweeps what dead ones left.
+    drop(RunDir::fresh()?);
     if !status.success() {
         bail!("not all scenarios on the node passed ({status})");
     }

@@ -110,7 +110,7 @@ state = "/run/dsv/state"
             "clusterCIDR": PODS,
             "mode": "iptables",
             // These are the machine's, and not ours to set.
-            "conntrack": {"maxPerCore": 0, "min": 0},
+            "conntrack": {"maxPerCore": 0, "min": 0, "tcpEstablishedTimeout": "0s", "tcpCloseWaitTimeout": "0s"},
         });
         self.write("proxy.json", &settings)?;
         Ok(Spec::new("kube-proxy", self.programs.proxy(), self.dir).args(["--config=proxy.json"]))
@@ -128,7 +128,7 @@ state = "/run/dsv/state"
     pub fn dns(&self) -> Result<Spec> {
         let kubeconfig = self.plane.join("dns.kubeconfig");
         let zones = format!(
-            ".:53 {{\n  bind {ADDRESS}\n  errors\n  kubernetes cluster.local {SERVICES} {{\n    kubeconfig {} local\n  }}\n}}\n",
+            ".:53 {{\n  errors\n  kubernetes cluster.local {SERVICES} {{\n    kubeconfig {} local\n  }}\n}}\n",
             kubeconfig.display()
         );
         fs::write(self.dir.join("Corefile"), zones)?;

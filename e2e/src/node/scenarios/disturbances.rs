@@ -91,15 +91,15 @@ pub async fn away_over_a_ttl(world: &World) -> Result<()> {
             Ok(found.trim().is_empty().then_some(()))
         })
         .await?;
-    let valid = world.postgres.connect("postgres").await?;
-    let row = valid
-        .query_opt(
-            "SELECT rolvaliduntil <= now() FROM pg_roles WHERE rolname = $1",
-            &[&account],
-        )
+    let session = world.postgres.connect("postgres").await?;
+    world
+        .eventually("the account cannot log in any more, by its own end", || async {
+            let ask = "SELECT rolvaliduntil <= now() FROM pg_roles WHERE rolname = $1";
+            let row = session.query_opt(ask, &[&account]).await?;
+            let row = row.context("the account went although no engine was there")?;
+            Ok(row.try_get::<_, bool>(0)?.then_some(()))
+        })
         .await?;
-    let row = row.context("the account went although no engine was there")?;
-    ensure!(row.try_get::<_, bool>(0)?, "the account can still log in");
     let start = Instant::now();
     scale(world, 1)?;
     world.until_role_is_gone(&account).await?;

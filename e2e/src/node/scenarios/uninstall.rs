@@ -17,35 +17,25 @@ pub async fn run(world: &World) -> Result<()> {
     world.figure("helm uninstall with live leases", start.elapsed());
     let roles = world.roles().await?;
     ensure!(roles.is_empty(), "these roles are left in PostgreSQL: {roles:?}");
-    let nothing = |arguments: &[&str]| {
-        let found = world.kubectl(arguments)?;
-        ensure!(found.trim().is_empty(), "left after the uninstall:\n{found}");
-        Ok(())
-    };
     let name = "-o=name";
-    nothing(&["get", "enginepools,engines,dynamicsecrets,credentialleases", "-A", name])?;
-    nothing(&[
-        "get",
-        "secrets",
-        "-A",
-        "-l",
-        "app.kubernetes.io/managed-by=dsv-operator",
-        name,
-    ])?;
-    nothing(&[
-        "get",
-        "deployments,pods,leases.coordination.k8s.io,services,networkpolicies,jobs",
-        "-n",
-        NAMESPACE,
-        name,
-    ])?;
-    let labelled = "app.kubernetes.io/name=dsv-operator";
-    let kinds = "clusterroles,clusterrolebindings,validatingadmissionpolicies,validatingadmissionpolicybindings";
-    nothing(&["get", kinds, "-l", labelled, name])?;
+    let (ours, labelled) = ("app.kubernetes.io/managed-by=dsv-operator", "app.kubernetes.io/name=dsv-operator");
+    let of_dsv = "enginepools,engines,dynamicsecrets,credentialleases";
+    let here = "deployments,pods,leases.coordination.k8s.io,services,networkpolicies,jobs,serviceaccounts";
+    let of_cluster = "clusterroles,clusterrolebindings,validatingadmissionpolicies,validatingadmissionpolicybindings";
+    nothing(world, &["get", of_dsv, "-A", name]).await?;
+    nothing(world, &["get", "secrets", "-A", "-l", ours, name]).await?;
+    nothing(world, &["get", here, "-n", NAMESPACE, "--field-selector=metadata.name!=default", name]).await?;
+    nothing(world, &["get", of_cluster, "-l", labelled, name]).await?;
     let definitions = world.kubectl(&["get", "crd", name])?;
     ensure!(
         definitions.matches("dsv.dev").count() == 4,
         "the definitions must stay: {definitions}"
     );
     Ok(())
+}
+
+/// Until there is nothing of the kind: Kubernetes removes pods of what is gone in its own time.
+async fn nothing(world: &World, arguments: &[&str]) -> Result<()> {
+    let what = format!("`kubectl {}` shows nothing", arguments.join(" "));
+    world.until(&what, arguments, "").await
 }

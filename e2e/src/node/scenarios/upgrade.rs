@@ -39,7 +39,7 @@ pub async fn run(world: &World) -> Result<()> {
             "-n",
             NAMESPACE,
             "--reuse-values",
-            "--set",
+            "--set-string",
             "podAnnotations.upgrade=1",
             "--wait",
             "--timeout",
@@ -51,11 +51,12 @@ pub async fn run(world: &World) -> Result<()> {
         "helm upgrade with live leases, until all engines are connected again",
         start.elapsed(),
     );
-    let new = world.kubectl(&pods)?;
-    ensure!(
-        !new.lines().any(|pod| old.contains(pod)),
-        "an old pod is still there: {new}"
-    );
+    world
+        .eventually("no old pod of the operator is there", || async {
+            let now = world.kubectl(&pods)?;
+            Ok((!now.lines().any(|pod| old.contains(pod))).then_some(()))
+        })
+        .await?;
     ensure!(
         world.account(application::NAME)? == account,
         "a live credential was issued again"
