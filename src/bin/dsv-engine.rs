@@ -6,13 +6,15 @@ use clap::{Parser, Subcommand};
 use dsv::engine::{self, KeygenArgs, RunArgs, Settings};
 use dsv::postgres::Servers;
 use dsv::telemetry::logs;
+use dsv::telemetry::version::version;
 
 /// Runs database tasks for a dsv-operator; dials out to it and needs no open port.
 #[derive(Debug, Parser)]
-#[command(name = "dsv-engine", version)]
+#[command(name = "dsv-engine", version = version())]
 struct Cli {
+    /// Without one: `run`, as the environment says, so that an image needs no arguments
     #[command(subcommand)]
-    command: Command,
+    command: Option<Command>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -24,7 +26,7 @@ enum Command {
 }
 
 fn main() -> Result<()> {
-    match Cli::parse().command {
+    match Cli::parse().command.unwrap_or_else(|| Command::Run(Box::default())) {
         Command::Run(args) => {
             let settings = Settings::load(*args, |name| std::env::var(name).ok())?;
             logs::init(settings.log_format)?;
