@@ -13,9 +13,9 @@ use crate::scene::sleep_until;
 
 /// How long the credentials live that end by themselves: long enough to make them all, log in, and lead the others up. On a
 /// machine that is too slow for it, all times are longer by a whole factor, the pace.
-const SHORT: Duration = Duration::from_secs(10);
+const SHORT: Duration = Duration::from_secs(12);
 /// How long the others live. An account that failed is proven gone when this is over, which a round waits for.
-const LONG: Duration = Duration::from_secs(15);
+const LONG: Duration = Duration::from_secs(18);
 /// How long before the end of the short ones the others are led to their places.
 const LEAD: Duration = Duration::from_millis(2500);
 const REACH_LIMIT: Duration = Duration::from_secs(15);

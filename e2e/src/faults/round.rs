@@ -21,10 +21,10 @@ use crate::objects::{condition, text};
 use crate::say::say;
 
 /// How long after healing every dynamic secret has a working credential again.
-const SERVICE_LIMIT: Duration = Duration::from_secs(45);
+const SERVICE_LIMIT: Duration = Duration::from_secs(100);
 /// How long after healing and deletion nothing at all is left. Proofs of absence take as long as a credential lives.
 const CLEAN_LIMIT: Duration = Duration::from_secs(75);
-const POLL: Duration = Duration::from_millis(100);
+const POLL: Duration = Duration::from_millis(250);
 
 /// What became of one place.
 #[derive(Debug, Clone, Default)]
