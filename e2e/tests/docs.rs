@@ -373,6 +373,7 @@ fn the_reference_lists_every_flag_and_variable() {
         ("dsv-operator", &["crd", "--help"]),
         ("dsv-operator", &["rbac", "--help"]),
         ("dsv-engine", &["run", "--help"]),
+        ("dsv-engine", &["register", "--help"]),
         ("dsv-engine", &["keygen", "--help"]),
         ("kubectl-dsv", &["status", "--help"]),
         ("kubectl-dsv", &["why", "--help"]),

@@ -8,6 +8,7 @@ mod access;
 mod failures;
 mod messages;
 mod python;
+mod register;
 mod secrets;
 mod walk;
 mod world;

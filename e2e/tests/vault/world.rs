@@ -133,6 +133,10 @@ impl World {
         format!("https://{}", self.addresses[0])
     }
 
+    pub fn port(&self) -> u16 {
+        self.addresses[0].port()
+    }
+
     pub async fn objects(&self) -> Objects {
         Objects::new(self.stack.client().await.unwrap())
     }
