@@ -7,6 +7,7 @@ mod abuse;
 mod access;
 mod failures;
 mod messages;
+mod plugin;
 mod python;
 mod register;
 mod secrets;
