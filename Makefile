@@ -10,7 +10,7 @@ MAKEFLAGS += --no-print-directory
 BIN := $(or $(CARGO_TARGET_DIR),target)/debug
 SAY := @printf '\n== %s\n'
 
-.PHONY: help demo test faults faults-programs torture up down status build programs fmt fmt-check lint crds verify-generated prerequisites
+.PHONY: help demo image chart chart-check e2e test faults faults-programs torture up down status build programs fmt fmt-check lint crds verify-generated prerequisites
 
 help: ## Show what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -27,6 +27,18 @@ faults: build programs faults-programs ## Break everything at every step, and le
 
 torture: build programs faults-programs ## Use and break everything at random (MINUTES=10 SEED=n)
 	@$(BIN)/dsv-dev torture $(if $(MINUTES),--minutes $(MINUTES)) $(if $(SEED),--seed $(SEED))
+
+image: build ## Build the images of operator and engine into target/images, without Docker
+	@$(BIN)/dsv-dev image
+
+chart: crds ## Write the chart's generated files anew, and config/install.yaml (builds helm once)
+	@$(BIN)/dsv-dev chart
+
+chart-check: build ## Check the chart with helm and a real API server (builds helm once)
+	@$(BIN)/dsv-dev chart-check
+
+e2e: build ## Install the chart on a real node, and let pods use what it issues (needs root)
+	@$(BIN)/dsv-dev e2e
 
 up: build ## Start a local Kubernetes with the operator and PostgreSQL, and leave it running (POSTGRES=18 for another release)
 	@$(BIN)/dsv-dev up $(if $(POSTGRES),--postgres $(POSTGRES))
@@ -68,13 +80,17 @@ lint: ## Check the code with clippy
 crds: build ## Write the definitions and rights below crds/ and config/rbac/ anew
 	@$(BIN)/dsv-operator crd --dir crds
 	@$(BIN)/dsv-operator rbac --dir config/rbac
+	@$(BIN)/dsv-operator chart --dir charts/dsv-operator
 
 verify-generated: build ## Check that crds/ and config/rbac/ are what the code says
 	$(SAY) 'comparing crds/ and config/rbac/ with what the code generates'
 	@rm -rf target/generated
 	@$(BIN)/dsv-operator crd --dir target/generated/crds
 	@$(BIN)/dsv-operator rbac --dir target/generated/rbac
+	@$(BIN)/dsv-operator chart --dir target/generated/chart
 	@diff -ru crds target/generated/crds && diff -ru config/rbac target/generated/rbac \
+		&& diff -ru charts/dsv-operator/files/crds target/generated/chart/files/crds \
+		&& for file in target/generated/chart/templates/*; do diff -u "charts/dsv-operator/templates/$${file##*/}" "$$file" || exit 1; done \
 		|| { echo 'generated files differ from the code: run `make crds` and commit the result' >&2; exit 1; }
 
 prerequisites:

@@ -216,7 +216,11 @@ async fn keygen_makes_a_key_that_the_operator_can_register() {
     assert_eq!((key.root_hash(), key.namespace()), (&operator.root.hash(), NAMESPACE));
     let version = program().arg("--version").output().unwrap();
     let version = String::from_utf8(version.stdout).unwrap();
-    assert_eq!(version.trim(), concat!("dsv-engine ", env!("CARGO_PKG_VERSION")));
+    assert!(
+        version.starts_with(concat!("dsv-engine ", env!("CARGO_PKG_VERSION"), " (commit ")),
+        "{version}"
+    );
+    assert!(version.trim().ends_with("protocol 1 to 1)"), "{version}");
     let wrong = program()
         .args(["keygen", "--root-hash", "abc", "--namespace", NAMESPACE])
         .output()

@@ -36,7 +36,8 @@ impl Cluster {
         }
     }
 
-    fn own(plane: ControlPlane) -> Self {
+    /// A control plane that somebody started.
+    pub fn own(plane: ControlPlane) -> Self {
         let (kubectl, endpoint) = (plane.kubectl(), plane.endpoint().clone());
         Self {
             kind: Kind::Own(Box::new(plane)),

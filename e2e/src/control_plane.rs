@@ -21,6 +21,7 @@ use rcgen::KeyPair;
 
 use crate::certificates::{Authority, Signed, write_private};
 use crate::kubeconfig::Endpoint;
+use crate::node::joining;
 use crate::ports;
 use crate::process::Spec;
 use crate::programs::{self, Cluster};
@@ -62,14 +63,28 @@ impl ControlPlane {
     }
 
     pub async fn start_in(run: Arc<RunDir>) -> Result<Self> {
+        Self::start_for(run, None).await
+    }
+
+    /// With an address of this machine a node can join there.
+    pub async fn start_for(run: Arc<RunDir>, node: Option<Ipv4Addr>) -> Result<Self> {
         let programs = tokio::task::spawn_blocking(programs::cluster).await??;
         let dir = run.subfolder("control-plane")?;
-        let files = Files::write(&dir)?;
+        let files = Files::write(&dir, node)?;
         let etcd_port = ports::free()?;
+        let apiserver = apiserver(&programs, &dir, etcd_port, files.port);
+        let manager = controller_manager(&programs, &dir);
+        let (apiserver, manager) = match node {
+            Some(address) => (
+                apiserver.args(joining::apiserver(address)),
+                manager.args(joining::controller_manager()),
+            ),
+            None => (apiserver, manager),
+        };
         let plane = Self {
             etcd: Service::new(etcd(&programs, &dir, etcd_port)?),
-            apiserver: Service::new(apiserver(&programs, &dir, etcd_port, files.port)),
-            controller_manager: Service::new(controller_manager(&programs, &dir)),
+            apiserver: Service::new(apiserver),
+            controller_manager: Service::new(manager),
             dir,
             programs,
             endpoint: files.endpoint,
@@ -93,6 +108,11 @@ impl ControlPlane {
 
     pub fn kubectl(&self) -> PathBuf {
         self.programs.kubectl()
+    }
+
+    /// Folder with its certificates and kubeconfigs.
+    pub fn dir(&self) -> &Path {
+        &self.dir
     }
 
     pub fn endpoint(&self) -> &Endpoint {
@@ -281,7 +301,7 @@ struct Files {
 }
 
 impl Files {
-    fn write(dir: &Path) -> Result<Self> {
+    fn write(dir: &Path, node: Option<Ipv4Addr>) -> Result<Self> {
         let authority = Authority::new("dsv-e2e")?;
         fs::write(dir.join("ca.crt"), authority.pem())?;
         fs::write(dir.join("audit-policy.json"), AUDIT_POLICY)?;
@@ -295,8 +315,9 @@ impl Files {
             "kubernetes.default.svc",
             "kubernetes.default.svc.cluster.local",
         ];
+        let addresses: Vec<_> = [SERVICE_ADDRESS].into_iter().chain(node).map(Into::into).collect();
         authority
-            .server("kube-apiserver", &names, &[SERVICE_ADDRESS.into()])?
+            .server("kube-apiserver", &names, &addresses)?
             .write(dir, "apiserver")?;
         let port = ports::free()?;
         let endpoint = Endpoint {
@@ -312,6 +333,9 @@ impl Files {
             "controller-manager.kubeconfig",
             authority.client("system:kube-controller-manager", None)?,
         )?;
+        if let Some(address) = node {
+            joining::write(&authority, &endpoint, dir, address)?;
+        }
         Ok(Self { endpoint, port })
     }
 }

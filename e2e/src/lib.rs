@@ -12,12 +12,14 @@
 //! | `E2E_KEEP` | keep the run folder with all logs until the next run |
 //! | `PG_BIN` | folder with `initdb` and `postgres` to use for their major release |
 //! | `DSV_BIN_DIR` | where `dsv-operator` and `dsv-engine` lie, if not beside the running program |
+//! | `DSV_IMAGE_PROGRAMS` | folder with static programs for the images, instead of building them |
 //! | `DSV_DEV_DIR` | where `dsv-dev up` keeps its cluster, if not in `target/dev` |
 //! | `TESTS_AT_ONCE` | how many test programs `dsv-dev test` runs at a time, if not one for each core |
 //! | `RUST_LOG` | log filter of operator and engines |
 
 pub mod books;
 pub mod certificates;
+pub mod chart;
 pub mod cluster;
 pub mod control_plane;
 pub mod demo;
@@ -27,8 +29,10 @@ pub mod engine;
 pub mod engine_runner;
 pub mod faults;
 pub mod health;
+pub mod image;
 pub mod install;
 pub mod kubeconfig;
+pub mod node;
 pub mod objects;
 pub mod operator;
 pub mod places;

@@ -5,6 +5,7 @@ mod standby;
 
 use std::fmt::Write as _;
 use std::fs;
+use std::net::Ipv4Addr;
 use std::os::unix::fs::chown;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -87,13 +88,28 @@ impl Server {
     }
 
     pub async fn start_in(run: Arc<RunDir>, major: Major, options: Options) -> Result<Self> {
-        let server = tokio::task::spawn_blocking(move || Self::prepare(run, major, &options)).await??;
+        Self::start_at(run, major, options, None).await
+    }
+
+    /// One that listens elsewhere than on loopback too: at an address, which has a name in the server's certificate.
+    pub async fn start_at(
+        run: Arc<RunDir>,
+        major: Major,
+        options: Options,
+        also: Option<(Ipv4Addr, &'static str)>,
+    ) -> Result<Self> {
+        let server = tokio::task::spawn_blocking(move || Self::prepare(run, major, &options, also)).await??;
         server.service.launch()?;
         server.wait_ready().await?;
         Ok(server)
     }
 
-    fn prepare(run: Arc<RunDir>, major: Major, options: &Options) -> Result<Self> {
+    fn prepare(
+        run: Arc<RunDir>,
+        major: Major,
+        options: &Options,
+        also: Option<(Ipv4Addr, &'static str)>,
+    ) -> Result<Self> {
         let account = Account::for_postgres();
         let programs = programs::postgres(major, account)?;
         let dir = run.subfolder_for(&format!("postgres-{major}"), account)?;
@@ -118,13 +134,15 @@ impl Server {
             run,
         };
         server.init_db()?;
+        let (address, name) = also.unzip();
+        let addresses: Vec<_> = address.map(Into::into).into_iter().collect();
         authority
-            .server("postgres", &[], &[])?
+            .server("postgres", name.as_slice(), &addresses)?
             .write(&server.data(), "server")?;
         for file in ["server.crt", "server.key"] {
             server.hand_over(&server.data().join(file))?;
         }
-        server.configure(&options.settings)?;
+        server.configure(&options.settings, address)?;
         Ok(server)
     }
 
@@ -148,11 +166,12 @@ impl Server {
         Ok(fs::remove_file(password)?)
     }
 
-    fn configure(&self, settings: &[(String, String)]) -> Result<()> {
+    fn configure(&self, settings: &[(String, String)], also: Option<Ipv4Addr>) -> Result<()> {
         let ssl = if self.tls == Tls::Off { "off" } else { "on" };
         let port = self.port.to_string();
+        let listen = also.map_or_else(|| "127.0.0.1".to_owned(), |also| format!("127.0.0.1,{also}"));
         let ours = [
-            ("listen_addresses", "127.0.0.1"),
+            ("listen_addresses", listen.as_str()),
             ("port", &port),
             // Loopback only: a socket file would need a short path and could be left behind.
             ("unix_socket_directories", ""),
@@ -175,8 +194,11 @@ impl Server {
         }
         fs::write(self.data().join("postgresql.conf"), text)?;
         let kind = if self.tls == Tls::Required { "hostssl" } else { "host" };
-        let rules =
+        let mut rules =
             format!("{kind} all all 127.0.0.1/32 scram-sha-256\n{kind} replication all 127.0.0.1/32 scram-sha-256\n");
+        if also.is_some() {
+            writeln!(rules, "{kind} all all 0.0.0.0/0 scram-sha-256")?;
+        }
         Ok(fs::write(self.data().join("pg_hba.conf"), rules)?)
     }
 

@@ -372,6 +372,8 @@ fn the_reference_lists_every_flag_and_variable() {
         ("dsv-operator", &["run", "--help"][..]),
         ("dsv-operator", &["crd", "--help"]),
         ("dsv-operator", &["rbac", "--help"]),
+        ("dsv-operator", &["chart", "--help"]),
+        ("dsv-operator", &["uninstall", "--help"]),
         ("dsv-engine", &["run", "--help"]),
         ("dsv-engine", &["register", "--help"]),
         ("dsv-engine", &["keygen", "--help"]),

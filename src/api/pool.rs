@@ -40,6 +40,10 @@ use std::collections::BTreeMap;
         priority = 1
     ),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    scale(
+        spec_replicas_path = ".spec.engines.replicas",
+        status_replicas_path = ".status.connectedEngines",
+    ),
     validation = Rule::new(format!("self.metadata.name.size() <= {MAX_OBJECT_NAME}"))
         .message("a name of at most 200 characters leaves room for the names of engines"),
 )]

@@ -6,6 +6,7 @@ use clap::{Parser, Subcommand};
 use dsv::engine::{self, KeygenArgs, RegisterArgs, RunArgs, StartError};
 use dsv::postgres::Servers;
 use dsv::telemetry::logs;
+use dsv::telemetry::version::version;
 use std::process::ExitCode;
 
 /// `EX_CONFIG`: what service managers can be told not to restart after.
@@ -13,10 +14,11 @@ const CONFIG: u8 = 78;
 
 /// Runs database tasks for a dsv-operator; dials out to it and needs no open port.
 #[derive(Debug, Parser)]
-#[command(name = "dsv-engine", version)]
+#[command(name = "dsv-engine", version = version())]
 struct Cli {
+    /// Without one: `run`, as the environment says, so that an image needs no arguments
     #[command(subcommand)]
-    command: Command,
+    command: Option<Command>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -32,7 +34,7 @@ enum Command {
 fn main() -> Result<ExitCode> {
     let env = |name: &str| std::env::var(name).ok();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    match Cli::parse().command {
+    match Cli::parse().command.unwrap_or_else(|| Command::Run(Box::default())) {
         Command::Run(args) => {
             let show = |made: &engine::Registration| println!("{}", made.text());
             let settings = runtime.block_on(engine::settings(*args, env, show));

@@ -7,7 +7,9 @@ use dsv::cluster::rights::{self, Installation};
 use dsv::control::context::Settings;
 use dsv::control::operator::{Beside, Operator};
 use dsv::control::run::Channel;
+use dsv::control::uninstall::Uninstall;
 use dsv::telemetry::logs;
+use dsv::telemetry::version::version;
 use dsv::vault;
 use std::io::Write;
 use std::net::SocketAddr;
@@ -18,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 #[derive(Parser)]
 #[command(
-    version,
+    version = version(),
     about = "Issues PostgreSQL accounts just in time and takes them back on time."
 )]
 struct Arguments {
@@ -33,6 +35,14 @@ enum Command {
     /// Print the custom resource definitions.
     Crd {
         /// Write one file per kind into this folder instead of printing.
+        #[arg(long)]
+        dir: Option<PathBuf>,
+    },
+    /// End all leases and remove what the operator made, in databases and cluster, while it still runs.
+    Uninstall(UninstallArguments),
+    /// Print the generated files of the Helm chart.
+    Chart {
+        /// Write them into this chart instead of printing.
         #[arg(long)]
         dir: Option<PathBuf>,
     },
@@ -51,6 +61,19 @@ enum Command {
 }
 
 #[derive(Args)]
+struct UninstallArguments {
+    /// The operator's namespace.
+    #[arg(long, env = "POD_NAMESPACE", default_value = "dsv-system")]
+    namespace: String,
+    /// Seconds that it may take.
+    #[arg(long, env = "DSV_UNINSTALL_TIMEOUT", default_value_t = 600)]
+    timeout: u64,
+    /// How log lines are written.
+    #[arg(long, env = "DSV_LOG_FORMAT", value_enum, default_value_t = logs::Format::Text)]
+    log_format: logs::Format,
+}
+
+#[derive(Args)]
 struct RunArguments {
     /// The operator's namespace.
     #[arg(long, env = "POD_NAMESPACE", default_value = "dsv-system")]
@@ -58,7 +81,7 @@ struct RunArguments {
     /// Name of this installation in its namespace.
     #[arg(long, env = "DSV_RELEASE", default_value = "dsv")]
     release: String,
-    /// Name of this replica.
+    /// Name of this replica; without it that of its pod.
     #[arg(long)]
     identity: Option<String>,
     /// The pod that this process runs in, if any: it is labelled while it leads.
@@ -142,13 +165,24 @@ impl ApiArguments {
 }
 
 fn main() -> anyhow::Result<()> {
-    match Arguments::parse().command {
+    match arguments().command {
         Command::Run(arguments) => {
             logs::init(arguments.log_format)?;
             tokio::runtime::Builder::new_multi_thread()
                 .enable_all()
                 .build()?
                 .block_on(run(*arguments))
+        }
+        Command::Uninstall(arguments) => {
+            logs::init(arguments.log_format)?;
+            tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()?
+                .block_on(uninstall(arguments))
+        }
+        Command::Chart { dir } => {
+            let files: Vec<_> = rights::chart()?.into_iter().map(|m| (m.file, m.yaml)).collect();
+            write_all(dir.as_deref(), &files)
         }
         Command::Crd { dir } => {
             let mut files = Vec::new();
@@ -169,10 +203,19 @@ fn main() -> anyhow::Result<()> {
                 namespace,
                 service_account,
             })?;
-            let files: Vec<_> = manifests.into_iter().map(|m| (m.file.to_owned(), m.yaml)).collect();
+            let files: Vec<_> = manifests.into_iter().map(|m| (m.file, m.yaml)).collect();
             write_all(dir.as_deref(), &files)
         }
     }
+}
+
+/// Without arguments it is `run`, as the environment says, so that an image needs none.
+fn arguments() -> Arguments {
+    let mut words: Vec<_> = std::env::args_os().collect();
+    if words.len() == 1 {
+        words.push("run".into());
+    }
+    Arguments::parse_from(words)
 }
 
 async fn run(arguments: RunArguments) -> anyhow::Result<()> {
@@ -180,6 +223,7 @@ async fn run(arguments: RunArguments) -> anyhow::Result<()> {
     rustls::crypto::ring::default_provider().install_default().ok();
     let identity = arguments
         .identity
+        .or_else(|| arguments.pod.clone())
         .unwrap_or_else(|| format!("dsv-operator-{}", std::process::id()));
     let tls = match (&arguments.tls_cert, &arguments.tls_key) {
         (Some(certificate), Some(key)) => listener::from_files(certificate, key)?,
@@ -213,6 +257,15 @@ async fn run(arguments: RunArguments) -> anyhow::Result<()> {
     let token = CancellationToken::new();
     tokio::spawn(cancel_on_signal(token.clone()));
     Ok(operator.run(token).await?)
+}
+
+async fn uninstall(arguments: UninstallArguments) -> anyhow::Result<()> {
+    rustls::crypto::ring::default_provider().install_default().ok();
+    let client = kube::Client::try_default()
+        .await
+        .context("could not find the API server; set KUBECONFIG or run in a cluster")?;
+    let limit = Duration::from_secs(arguments.timeout);
+    Ok(Uninstall::new(client, arguments.namespace, limit).run().await?)
 }
 
 fn host_names(endpoints: &[String]) -> Vec<String> {
@@ -249,9 +302,10 @@ fn write_all(dir: Option<&Path>, files: &[(String, String)]) -> anyhow::Result<(
             .write_all(all.join("---\n").as_bytes())
             .context("write to standard output");
     };
-    std::fs::create_dir_all(dir).with_context(|| format!("make the folder {}", dir.display()))?;
     for (name, yaml) in files {
         let path = dir.join(name);
+        let folder = path.parent().unwrap_or(dir);
+        std::fs::create_dir_all(folder).with_context(|| format!("make the folder {}", folder.display()))?;
         let text = format!("# Generated by `make crds`; do not edit.\n{yaml}");
         std::fs::write(&path, text).with_context(|| format!("write {}", path.display()))?;
     }

@@ -1,11 +1,13 @@
 //! `kubectl dsv`: parses its command line, hands over to the library, and turns errors into sentences.
 
-use clap::Parser;
+use clap::{CommandFactory, FromArgMatches};
 use dsv::cli::{self, Arguments};
+use dsv::telemetry::version::version;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
+    let words = Arguments::command().version(version()).get_matches();
+    let arguments = Arguments::from_arg_matches(&words).unwrap_or_else(|error| error.exit());
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {

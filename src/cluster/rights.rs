@@ -1,6 +1,11 @@
 //! The rights that the operator's account has, and the admission policies that fence them in. The committed
 //! `config/rbac` is printed from here, so code, manifests and chart cannot drift apart.
 
+mod chart;
+mod uninstall;
+
+pub use chart::chart;
+
 use crate::api::names::{GROUP, LEASE_FINALIZER, MANAGED_BY, OPERATOR};
 use k8s_openapi::api::admissionregistration::v1::{
     MatchCondition, MatchResources, NamedRuleWithOperations, ValidatingAdmissionPolicy,
@@ -24,7 +29,7 @@ pub struct Installation {
 /// One manifest file: name and YAML.
 pub struct Manifest {
     /// File name.
-    pub file: &'static str,
+    pub file: String,
     /// Its text.
     pub yaml: String,
 }
@@ -48,15 +53,15 @@ pub fn manifests(installation: &Installation) -> Result<Vec<Manifest>, serde_jso
     }
     Ok(vec![
         Manifest {
-            file: "operator.yaml",
+            file: "operator.yaml".into(),
             yaml: account.join("---\n"),
         },
         Manifest {
-            file: "people.yaml",
+            file: "people.yaml".into(),
             yaml: people.join("---\n"),
         },
         Manifest {
-            file: "admission.yaml",
+            file: "admission.yaml".into(),
             yaml: fences.join("---\n"),
         },
     ])
@@ -138,18 +143,18 @@ fn subject(installation: &Installation) -> Vec<Subject> {
     }]
 }
 
-fn role_ref(kind: &str) -> RoleRef {
+fn role_ref(kind: &str, name: &str) -> RoleRef {
     RoleRef {
         api_group: "rbac.authorization.k8s.io".into(),
         kind: kind.into(),
-        name: "dsv-operator".into(),
+        name: name.into(),
     }
 }
 
 fn cluster_role_binding(installation: &Installation) -> ClusterRoleBinding {
     ClusterRoleBinding {
         metadata: meta("dsv-operator", None),
-        role_ref: role_ref("ClusterRole"),
+        role_ref: role_ref("ClusterRole", "dsv-operator"),
         subjects: Some(subject(installation)),
     }
 }
@@ -157,7 +162,7 @@ fn cluster_role_binding(installation: &Installation) -> ClusterRoleBinding {
 fn own_role_binding(installation: &Installation) -> RoleBinding {
     RoleBinding {
         metadata: meta("dsv-operator", Some(&installation.namespace)),
-        role_ref: role_ref("Role"),
+        role_ref: role_ref("Role", "dsv-operator"),
         subjects: Some(subject(installation)),
     }
 }

@@ -248,5 +248,7 @@ async fn forget_group(ctx: &Context, seen: &DynamicSecret, record: &GroupRecord)
         groups.len() != before
     })
     .await?;
+    // Perhaps that was the last role of ours on that server: then its record can go at once.
+    ctx.audit.want_record(&record.server);
     Ok(())
 }

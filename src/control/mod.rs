@@ -33,4 +33,5 @@ pub mod servers;
 pub mod sweep;
 pub mod takeon;
 pub mod tasks;
+pub mod uninstall;
 pub mod watches;

@@ -9,3 +9,4 @@ pub mod liveness;
 pub mod logs;
 pub mod metrics;
 pub mod readiness;
+pub mod version;

@@ -1,6 +1,7 @@
 //! Starts and ends the local cluster of the developer, and shows the product at work.
 
 use std::io::Write;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -9,7 +10,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use e2e::faults::run::{self, Plan};
 use e2e::faults::torture;
 use e2e::postgres::Major;
-use e2e::{demo, dev, programs, suite};
+use e2e::{chart, demo, dev, image, node, programs, suite};
 
 #[derive(Parser)]
 #[command(about = "A local Kubernetes and PostgreSQL with the operator in it.")]
@@ -52,6 +53,20 @@ enum Command {
     Programs,
     /// Run all tests of the workspace, several programs at a time.
     Test,
+    /// Build the images of operator and engine into `target/images`.
+    Image,
+    /// Write the chart's generated files: README, config/install.yaml and the golden rendering.
+    Chart,
+    /// Check the chart with helm and a real API server.
+    ChartCheck,
+    /// Install the chart on a real node and let pods use what it issues; needs root.
+    E2e,
+    /// What `e2e` runs in namespaces of its own.
+    #[command(hide = true)]
+    E2eInside {
+        /// Folder with the images.
+        images: PathBuf,
+    },
     /// The process behind `up`.
     #[command(hide = true)]
     Supervise {
@@ -112,6 +127,11 @@ fn run(command: &Command) -> Result<bool> {
         Command::Demo { postgres } => tokio::runtime::Runtime::new()?.block_on(demo::run(*postgres))?,
         Command::Supervise { postgres } => tokio::runtime::Runtime::new()?.block_on(dev::supervise(*postgres))?,
         Command::Test => return suite::run(),
+        Command::Image => drop(image::make()?),
+        Command::Chart => chart::write()?,
+        Command::ChartCheck => tokio::runtime::Runtime::new()?.block_on(chart::check())?,
+        Command::E2e => node::run()?,
+        Command::E2eInside { images } => tokio::runtime::Runtime::new()?.block_on(node::run_inside(images))?,
     }
     Ok(true)
 }

@@ -24,7 +24,7 @@ const TARGETS: [(&str, &str); 4] = [
     ),
 ];
 const OLDEST_GO: (u32, u32) = (1, 24);
-const LDFLAGS: &str = "-s -w \
+pub(super) const LDFLAGS: &str = "-s -w \
     -X k8s.io/component-base/version.gitVersion=v1.34.4 \
     -X k8s.io/component-base/version.gitMajor=1 \
     -X k8s.io/component-base/version.gitMinor=34";
@@ -69,19 +69,20 @@ pub fn cluster() -> Result<Cluster> {
         &format!("kubernetes-{KUBERNETES}-{key}"),
         &names,
         |half| {
-            check_go()?;
-            build(&module, half)
+            say(format!(
+                "building Kubernetes {KUBERNETES} and etcd from Go modules; the first time this takes several minutes"
+            ));
+            build(&module, &TARGETS, half)
         },
     )?;
     Ok(Cluster { dir })
 }
 
-fn build(module: &Path, out: &Path) -> Result<()> {
-    say(format!(
-        "building Kubernetes {KUBERNETES} and etcd from Go modules; the first time this takes several minutes"
-    ));
-    for (number, (name, package)) in TARGETS.iter().enumerate() {
-        say(format!("  building {name} ({} of {})", number + 1, TARGETS.len()));
+/// Builds programs, each from its package in `module`.
+pub(super) fn build(module: &Path, targets: &[(&str, &str)], out: &Path) -> Result<()> {
+    check_go()?;
+    for (number, (name, package)) in targets.iter().enumerate() {
+        say(format!("  building {name} ({} of {})", number + 1, targets.len()));
         let start = Instant::now();
         let status = Command::new("go")
             .args([

@@ -4,6 +4,7 @@
 //! and finds the work done.
 
 mod cluster;
+mod node;
 mod postgres;
 
 use std::fs::{self, File};
@@ -12,7 +13,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use sha2::{Digest, Sha256};
 
-pub use cluster::{Cluster, cluster};
+pub use cluster::{Cluster, KUBERNETES, cluster};
+pub use node::{Node, helm, node};
 pub use postgres::{Major, PostgresPrograms, postgres};
 
 use crate::places::Account;

@@ -8,9 +8,10 @@ use crate::api::dynamic_secret::Mode;
 use crate::api::lease::{CredentialLeaseSpec, Phase};
 use crate::api::names::base32;
 use crate::api::{CredentialLease, DynamicSecret, base_secret};
-use crate::cluster::credential_secret::{login_pairs, whole_seconds};
+use crate::cluster::credential_secret::whole_seconds;
 use crate::cluster::objects;
 use crate::keys::{Password, Verifier};
+use crate::plan::shape::{self, Login};
 use crate::telemetry::logs::chain;
 use crate::vault::Vault;
 use crate::vault::reply::Refusal;
@@ -135,7 +136,12 @@ impl Vault {
         let status = issued.status.clone().unwrap_or_default();
         let username = status.username.unwrap_or_default();
         let shown = ["username", "password", "host", "port", "database", "uri"];
-        let pairs = login_pairs(&username, password, &login).into_iter();
+        let login = Login {
+            username: &username,
+            password: password.reveal(),
+            server: &login,
+        };
+        let pairs = shape::usual(login).into_iter();
         let mut data: Map<String, Value> = pairs
             .filter(|(key, _)| shown.contains(key))
             .map(|(key, value)| (key.to_owned(), json!(value)))

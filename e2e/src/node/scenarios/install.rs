@@ -1,0 +1,28 @@
+//! `helm install` into a namespace that enforces Pod Security `restricted`, and a pool whose engines are pods.
+
+use std::time::Instant;
+
+use anyhow::Result;
+
+use crate::chart::CHART;
+use crate::install::NAMESPACE;
+use crate::node::world::{RELEASE, World};
+use crate::sample;
+
+pub const REPLICAS: u32 = 2;
+
+pub async fn run(world: &World) -> Result<()> {
+    let restricted = [("pod-security.kubernetes.io/enforce", "restricted")];
+    world.apply(&[sample::namespace(NAMESPACE, &restricted.into())])?;
+    let start = Instant::now();
+    world
+        .machine
+        .helm(&["install", RELEASE, CHART, "-n", NAMESPACE, "--wait", "--timeout", "3m"])
+        .inspect_err(|_| crate::say::say(world.report()))?;
+    world.figure("from helm install until the operator is ready", start.elapsed());
+    world.prepare(REPLICAS)?;
+    let start = Instant::now();
+    world.until_connected(REPLICAS).await?;
+    world.figure("from the pool until its two engine pods are connected", start.elapsed());
+    Ok(())
+}

@@ -1,0 +1,38 @@
+//! What is shown on a node, in order: each scenario stands on the ones before it.
+
+mod application;
+mod disturbances;
+mod install;
+mod rotation;
+mod uninstall;
+mod upgrade;
+
+use anyhow::{Context, Result};
+
+use super::world::World;
+use crate::say::say;
+
+pub async fn run(world: &World) -> Result<()> {
+    let told = |what: &'static str| {
+        say(format!("scenario: {what}"));
+        what
+    };
+    let what = told("helm install, and the engines of a pool connect");
+    install::run(world).await.context(what)?;
+    let what = told("applications read rows with a mounted Secret and with envFrom");
+    application::run(world).await.context(what)?;
+    let what = told("a rotation is seen in a running pod without a failed login");
+    rotation::run(world).await.context(what)?;
+    let what = told("the leader's pod is deleted");
+    disturbances::leader_deleted(world).await.context(what)?;
+    let what = told("all engine pods are killed while something is issued");
+    disturbances::engines_deleted(world).await.context(what)?;
+    let what = told("containerd is restarted");
+    disturbances::containerd_restarted(world).await.context(what)?;
+    let what = told("the engines are away while a ttl ends");
+    disturbances::away_over_a_ttl(world).await.context(what)?;
+    let what = told("helm upgrade while leases live");
+    upgrade::run(world).await.context(what)?;
+    let what = told("helm uninstall leaves nothing");
+    uninstall::run(world).await.context(what)
+}

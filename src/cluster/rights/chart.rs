@@ -1,0 +1,49 @@
+//! The same rights and definitions as the Helm chart carries them: names are filled in by Helm.
+
+use super::uninstall;
+use super::{Installation, Manifest, manifests, render};
+use kube::ResourceExt;
+
+/// Without spaces, so that no line is ever folded inside of them.
+const NAMESPACE: &str = "{{.Release.Namespace}}";
+const SERVICE_ACCOUNT: &str = "{{.Values.serviceAccount.name}}";
+/// What `helm uninstall` leaves: with a definition all its objects would go, and nobody would take the accounts back.
+const KEEP: (&str, &str) = ("helm.sh/resource-policy", "keep");
+
+/// Files of the chart, with paths inside of it.
+pub fn chart() -> Result<Vec<Manifest>, serde_json::Error> {
+    let installation = Installation {
+        namespace: NAMESPACE.to_owned(),
+        service_account: SERVICE_ACCOUNT.to_owned(),
+    };
+    let mut files = Vec::new();
+    for manifest in manifests(&installation)? {
+        let yaml = match manifest.file.as_str() {
+            "people.yaml" => only_if("rbac.aggregate", &manifest.yaml),
+            _ => manifest.yaml,
+        };
+        files.push(template(&manifest.file, yaml));
+    }
+    let yaml = uninstall::manifest(&installation)?;
+    files.push(template("uninstall.yaml", only_if("uninstall.enabled", &yaml)));
+    for mut definition in crate::api::definitions() {
+        let (key, value) = KEEP;
+        definition.annotations_mut().insert(key.to_owned(), value.to_owned());
+        files.push(Manifest {
+            file: format!("files/crds/{}.yaml", definition.spec.names.plural),
+            yaml: render(&definition)?,
+        });
+    }
+    Ok(files)
+}
+
+fn template(file: &str, yaml: String) -> Manifest {
+    Manifest {
+        file: format!("templates/rights-{file}"),
+        yaml,
+    }
+}
+
+fn only_if(value: &str, yaml: &str) -> String {
+    format!("{{{{- if .Values.{value} }}}}\n{yaml}{{{{- end }}}}\n")
+}
