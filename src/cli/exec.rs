@@ -50,7 +50,7 @@ pub async fn psql(cluster: &Cluster, asked: PsqlArguments) -> Result<(), Error> 
         timeout: asked.timeout,
         command,
     };
-    run(cluster, asked).await
+    Box::pin(run(cluster, asked)).await
 }
 
 /// Runs the program. Its end ends the account, and its code becomes ours.
@@ -59,7 +59,7 @@ pub async fn run(cluster: &Cluster, asked: ExecArguments) -> Result<(), Error> {
         return Err(Error::Refused("name a program behind --".to_owned()));
     };
     let wanted = IssueArguments::of(asked.name.clone(), asked.ttl, asked.timeout);
-    let obtained = obtain(cluster, &wanted).await?;
+    let obtained = Box::pin(obtain(cluster, &wanted)).await?;
     let mut command = Command::new(program);
     command.args(arguments).envs(obtained.credential.variables());
     // Ctrl-C goes to the program, which shares our terminal; we stay to take the account back.

@@ -83,7 +83,7 @@ impl IssueArguments {
 
 /// Runs the command.
 pub async fn run(cluster: &Cluster, asked: IssueArguments) -> Result<(), Error> {
-    let obtained = obtain(cluster, &asked).await?;
+    let obtained = Box::pin(obtain(cluster, &asked)).await?;
     if let Err(error) = obtained.credential.print(asked.output, Timestamp::now()) {
         obtained.take_back().await?;
         return Err(error);
