@@ -23,7 +23,10 @@ const MAY_USE: &[(&str, &[&str])] = &[
         "control",
         &["api", "channel", "clock", "cluster", "keys", "plan", "telemetry"],
     ),
-    ("vault", &["api", "channel", "cluster", "keys", "plan", "telemetry"]),
+    (
+        "vault",
+        &["api", "channel", "clock", "cluster", "keys", "plan", "telemetry"],
+    ),
     ("sync", &["api", "channel", "cluster", "keys", "plan", "telemetry"]),
     ("cli", &["api", "channel::frames", "keys", "plan"]),
 ];
@@ -63,6 +66,7 @@ const NEVER: &[(&str, &[&str])] = &[
     ("engine", &["kube::", "k8s_openapi"]),
     ("cluster", &["tokio_postgres"]),
     ("control", &["tokio_postgres"]),
+    ("vault", &["tokio_postgres"]),
 ];
 
 /// Lines of code in a file, its tests aside.

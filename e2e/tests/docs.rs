@@ -318,6 +318,38 @@ fn every_test_that_the_guarantees_name_exists() {
     );
 }
 
+/// The table of what DSV has is whole, and nothing in it is claimed without a test.
+#[test]
+fn every_row_of_the_compatibility_table_that_says_yes_names_a_test_that_exists() {
+    let page = page("docs/compatibility.md");
+    let rows: Vec<Vec<&str>> = page
+        .lines()
+        .filter_map(|line| line.strip_prefix("| "))
+        .map(|line| line.split('|').map(str::trim).collect())
+        .filter(|cells: &Vec<&str>| cells[0].len() > 1 && cells[0][1..].parse::<u8>().is_ok())
+        .collect();
+    let numbers = |letter: char, last: u8| (1..=last).map(move |number| format!("{letter}{number}"));
+    let all = [('E', 28), ('D', 22), ('A', 13), ('K', 3)].into_iter();
+    let expected: Vec<String> = all.flat_map(|(letter, last)| numbers(letter, last)).collect();
+    let found: Vec<&str> = rows.iter().map(|cells| cells[0]).collect();
+    assert_eq!(found, expected);
+    let workspace = places::workspace();
+    let tests: String = ["tests", "e2e/tests", "src"]
+        .map(|folder| tests_below(&workspace.join(folder)))
+        .concat();
+    for cells in rows {
+        let (row, state, test) = (cells[0], cells[2], cells[3].trim_matches('`'));
+        match state {
+            "yes" | "partly" => assert!(
+                !test.is_empty() && tests.contains(&format!("fn {test}(")),
+                "row {row} says {state}, but there is no test {test:?}"
+            ),
+            "no" => assert!(test.is_empty(), "row {row} says no and names a test"),
+            other => panic!("row {row} says {other:?}; say yes, partly or no"),
+        }
+    }
+}
+
 /// All Rust text below a folder.
 fn tests_below(folder: &std::path::Path) -> String {
     let mut text = String::new();

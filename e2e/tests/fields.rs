@@ -85,6 +85,12 @@ fn changes(scene: &Scene<'_>) -> Vec<Change> {
             json!({"target": {"labels": {"app": "x"}}}),
             false,
         ),
+        change(
+            "target-formats",
+            "target",
+            json!({"target": {"formats": ["jdbc"], "template": {"dsn": "{{ uri }}"}}}),
+            false,
+        ),
         change("target-name", "target", json!({"target": {"name": "elsewhere"}}), false),
         change("suspend", "suspend", json!({"suspend": true}), false),
         change(

@@ -2,13 +2,13 @@
 
 use super::names::{MAX_OBJECT_NAME, MAX_USER_PREFIX, NAMESPACE_NAME, OBJECT_NAME};
 use super::permissions::GrantPermissions;
+use super::target::TargetSecret;
 use super::ttl::{MIN_TTL_SECONDS, Span};
 use crate::channel::frames::OwnedObjects;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// Which accounts on which database, how long, and where they are delivered.
@@ -140,32 +140,6 @@ pub enum Mode {
     OnDemand,
 }
 
-/// The Secret that receives the credential.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct TargetSecret {
-    /// Its name. Default: the DynamicSecret's.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 253))]
-    #[x_kube(validation = Rule::new(format!("self.matches('{OBJECT_NAME}')")).message("target name must be a Kubernetes object name"))]
-    pub name: Option<String>,
-    /// Its type: Opaque (default), one of dsv.dev, or servicebinding.io/postgresql.
-    #[serde(default, rename = "type", skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 253))]
-    #[x_kube(validation = Rule::new("self == 'Opaque' || self == 'servicebinding.io/postgresql' || (self.startsWith('dsv.dev/') && !(self in ['dsv.dev/internal', 'dsv.dev/registration']))").message("target type must be Opaque, servicebinding.io/postgresql or a type of dsv.dev"))]
-    pub type_: Option<String>,
-    /// Labels that the Secret carries besides ours; not from kubernetes.io or dsv.dev.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    #[schemars(extend("maxProperties" = 32))]
-    #[x_kube(validation = Rule::new("self.all(k, !k.matches('^([a-z0-9.-]*[.])?(kubernetes[.]io|k8s[.]io|dsv[.]dev)/'))").message("labels must not be of kubernetes.io, k8s.io or dsv.dev"))]
-    pub labels: BTreeMap<String, String>,
-    /// Annotations that the Secret carries besides ours; not from kubernetes.io or dsv.dev.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    #[schemars(extend("maxProperties" = 32))]
-    #[x_kube(validation = Rule::new("self.all(k, !k.matches('^([a-z0-9.-]*[.])?(kubernetes[.]io|k8s[.]io|dsv[.]dev)/'))").message("annotations must not be of kubernetes.io, k8s.io or dsv.dev"))]
-    pub annotations: BTreeMap<String, String>,
-}
-
 /// What happens to live accounts at deletion.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum DeletionPolicy {
@@ -289,6 +263,9 @@ pub struct DynamicSecretStatus {
     /// Ttl of the delivered credential in seconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub delivered_ttl: Option<i64>,
+    /// The Secret of the current credential, where Service Binding looks for it (Provisioned Service).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub binding: Option<SecretReference>,
     /// Account of the current credential.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub username: Option<String>,
@@ -324,6 +301,13 @@ pub struct DynamicSecretStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 5))]
     pub history: Vec<LeaseRecord>,
+}
+
+/// A Secret beside this object.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+pub struct SecretReference {
+    /// Its name.
+    pub name: String,
 }
 
 /// A group role that may exist.

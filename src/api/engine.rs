@@ -91,4 +91,22 @@ pub struct EngineStatus {
     /// Last sign of life, written on connect, on disconnect and at most every 10 minutes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_heartbeat: Option<Time>,
+    /// The answer to the last ping that somebody asked for by annotation.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ping: Option<PingAnswer>,
+}
+
+/// What became of a ping.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PingAnswer {
+    /// The value of `dsv.dev/ping` that was answered.
+    pub asked: String,
+    /// When.
+    pub at: Time,
+    /// Milliseconds to the engine and back; absent: it did not answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub round_trip_millis: Option<i64>,
+    /// What came of it, as a sentence.
+    pub message: String,
 }

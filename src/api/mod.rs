@@ -11,6 +11,7 @@ pub mod lease;
 pub mod names;
 pub mod permissions;
 pub mod pool;
+pub mod target;
 pub mod ttl;
 
 pub use dynamic_secret::{DynamicSecret, DynamicSecretSpec, DynamicSecretStatus};

@@ -56,6 +56,11 @@ pub const ROTATE_KEY: &str = "dsv.dev/rotate-key";
 /// Annotation on the Secret of the signing key: the value of [`ROTATE_KEY`] that was answered last.
 pub const ROTATED_KEY: &str = "dsv.dev/rotated-key";
 
+/// Annotation on an Engine: a new value asks for a message to the engine and back.
+pub const PING: &str = "dsv.dev/ping";
+/// Annotation on pools and engines: the name that a DSV client gave, where it is no object name.
+pub const GIVEN_NAME: &str = "dsv.dev/name";
+
 /// Finalizer of leases: the account is proven gone before it comes off.
 pub const LEASE_FINALIZER: &str = "dsv.dev/revoke";
 /// Finalizer of dynamic secrets: leases and groups are gone before it comes off.
@@ -135,6 +140,18 @@ pub fn lease_name(dynamic_secret: &str, dynamic_secret_uid: &str, serial: i64) -
     format!("{dynamic_secret}-{hash}-{serial}")
 }
 
+/// The object name of something that a DSV client named: the name itself where it is one, otherwise one made from it.
+pub fn object_name(name: &str) -> String {
+    let inner = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+    let fits =
+        (1..=63).contains(&name.len()) && name.bytes().all(inner) && !name.starts_with('-') && !name.ends_with('-');
+    if fits {
+        name.to_owned()
+    } else {
+        format!("dsv-{}", base32_hash(&["name", name]))
+    }
+}
+
 /// Name of a managed engine's Deployment and Secret in the operator's namespace; of an Engine UID.
 pub fn managed_engine(engine_uid: &str) -> Option<String> {
     base32_uid(engine_uid).map(|uid| format!("engine-{uid}"))
@@ -167,6 +184,16 @@ mod tests {
             let role = role_name(prefix, name, UID).unwrap();
             assert!(role.starts_with("pg-_"), "{role} would be refused as reserved");
         }
+    }
+
+    #[test]
+    fn names_that_kubernetes_does_not_take_are_mapped_and_others_kept() {
+        assert_eq!(object_name("pool1"), "pool1");
+        for name in ["Pool_1", "-a", "", &"a".repeat(64)] {
+            let mapped = object_name(name);
+            assert!(mapped.starts_with("dsv-") && mapped.len() == 30, "{mapped}");
+        }
+        assert_ne!(object_name("Pool"), object_name("pooL"));
     }
 
     #[test]

@@ -5,11 +5,12 @@ use clap::{Args, Parser, Subcommand};
 use dsv::channel::listener;
 use dsv::cluster::rights::{self, Installation};
 use dsv::control::context::Settings;
-use dsv::control::operator::Operator;
+use dsv::control::operator::{Beside, Operator};
 use dsv::control::run::Channel;
 use dsv::control::uninstall::Uninstall;
 use dsv::telemetry::logs;
 use dsv::telemetry::version::version;
+use dsv::vault;
 use std::io::Write;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -30,7 +31,7 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Command {
     /// Run the operator.
-    Run(RunArguments),
+    Run(Box<RunArguments>),
     /// Print the custom resource definitions.
     Crd {
         /// Write one file per kind into this folder instead of printing.
@@ -111,9 +112,56 @@ struct RunArguments {
     /// Seconds between two audits, which compare the roles in every database with the leases.
     #[arg(long, env = "DSV_AUDIT_EVERY", default_value_t = 300, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     audit_every: u64,
+    #[command(flatten)]
+    api: ApiArguments,
     /// How log lines are written.
     #[arg(long, env = "DSV_LOG_FORMAT", value_enum, default_value_t = logs::Format::Text)]
     log_format: logs::Format,
+}
+
+/// The REST API for DSV clients.
+#[allow(clippy::struct_field_names, reason = "a flag is called as its field is")]
+#[derive(Args)]
+struct ApiArguments {
+    /// Address of the REST API for DSV clients, such as 0.0.0.0:9443; empty: no API.
+    #[arg(long, env = "DSV_API_ADDR", default_value = "")]
+    api_addr: String,
+    /// Namespace that is the tenant where a client's host names none; others are opened by the label dsv.dev/tenant=true.
+    #[arg(long, env = "DSV_API_TENANT")]
+    api_tenant: Option<String>,
+    /// Names and addresses by which clients reach the API, for its certificate; separated by commas.
+    #[arg(
+        long,
+        env = "DSV_API_NAME",
+        value_delimiter = ',',
+        default_value = "localhost,127.0.0.1"
+    )]
+    api_name: Vec<String>,
+    /// PEM certificate chain of the API. Without one an authority of the installation's own signs one; clients find what to
+    /// trust in the Secret dsv-api-ca.
+    #[arg(long, env = "DSV_API_TLS_CERT", requires = "api_tls_key")]
+    api_tls_cert: Option<PathBuf>,
+    /// PEM key of the API.
+    #[arg(long, env = "DSV_API_TLS_KEY", requires = "api_tls_cert")]
+    api_tls_key: Option<PathBuf>,
+    /// File to which a line for each call is appended.
+    #[arg(long, env = "DSV_API_AUDIT_FILE")]
+    api_audit_file: Option<PathBuf>,
+}
+
+impl ApiArguments {
+    fn settings(self, home: &str, release: &str, endpoints: &[String]) -> Option<vault::Settings> {
+        (!self.api_addr.is_empty()).then(|| vault::Settings {
+            address: self.api_addr,
+            home: home.to_owned(),
+            release: release.to_owned(),
+            default_tenant: self.api_tenant.filter(|name| !name.is_empty()),
+            endpoints: endpoints.to_vec(),
+            names: self.api_name,
+            certificate: self.api_tls_cert.zip(self.api_tls_key),
+            audit_file: self.api_audit_file,
+        })
+    }
 }
 
 fn main() -> anyhow::Result<()> {
@@ -123,7 +171,7 @@ fn main() -> anyhow::Result<()> {
             tokio::runtime::Builder::new_multi_thread()
                 .enable_all()
                 .build()?
-                .block_on(run(arguments))
+                .block_on(run(*arguments))
         }
         Command::Uninstall(arguments) => {
             logs::init(arguments.log_format)?;
@@ -181,6 +229,12 @@ async fn run(arguments: RunArguments) -> anyhow::Result<()> {
         (Some(certificate), Some(key)) => listener::from_files(certificate, key)?,
         _ => listener::self_signed(&host_names(&arguments.engine_endpoint))?,
     };
+    let api = arguments
+        .api
+        .settings(&arguments.namespace, &arguments.release, &arguments.engine_endpoint);
+    let beside = api.map(|api| -> Beside {
+        Box::new(move |client, stop| Box::pin(async move { Ok(vault::run(client, api, stop).await?) }))
+    });
     let settings = Settings {
         home: arguments.namespace,
         release: arguments.release,
@@ -198,6 +252,7 @@ async fn run(arguments: RunArguments) -> anyhow::Result<()> {
             tls,
         },
         health: arguments.health_addr,
+        beside,
     };
     let token = CancellationToken::new();
     tokio::spawn(cancel_on_signal(token.clone()));

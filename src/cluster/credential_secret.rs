@@ -1,11 +1,10 @@
 //! Credential Secrets: what is in one, whose it is, and writing or deleting it only while it is ours.
 
 use super::{Error, Intention};
-use crate::api::dynamic_secret::TargetSecret;
 use crate::api::names::{LEASE_LABEL, MANAGED_BY, OPERATOR, credential};
-use crate::channel::frames::{ServerLogin, SslMode};
-use crate::keys::Password;
+use crate::api::target::TargetSecret;
 use crate::plan::lease::SecretSeen;
+use crate::plan::shape::Keys;
 use jiff::Timestamp;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
@@ -36,10 +35,8 @@ pub struct Credential<'a> {
     pub lease: &'a LeaseIdentity,
     /// Account name.
     pub username: &'a str,
-    /// Its password.
-    pub password: &'a Password,
-    /// Where it logs in.
-    pub server: &'a ServerLogin,
+    /// What the Secret holds.
+    pub keys: Keys<'a>,
     /// Until when.
     pub expires_at: Timestamp,
     /// What the user wants the Secret to be like.
@@ -129,7 +126,10 @@ pub async fn delete(client: &Client, namespace: &str, name: &str, seen: &ObjectM
 }
 
 fn compose(name: &str, credential: &Credential<'_>, key: &hmac::Key) -> Secret {
-    let data = data(credential);
+    let keys = credential.keys.iter();
+    let data: BTreeMap<_, _> = keys
+        .map(|(key, value)| ((*key).to_owned(), ByteString(value.as_bytes().to_vec())))
+        .collect();
     let lease = credential.lease;
     let wanted = credential.target;
     let mut labels = wanted.map(|t| t.labels.clone()).unwrap_or_default();
@@ -164,72 +164,6 @@ fn compose(name: &str, credential: &Credential<'_>, key: &hmac::Key) -> Secret {
         data: Some(data),
         ..Secret::default()
     }
-}
-
-fn data(credential: &Credential<'_>) -> BTreeMap<String, ByteString> {
-    let server = credential.server;
-    let sslmode = match server.sslmode {
-        SslMode::Disable => "disable",
-        SslMode::Require => "require",
-        SslMode::VerifyCa => "verify-ca",
-        SslMode::VerifyFull => "verify-full",
-    };
-    let mut pairs = vec![
-        ("type", "postgresql".to_owned()),
-        ("username", credential.username.to_owned()),
-        ("password", credential.password.reveal().to_owned()),
-        ("host", server.host.clone()),
-        ("port", server.port_text()),
-        ("database", server.database.clone()),
-        ("sslmode", sslmode.to_owned()),
-        ("uri", uri(credential, sslmode)),
-    ];
-    if let Some(ca) = &server.ca {
-        pairs.push(("ca.crt", ca.clone()));
-    }
-    pairs
-        .into_iter()
-        .map(|(key, value)| (key.to_owned(), ByteString(value.into_bytes())))
-        .collect()
-}
-
-/// A libpq connection URI. User and password are of characters that need no escape; host and database may not be.
-fn uri(credential: &Credential<'_>, sslmode: &str) -> String {
-    let server = credential.server;
-    let (user, password) = (escape(credential.username), escape(credential.password.reveal()));
-    let hosts: Vec<String> = server
-        .addresses()
-        .iter()
-        .map(|(host, port)| format!("{}:{port}", bracket(host)))
-        .collect();
-    let database = escape(&server.database);
-    let writable = if hosts.len() > 1 {
-        "&target_session_attrs=read-write"
-    } else {
-        ""
-    };
-    format!(
-        "postgresql://{user}:{password}@{}/{database}?sslmode={sslmode}{writable}",
-        hosts.join(",")
-    )
-}
-
-fn bracket(host: &str) -> String {
-    if host.contains(':') {
-        format!("[{host}]")
-    } else {
-        escape(host)
-    }
-}
-
-/// Percent-encoding of everything but RFC 3986's unreserved characters.
-fn escape(text: &str) -> String {
-    text.bytes()
-        .map(|byte| match byte {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => char::from(byte).to_string(),
-            other => format!("%{other:02X}"),
-        })
-        .collect()
 }
 
 /// RFC 3339 in whole seconds, rounded down: what a person reads.
@@ -278,30 +212,14 @@ mod tests {
     }
 
     fn secret_of(serial: i64) -> ObjectMeta {
-        let server = ServerLogin {
-            record: "r".into(),
-            host: "db".into(),
-            port: 5432,
-            ports: vec![],
-            username: "issuer".into(),
-            password: crate::keys::SecretText::new("x"),
-            database: "odd/name".into(),
-            sslmode: SslMode::Require,
-            ca: None,
-            client_certificate: None,
-            client_key: None,
-        };
         let credential = Credential {
             lease: &lease(serial),
             username: "u",
-            password: &Password::generate(),
-            server: &server,
+            keys: [("password", "p".into())].into(),
             expires_at: Timestamp::UNIX_EPOCH,
             target: None,
         };
         let secret = compose("app", &credential, &hmac::Key::new(hmac::HMAC_SHA256, b"k"));
-        let uri = String::from_utf8(secret.data.unwrap()["uri"].0.clone()).unwrap();
-        assert!(uri.contains("@db:5432/odd%2Fname?sslmode=require"), "{uri}");
         secret.metadata
     }
 

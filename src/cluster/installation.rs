@@ -3,7 +3,7 @@
 use super::signing_keys::{self, SigningKeys};
 use super::{Error, Intention, objects};
 use crate::api::names::{INTERNAL_SECRET_TYPE, MANAGED_BY, OPERATOR, ROOT_SECRET, SIGNING_SECRET, base32_hash};
-use crate::keys::{KeyError, RootKey, SecretText, SigningKey, SigningPublicKey};
+use crate::keys::{KeyError, RootHash, RootKey, SecretText, SigningKey, SigningPublicKey};
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::{Namespace, Secret};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -94,6 +94,14 @@ pub async fn load(
         hash_key: signing.hash_key(),
         signing,
     })
+}
+
+/// What engine keys pin: the hash of the root key, which is read and never made here.
+pub async fn root_hash(client: &Client, home: &str) -> Result<RootHash, InstallationError> {
+    let found = objects::read::<Secret>(client, home, ROOT_SECRET).await?;
+    let root = found.ok_or(InstallationError::Incomplete(ROOT_SECRET, KEY))?;
+    let key = RootKey::load(&value(&root, ROOT_SECRET, KEY)?).map_err(|e| InstallationError::Key(ROOT_SECRET, e))?;
+    Ok(key.hash())
 }
 
 /// Puts the root key's and the signing key's Secrets back where one was deleted while we hold the keys. Never another key.

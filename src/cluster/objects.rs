@@ -69,6 +69,26 @@ where
         .to(|| format!("delete {}", named::<K>(&namespace, &name)))
 }
 
+/// Deletes exactly the version that was read. One that is gone, or was changed since, is an error: of two who take the same
+/// thing only one has it.
+pub async fn take<K>(client: &Client, object: &K) -> Result<(), Error>
+where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + DeserializeOwned + Debug,
+{
+    let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
+    let api: Api<K> = Api::namespaced(client.clone(), &namespace);
+    let preconditions = Preconditions {
+        uid: object.uid(),
+        resource_version: object.resource_version(),
+    };
+    let params = DeleteParams {
+        preconditions: Some(preconditions),
+        ..DeleteParams::background()
+    };
+    let taken = api.delete(&name, &params).await.map(|_| ());
+    taken.to(|| format!("take {}", named::<K>(&namespace, &name)))
+}
+
 /// Takes a 404 for success, and a 409 of the UID precondition too: the object that was meant is gone.
 fn absent_is_success(result: Result<(), kube::Error>) -> Result<(), kube::Error> {
     match result {

@@ -63,6 +63,7 @@ pub async fn reconcile(engine: Arc<Engine>, ctx: Arc<Context>) -> Result<Action,
     if let (true, Some(pool), Some(name)) = (managed, &pool, managed_engine(&engine.uid().unwrap_or_default())) {
         super::deployment::apply(&ctx, &engine, pool, &name).await?;
     }
+    super::ping::answer(&ctx, &engine).await?;
     report(&ctx, &engine, pool.is_some(), registration).await
 }
 

@@ -2,7 +2,7 @@
 
 use super::context::Context;
 use super::hold::{Error, Halt, Hold};
-use super::prepare::{claim, labels, prepare, within_limits};
+use super::prepare::{Prepared, claim, labels, prepare, within_limits};
 use crate::api::conditions::Reason;
 use crate::api::lease::{Claim, CredentialLeaseSpec};
 use crate::api::names::{self, DYNAMIC_SECRET_LABEL, LEASE_FINALIZER};
@@ -11,6 +11,8 @@ use crate::cluster::credential_secret::{self, LeaseIdentity};
 use crate::cluster::{Intention, objects};
 use crate::keys::{Password, Verifier};
 use crate::plan::lease::SecretSeen;
+use crate::plan::shape::{self, Login};
+use crate::plan::template::Unfit;
 use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{ListParams, PartialObjectMeta};
@@ -44,6 +46,7 @@ pub async fn make(ctx: &Context, seen: &DynamicSecret, basis: Basis) -> Result<b
     if prepared.owner.resource_version() != seen.resource_version() {
         return Ok(false);
     }
+    check_shape(&prepared)?;
     let target = target_name(&prepared.owner);
     check_target(ctx, &prepared.owner, &target, serial).await?;
     let Some(serial) = free_serial(ctx, &prepared.owner, basis).await? else {
@@ -55,6 +58,22 @@ pub async fn make(ctx: &Context, seen: &DynamicSecret, basis: Basis) -> Result<b
     })
     .await?;
     Ok(true)
+}
+
+/// A template that cannot be filled is told before anything is issued.
+fn check_shape(prepared: &Prepared) -> Result<(), Hold> {
+    let login = Login {
+        username: "user",
+        password: "password",
+        server: &prepared.base.login,
+    };
+    let shaped = shape::keys(login, prepared.owner.spec.target.as_ref());
+    shaped.map(drop).map_err(|unfit| unfit_template(&unfit))
+}
+
+/// What to tell about a template that cannot be filled.
+pub fn unfit_template((key, unfit): &(String, Unfit)) -> Hold {
+    Hold::new(Reason::InvalidSpec, format!("spec.target.template, key {key}: {unfit}"))
 }
 
 /// The target must be absent or ours, seen live: nothing is issued that could not be delivered.

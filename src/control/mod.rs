@@ -22,6 +22,7 @@ pub mod making;
 pub mod memory;
 pub mod occupied;
 pub mod operator;
+pub mod ping;
 pub mod places;
 pub mod pool;
 pub mod prepare;

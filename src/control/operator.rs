@@ -9,6 +9,7 @@ use crate::telemetry::http::{self as pages, Health};
 use crate::telemetry::liveness::Beats;
 use crate::telemetry::metrics::{self, Metrics};
 use crate::telemetry::readiness::Readiness;
+use futures::future::BoxFuture;
 use kube::client::{Body, ClientBuilder};
 use kube::{Client, Config};
 use std::net::SocketAddr;
@@ -21,6 +22,12 @@ use tower::util::MapRequestLayer;
 const READ_TIMEOUT: Duration = Duration::from_secs(330);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// Something else that the process serves, whether it leads or not, with the same client; its end is the process's.
+pub type Beside = Box<dyn FnOnce(Client, CancellationToken) -> BoxFuture<'static, Result<(), BoxedError>> + Send>;
+
+/// Any error, with its causes.
+pub type BoxedError = Box<dyn std::error::Error + Send + Sync>;
+
 /// One operator process.
 pub struct Operator {
     /// Name of this replica.
@@ -31,6 +38,8 @@ pub struct Operator {
     pub channel: Channel,
     /// Where health is served.
     pub health: SocketAddr,
+    /// What else is served.
+    pub beside: Option<Beside>,
 }
 
 /// Why the operator could not start or go on.
@@ -48,6 +57,9 @@ pub enum OperatorError {
     /// The work itself.
     #[error("the operator stopped")]
     Run(#[from] RunError),
+    /// What is served beside it.
+    #[error("the operator stopped, since what it serves besides ended")]
+    Beside(#[source] BoxedError),
 }
 
 impl Operator {
@@ -69,14 +81,33 @@ impl Operator {
         wait_for_api_server(&client, &api_server, &token).await;
         let identity = unique(&self.identity);
         let leadership = Leadership::start(client.clone(), &self.settings.home, &identity, token.clone());
+        let beside = self.beside.map(|beside| beside(client.clone(), token.clone()));
         let plant = Plant::new(client, self.settings, (metrics, hub_metrics), &beats, &readiness);
-        plant
-            .run(leadership.watch(), leadership.handle(), self.channel, token.clone())
-            .await?;
+        let plant = plant.run(leadership.watch(), leadership.handle(), self.channel, token.clone());
+        let ended = Box::pin(together(plant, beside, &token)).await;
         token.cancel();
         leadership.ended().await;
-        Ok(())
+        ended
     }
+}
+
+/// Runs both until one fails or both are told to stop.
+async fn together(
+    plant: impl Future<Output = Result<(), RunError>>,
+    beside: Option<BoxFuture<'static, Result<(), BoxedError>>>,
+    token: &CancellationToken,
+) -> Result<(), OperatorError> {
+    let beside = async {
+        if let Some(beside) = beside {
+            return beside.await;
+        }
+        token.cancelled().await;
+        Ok(())
+    };
+    let plant = async { plant.await.map_err(OperatorError::from) };
+    let beside = async { beside.await.map_err(OperatorError::Beside) };
+    // Boxed: the whole plant is in it.
+    Box::pin(async { futures::try_join!(plant, beside).map(|_| ()) }).await
 }
 
 /// Two starts of one replica are two holders: only the start that made a password ever had it.

@@ -5,11 +5,13 @@
 mod certificate;
 mod comment;
 mod engine_key;
+mod login_hash;
 mod password;
 mod public;
 mod root;
 mod secret_text;
 mod signing;
+mod token;
 mod x25519;
 
 pub use certificate::{
@@ -17,6 +19,7 @@ pub use certificate::{
 };
 pub use comment::{CommentError, RoleComment, RoleKind};
 pub use engine_key::{EngineKey, EngineKeyError};
+pub use login_hash::{HashError, hash_password, keyed_hash, keyed_hash_fits, password_fits, random_secret};
 pub use password::{Password, Verifier, VerifierError};
 pub use public::{
     ChannelPublicKey, EnginePublicKey, KeyTextError, RootHash, RootPublicKey, Signature, SigningPublicKey,
@@ -24,3 +27,4 @@ pub use public::{
 pub use root::{KeyError, RootKey};
 pub use secret_text::SecretText;
 pub use signing::SigningKey;
+pub use token::{Claims, TokenError, TokenKey};

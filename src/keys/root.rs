@@ -50,6 +50,10 @@ impl Pair {
         SecretText::new(BASE64.encode(&self.pkcs8))
     }
 
+    pub(super) fn pkcs8(&self) -> &[u8] {
+        &self.pkcs8
+    }
+
     pub(super) fn public(&self) -> Result<[u8; 32], KeyError> {
         self.pair
             .public_key()

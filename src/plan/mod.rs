@@ -10,3 +10,5 @@ pub mod consent;
 pub mod dead_man;
 pub mod dynamic_secret;
 pub mod lease;
+pub mod shape;
+pub mod template;

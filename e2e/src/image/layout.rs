@@ -85,11 +85,15 @@ impl Description<'_> {
     }
 
     fn index(&self, manifest: &Blob) -> Value {
-        let mut entry = descriptor(MANIFEST, manifest);
-        entry["platform"] = json!({"architecture": architecture(), "os": "linux"});
-        entry["annotations"] = json!({
-            "io.containerd.image.name": format!("docker.io/library/{}:{}", self.name, self.tag),
-            "org.opencontainers.image.ref.name": self.tag,
+        let entry = json!({
+            "mediaType": MANIFEST,
+            "digest": manifest.digest,
+            "size": manifest.data.len(),
+            "platform": {"architecture": architecture(), "os": "linux"},
+            "annotations": {
+                "io.containerd.image.name": format!("docker.io/library/{}:{}", self.name, self.tag),
+                "org.opencontainers.image.ref.name": self.tag,
+            },
         });
         json!({
             "schemaVersion": 2,

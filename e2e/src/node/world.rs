@@ -79,7 +79,9 @@ impl World {
             &self.issuer,
             sample::ORDERS,
         );
-        secret["stringData"]["host"] = json!(DATABASE_HOST);
+        if let Some(host) = secret.pointer_mut("/stringData/host") {
+            *host = json!(DATABASE_HOST);
+        }
         let restricted = [("pod-security.kubernetes.io/enforce", "restricted")];
         let shop: BTreeMap<&str, &str> = restricted.into_iter().chain([("team", "shop")]).collect();
         self.apply(&[
@@ -267,23 +269,44 @@ pub fn secret_of(name: &str) -> String {
     format!("{name}-db")
 }
 
-/// A pod of an application as Pod Security `restricted` wants it, with the Secret in `/credential`.
-pub fn application(secret: &str, arguments: &[&str]) -> Value {
+/// How an application comes by its credential.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum From {
+    /// Mounted in `/credential`.
+    Files,
+    /// `envFrom`, for pods that end.
+    Environment,
+}
+
+/// A pod of an application as Pod Security `restricted` wants it.
+pub fn application(secret: &str, arguments: &[&str], from: From) -> Value {
+    let files = from == From::Files;
+    let (mounts, volumes, variables) = if files {
+        (
+            json!([{"name": "credential", "mountPath": "/credential", "readOnly": true}]),
+            json!([{"name": "credential", "secret": {"secretName": secret}}]),
+            json!([]),
+        )
+    } else {
+        (json!([]), json!([]), json!([{"secretRef": {"name": secret}}]))
+    };
     json!({
         "automountServiceAccountToken": false,
         "enableServiceLinks": false,
+        "restartPolicy": if files { "Always" } else { "Never" },
         "securityContext": {"runAsNonRoot": true, "runAsUser": 65532, "seccompProfile": {"type": "RuntimeDefault"}},
         "containers": [{
             "name": "client",
             "image": format!("dsv-client:{TAG}"),
             "args": arguments,
+            "envFrom": variables,
             "securityContext": {
                 "allowPrivilegeEscalation": false,
                 "readOnlyRootFilesystem": true,
                 "capabilities": {"drop": ["ALL"]},
             },
-            "volumeMounts": [{"name": "credential", "mountPath": "/credential", "readOnly": true}],
+            "volumeMounts": mounts,
         }],
-        "volumes": [{"name": "credential", "secret": {"secretName": secret}}],
+        "volumes": volumes,
     })
 }

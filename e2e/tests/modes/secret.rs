@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use e2e::objects::text;
+use e2e::postgres::Login;
 use e2e::scene::{Credential, Scene};
 use serde_json::json;
 
@@ -115,9 +116,13 @@ async fn the_secret_is_as_the_target_says_and_holds_all_that_a_client_needs() {
         "type": "servicebinding.io/postgresql",
         "labels": {"app": "orders"},
         "annotations": {"example.com/owner": "shop"},
+        "formats": ["jdbc", "libpq", "pgpass", "dotnet"],
+        "template": {"app.properties": "db.url={{ jdbc-uri }}\ndb.user={{ username }}\n"},
     });
-    scene.ask("app", &json!({"ttl": 20, "target": target})).await.unwrap();
+    scene.ask("app", &json!({"ttl": 60, "target": target})).await.unwrap();
     let credential = scene.wait_credential("db-of-app").await.unwrap();
+    let seen = scene.wait_ready("app", "True/Issued").await.unwrap();
+    assert_eq!(text(&seen, "/status/binding/name"), "db-of-app", "for Service Binding");
     let secret = &credential.secret;
     assert_eq!(text(secret, "/type"), "servicebinding.io/postgresql");
     assert_eq!(text(secret, "/metadata/labels/app"), "orders");
@@ -133,9 +138,23 @@ async fn the_secret_is_as_the_target_says_and_holds_all_that_a_client_needs() {
         ("port", server.port().to_string()),
         ("database", "orders".to_owned()),
         ("sslmode", "verify-full".to_owned()),
+        ("PGUSER", credential.login.user.clone()),
+        ("PGPASSWORD", credential.login.password.clone()),
+        ("PGHOST", server.host().to_owned()),
         ("ca.crt", server.authority().to_owned()),
     ] {
         assert_eq!(credential.value(key).unwrap(), value, "{key}");
+    }
+    let filled = credential.value("app.properties").unwrap();
+    assert!(
+        filled.starts_with("db.url=jdbc:postgresql://") && filled.contains(&credential.login.user),
+        "{filled}"
+    );
+    for key in ["pgpass", "dotnet", "jdbc-uri"] {
+        assert!(
+            credential.value(key).unwrap().contains(&credential.login.password),
+            "{key}"
+        );
     }
     // The URI alone is enough to connect: a real client library reads it.
     let mut config: tokio_postgres::Config = credential
@@ -147,6 +166,25 @@ async fn the_secret_is_as_the_target_says_and_holds_all_that_a_client_needs() {
     config.connect_timeout(Duration::from_secs(5));
     let session = server.open(&config).await.unwrap();
     session.query("SELECT item FROM public.orders", &[]).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_template_that_cannot_be_filled_is_named_and_nothing_is_issued() {
+    let scene = scene().await;
+    let target = json!({"template": {"dsn": "{{ user }}:{{ password }}"}});
+    scene.ask("app", &json!({"ttl": 60, "target": target})).await.unwrap();
+    let seen = scene.wait_ready("app", "False/InvalidSpec").await.unwrap();
+    let conditions = seen["status"]["conditions"].to_string();
+    assert!(
+        conditions.contains("spec.target.template, key dsn: `{{ user }}` names no key; there are"),
+        "{conditions}"
+    );
+    assert_eq!(scene.accounts("app").await.unwrap(), [""; 0]);
+    let mended = json!({"target": {"template": {"dsn": "{{ username }}:{{ password }}"}}});
+    scene.change("app", &mended).await.unwrap();
+    let credential = scene.wait_credential("app").await.unwrap();
+    let Login { user, password } = &credential.login;
+    assert_eq!(credential.value("dsn").unwrap(), format!("{user}:{password}"));
 }
 
 #[tokio::test]

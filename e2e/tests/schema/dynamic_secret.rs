@@ -13,6 +13,7 @@ const PREFIX: &str = "userPrefix must be lower-case letters, digits, _ or -";
 const NAME: &str = "must be a Kubernetes object name";
 const LABELS: &str = "labels must not be of kubernetes.io, k8s.io or dsv.dev";
 const ANNOTATIONS: &str = "annotations must not be of kubernetes.io, k8s.io or dsv.dev";
+const TEMPLATE: &str = "template: a key has letters, digits, -, _ and ., and is none that the Secret has already";
 const TYPE: &str = "target type must be Opaque, servicebinding.io/postgresql or a type of dsv.dev";
 
 fn spec(patch: &Value) -> Value {
@@ -78,6 +79,7 @@ fn accepted() -> Vec<Value> {
     }
     rows.push(spec(&json!({"target": {"labels": {"team": "shop", "example.com/kubernetes.io": "x"}, "annotations": {"mydsv.dev/a": "b"}}})));
     rows.push(spec(&json!({"target": {"labels": many(32), "annotations": many(32)}})));
+    rows.push(spec(&json!({"target": {"formats": ["jdbc", "libpq", "pgpass", "dotnet"], "template": {"app.properties": "{{ uri }}"}}})));
     rows.push(spec(&json!({"grantPermissions": null, "grants": [{"what": "SELECT", "where": "public.a"}, {"what": "ALL", "where": "b.*"}]})));
     rows.push(spec(&json!({
         "pool": {"namespace": "databases"},
@@ -198,6 +200,11 @@ fn targets() -> Vec<(Value, &'static str)> {
         rows.push((target(json!({"labels": {key: "x"}})), LABELS));
         rows.push((target(json!({"annotations": {key: "x"}})), ANNOTATIONS));
     }
+    for key in ["password", "jdbc-uri", "with space", "a/b", ""] {
+        rows.push((target(json!({"template": {key: "x"}})), TEMPLATE));
+    }
+    rows.push((target(json!({"formats": ["odbc"]})), "Unsupported value: \"odbc\""));
+    rows.push((target(json!({"formats": ["jdbc", "jdbc"]})), "Duplicate value"));
     rows.push((target(json!({"labels": many(33)})), "spec.target.labels"));
     rows.push((target(json!({"annotations": many(33)})), "spec.target.annotations"));
     rows

@@ -4,7 +4,7 @@ use super::observe::Gathered;
 use super::{AGAIN, BY_EVENT, SOON};
 use crate::api::DynamicSecret;
 use crate::api::conditions::{self, READY, Reason};
-use crate::api::dynamic_secret::{DeletionPolicy, Mode};
+use crate::api::dynamic_secret::{DeletionPolicy, Mode, SecretReference};
 use crate::api::names::{DYNAMIC_SECRET_FINALIZER, ROTATE_AT};
 use crate::cluster::{credential_secret, status};
 use crate::control::context::Context;
@@ -167,6 +167,10 @@ async fn write_valid(
         status.observed_generation = generation;
         status.last_serial = Some(status.last_serial.unwrap_or(0).max(current.serial));
         status.delivered_serial = Some(current.serial);
+        status.binding = lease
+            .claim()
+            .and_then(|claim| claim.target.clone())
+            .map(|name| SecretReference { name });
         status.delivered_for = Some(current.fingerprint.clone());
         status.delivered_ttl = Some(current.ttl_seconds);
         status.username = of_lease.and_then(|s| s.username.clone());

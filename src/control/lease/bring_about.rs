@@ -8,10 +8,12 @@ use crate::api::ttl::Span;
 use crate::channel::frames::{Account, AccountSettings, Done, Task};
 use crate::cluster::credential_secret::{self, Credential};
 use crate::control::hold::{Error, Hold};
+use crate::control::making::unfit_template;
 use crate::control::tasks::{Answer, ask};
 use crate::control::{report, servers};
 use crate::keys::{RoleComment, RoleKind};
 use crate::plan::lease::SecretSeen;
+use crate::plan::shape::{self, Login};
 use kube::ResourceExt;
 use kube::runtime::controller::Action;
 use std::time::Duration;
@@ -133,11 +135,21 @@ impl Pass<'_> {
             .as_ref()
             .and_then(|owner| owner.spec.target.as_ref())
             .filter(|_| claim.serial > 0);
+        let role = self.role(claim);
+        let login = Login {
+            username: &role,
+            password: password.reveal(),
+            server: &server,
+        };
+        // Checked before the lease was made; somebody may have changed it since.
+        let keys = match shape::keys(login, wanted) {
+            Ok(keys) => keys,
+            Err(unfit) => return self.give_up(unfit_template(&unfit)).await,
+        };
         let credential = Credential {
             lease: &identity,
-            username: &self.role(claim),
-            password: &password,
-            server: &server,
+            username: &role,
+            keys,
             expires_at: claim.expires_at.0,
             target: wanted,
         };

@@ -18,13 +18,27 @@ pub async fn run(world: &World) -> Result<()> {
     let roles = world.roles().await?;
     ensure!(roles.is_empty(), "these roles are left in PostgreSQL: {roles:?}");
     let name = "-o=name";
-    let (ours, labelled) = ("app.kubernetes.io/managed-by=dsv-operator", "app.kubernetes.io/name=dsv-operator");
+    let (ours, labelled) = (
+        "app.kubernetes.io/managed-by=dsv-operator",
+        "app.kubernetes.io/name=dsv-operator",
+    );
     let of_dsv = "enginepools,engines,dynamicsecrets,credentialleases";
     let here = "deployments,pods,leases.coordination.k8s.io,services,networkpolicies,jobs,serviceaccounts";
     let of_cluster = "clusterroles,clusterrolebindings,validatingadmissionpolicies,validatingadmissionpolicybindings";
     nothing(world, &["get", of_dsv, "-A", name]).await?;
     nothing(world, &["get", "secrets", "-A", "-l", ours, name]).await?;
-    nothing(world, &["get", here, "-n", NAMESPACE, "--field-selector=metadata.name!=default", name]).await?;
+    nothing(
+        world,
+        &[
+            "get",
+            here,
+            "-n",
+            NAMESPACE,
+            "--field-selector=metadata.name!=default",
+            name,
+        ],
+    )
+    .await?;
     nothing(world, &["get", of_cluster, "-l", labelled, name]).await?;
     let definitions = world.kubectl(&["get", "crd", name])?;
     ensure!(

@@ -1,0 +1,13 @@
+//! The REST API in the dialect of DevOps Secrets Vault, as its clients use it: one control plane, two operators.
+
+#![allow(clippy::too_many_lines, reason = "what is said in one breath is read in one")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+mod abuse;
+mod access;
+mod failures;
+mod messages;
+mod python;
+mod secrets;
+mod walk;
+mod world;

@@ -1,0 +1,130 @@
+//! The walk through the reference by HTTP alone: pool, engine, base secret, dynamic secret, read, log in, end.
+
+use std::time::Duration;
+
+use e2e::objects::text;
+use e2e::postgres::Login;
+use serde_json::{Value, json};
+
+use crate::world::{TENANT, fresh, world};
+
+#[tokio::test]
+async fn an_account_is_had_by_http_alone_and_ends_with_its_ttl() {
+    let world = world().await;
+    let (pool, engine) = world.pool_with_engine().await;
+    let base = world.base().await;
+    let path = world
+        .dynamic(&base, &pool, &json!({"ttl": 30, "userPrefix": "walk_"}))
+        .await;
+
+    let read = world
+        .get(&format!("secrets/{}?edit=false", path.replace(':', "/")))
+        .await
+        .is(200);
+    assert_eq!(
+        (text(&read, "/path"), text(&read, "/version")),
+        (path.clone(), "0".into())
+    );
+    let data = read["data"].as_object().unwrap();
+    assert!(data.values().all(Value::is_string), "{:?}", data.keys());
+    let keys: Vec<&String> = data.keys().collect();
+    assert_eq!(
+        keys,
+        [
+            "database",
+            "expiresAt",
+            "host",
+            "password",
+            "port",
+            "ttl",
+            "uri",
+            "username"
+        ]
+    );
+    let login = Login {
+        user: text(&read, "/data/username"),
+        password: text(&read, "/data/password"),
+    };
+    assert!(login.user.starts_with("walk_"), "{}", login.user);
+    let session = world.stack.postgres().connect_as(&login, "orders").await.unwrap();
+    assert_eq!(
+        session.query("SELECT * FROM public.orders", &[]).await.unwrap().len(),
+        3
+    );
+    assert!(
+        session.query("SELECT * FROM public.invoices", &[]).await.is_err(),
+        "nothing else is granted"
+    );
+
+    // Each read makes another account, and reads that are not meant to make one do not.
+    let other = world.get(&format!("secrets/{path}")).await.is(200);
+    assert_ne!(text(&other, "/data/username"), login.user);
+    let leases = || async {
+        world
+            .objects()
+            .await
+            .list("CredentialLease", TENANT)
+            .await
+            .unwrap()
+            .len()
+    };
+    let before = leases().await;
+    for quiet in [
+        format!("secrets/{path}::description"),
+        format!("secrets/{path}?edit=true"),
+        format!("secrets/{path}/version/2"),
+        format!("secrets?searchTerm={path}"),
+        "secrets/db::listpaths".to_owned(),
+    ] {
+        let answer = world.get(&quiet).await.is(200);
+        assert!(!answer.to_string().contains("password"), "{quiet}: {answer}");
+    }
+    assert_eq!(leases().await, before);
+
+    let administrator = world.stack.postgres().connect("postgres").await.unwrap();
+    let gone = || async {
+        let query = "SELECT 1 FROM pg_roles WHERE rolname = $1";
+        Ok(administrator
+            .query(query, &[&login.user])
+            .await?
+            .is_empty()
+            .then_some(()))
+    };
+    let limit = Duration::from_mins(2);
+    world
+        .stack
+        .eventually("the account ends with its ttl", limit, gone)
+        .await
+        .unwrap();
+    assert!(world.stack.postgres().connect_as(&login, "orders").await.is_err());
+    drop(engine);
+}
+
+#[tokio::test]
+async fn a_secret_is_written_read_and_found_by_path_and_by_id() {
+    let world = world().await;
+    let name = fresh("server");
+    let body = json!({"Data": {"user": "a", "port": 22, "deep": {"list": [1, true, null]}}, "Description": "d", "Attributes": {"tag": "x"}, "Overwrite": false});
+    let made = world
+        .call(&format!("POST secrets/servers/us-east/{name}"), &body)
+        .await
+        .is(201);
+    assert_eq!(text(&made, "/path"), format!("servers:us-east:{name}"));
+    assert_eq!(
+        (text(&made, "/version"), text(&made, "/createdBy")),
+        ("0".into(), "users:admin".into())
+    );
+    let id = text(&made, "/id");
+    assert_eq!(id.len(), 36);
+    for path in [
+        format!("servers/us-east/{name}"),
+        format!("servers:us-east:{name}"),
+        id.clone(),
+    ] {
+        let read = world.get(&format!("secrets/{path}?edit=false")).await.is(200);
+        assert_eq!(read, made, "{path}");
+    }
+    assert_eq!(world.get(&format!("secrets?id={id}")).await.is(200), made);
+    let time = text(&made, "/created");
+    assert!(time.len() == 20 && time.ends_with('Z'), "{time}");
+}

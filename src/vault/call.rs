@@ -1,0 +1,163 @@
+//! One call, read: where it comes from, whom it is for, what it asks.
+
+use super::body::{Fields, MAX_BODY};
+use super::reply::Refusal;
+use super::tenants::Tenant;
+use crate::channel::listener::Peer;
+use axum::extract::ConnectInfo;
+use bytes::Bytes;
+use http::request::Parts;
+use http::{HeaderMap, Method, header};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use percent_encoding::percent_decode_str;
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::time::Duration;
+
+/// How long a body may take to arrive.
+const BODY_LIMIT: Duration = Duration::from_secs(20);
+
+/// One call.
+#[derive(Debug)]
+pub struct Call {
+    /// Method.
+    pub method: Method,
+    /// The decoded path after `/v1/`, without slashes around it.
+    pub path: String,
+    /// Its first segment.
+    pub area: String,
+    /// What follows the area, as it came.
+    pub rest: String,
+    /// Query values that are not empty.
+    pub query: BTreeMap<String, String>,
+    /// The token, without the word before it.
+    pub token: Option<String>,
+    /// Where the connection comes from.
+    pub remote: Option<IpAddr>,
+    /// The tenant.
+    pub tenant: Tenant,
+    /// Whether the body is a form.
+    is_form: bool,
+    body: Bytes,
+}
+
+impl Call {
+    /// Reads the body and takes the head apart.
+    pub async fn read(parts: Parts, body: axum::body::Body, tenant: Tenant) -> Result<Self, Refusal> {
+        let decoded = percent_decode_str(parts.uri.path()).decode_utf8();
+        let decoded = decoded.map_err(|_| Refusal::bad("the path is not UTF-8"))?;
+        let path = decoded.strip_prefix("/v1/").ok_or_else(Refusal::not_found)?;
+        let (area, rest) = path.split_once('/').unwrap_or((path, ""));
+        let remote = parts.extensions.get::<ConnectInfo<Peer>>();
+        let pairs = form_urlencoded::parse(parts.uri.query().unwrap_or_default().as_bytes());
+        let query = pairs
+            .filter(|(_, value)| !value.is_empty())
+            .map(|(key, value)| (key.into_owned(), value.into_owned()));
+        Ok(Self {
+            area: area.to_owned(),
+            rest: rest.to_owned(),
+            path: path.trim_matches('/').to_owned(),
+            query: query.collect(),
+            token: token(&parts.headers),
+            remote: remote.map(|ConnectInfo(Peer(address))| address.ip()),
+            tenant,
+            is_form: content_type(&parts.headers)?,
+            body: read_body(body).await?,
+            method: parts.method,
+        })
+    }
+
+    /// Whether there is a body.
+    pub fn has_body(&self) -> bool {
+        !self.body.is_empty()
+    }
+
+    /// The body as JSON.
+    pub fn fields(&self) -> Result<Fields, Refusal> {
+        if self.is_form {
+            return Err(Refusal::new(
+                415,
+                "the body must be JSON; set Content-Type: application/json",
+            ));
+        }
+        Fields::json(&self.body)
+    }
+
+    /// The body as JSON or as a form.
+    pub fn fields_or_form(&self) -> Result<Fields, Refusal> {
+        if self.is_form {
+            return Ok(Fields::form(&self.body));
+        }
+        Fields::json(&self.body)
+    }
+
+    /// A query value.
+    pub fn asked(&self, key: &str) -> Option<&str> {
+        self.query.get(key).map(String::as_str)
+    }
+
+    /// A query value that says true.
+    pub fn flag(&self, key: &str) -> bool {
+        self.asked(key).is_some_and(|value| value.eq_ignore_ascii_case("true"))
+    }
+
+    /// What follows the area as segments without empty ones.
+    pub fn segments(&self) -> Vec<&str> {
+        self.rest.split('/').filter(|segment| !segment.is_empty()).collect()
+    }
+}
+
+/// Bare, or behind `Bearer`; an empty header is none.
+fn token(headers: &HeaderMap) -> Option<String> {
+    let text = headers.get(header::AUTHORIZATION)?.to_str().ok()?.trim();
+    let bare = match text.split_once(' ') {
+        Some((word, token)) if word.eq_ignore_ascii_case("bearer") => token.trim(),
+        None if !text.eq_ignore_ascii_case("bearer") => text,
+        _ => return None,
+    };
+    (!bare.is_empty()).then(|| bare.to_owned())
+}
+
+/// Whether it is a form. Everything else counts as JSON, and is refused where it says that it is something else again.
+fn content_type(headers: &HeaderMap) -> Result<bool, Refusal> {
+    let text = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    let kind = text.map(|text| text.split(';').next().unwrap_or_default().trim().to_ascii_lowercase());
+    match kind.as_deref() {
+        None | Some("" | "application/json" | "text/plain" | "application/octet-stream") => Ok(false),
+        Some("application/x-www-form-urlencoded") => Ok(true),
+        Some(_) => Err(Refusal::new(
+            415,
+            "the body must be JSON; set Content-Type: application/json",
+        )),
+    }
+}
+
+async fn read_body(body: axum::body::Body) -> Result<Bytes, Refusal> {
+    let limited = Limited::new(body, MAX_BODY);
+    match tokio::time::timeout(BODY_LIMIT, limited.collect()).await {
+        Ok(Ok(read)) => Ok(read.to_bytes()),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => {
+            Err(Refusal::new(413, format!("the body is larger than {MAX_BODY} bytes")))
+        }
+        Ok(Err(_)) => Err(Refusal::bad("the body ended early")),
+        Err(_) => Err(Refusal::new(408, "the body took too long to arrive")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tokens_come_bare_and_behind_bearer() {
+        let of = |text: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::AUTHORIZATION, text.parse().unwrap());
+            token(&headers)
+        };
+        assert_eq!(of("a.b.c").as_deref(), Some("a.b.c"));
+        assert_eq!(of("Bearer a.b.c").as_deref(), Some("a.b.c"));
+        assert_eq!(of("bearer  a.b.c ").as_deref(), Some("a.b.c"));
+        assert_eq!((of(""), of("Bearer "), of("Basic abc")), (None, None, None));
+    }
+}

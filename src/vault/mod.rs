@@ -1,0 +1,169 @@
+//! The REST API in the dialect of DevOps Secrets Vault, on all replicas.
+//!
+//! Storage is Kubernetes itself: a tenant is a namespace, secrets are Secrets of a type of their own, pools, engines and
+//! dynamic secrets are the custom resources. Lists come from watches that hold metadata only; values are read live. Nothing
+//! here runs SQL, holds engines or decides about accounts: reading a dynamic secret makes a lease and waits for its status.
+
+mod absent;
+mod audit;
+mod body;
+mod call;
+mod caller;
+mod engines;
+mod first;
+mod groups;
+mod ids;
+mod index;
+mod janitor;
+mod login;
+mod page;
+mod path;
+mod ping;
+mod policies;
+mod policy;
+mod pools;
+mod records;
+mod reply;
+mod roles;
+mod secrets;
+mod serve;
+mod tenants;
+mod time;
+mod tls;
+mod tokens;
+mod users;
+
+pub use audit::{ChainError, verify};
+pub use reply::{Refusal, Reply};
+pub use serve::{VaultError, run};
+
+use crate::keys::SecretText;
+use call::Call;
+use caller::Compiled;
+use index::Index;
+use kube::Client;
+use records::Known;
+use secrets::{Listed, Space};
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::{Arc, RwLock};
+use std::time::Duration;
+use tenants::Tenant;
+use tokens::Tokens;
+use tokio::sync::Semaphore;
+
+/// How long a login waits for its turn to be hashed.
+const HASHING_WAIT: Duration = Duration::from_secs(10);
+
+/// What the installer decided.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Address to listen on.
+    pub address: String,
+    /// The operator's namespace.
+    pub home: String,
+    /// Name of the installation in it.
+    pub release: String,
+    /// Namespace that is meant where a host names none.
+    pub default_tenant: Option<String>,
+    /// Where engines dial.
+    pub endpoints: Vec<String>,
+    /// Names and addresses by which clients reach the API.
+    pub names: Vec<String>,
+    /// PEM files of the certificate and its key; without them the installation's own authority signs one.
+    pub certificate: Option<(PathBuf, PathBuf)>,
+    /// File to which audit lines are appended.
+    pub audit_file: Option<PathBuf>,
+}
+
+/// The API of one replica.
+pub struct Vault {
+    client: Client,
+    settings: Settings,
+    /// Name of the installation in tokens.
+    issuer: String,
+    tokens: Tokens,
+    namespaces: Index<tenants::Space>,
+    records: Index<Known>,
+    secrets: Index<Listed>,
+    dynamic: Index<Listed>,
+    rules: RwLock<HashMap<String, Compiled>>,
+    /// Passwords are hashed two at a time.
+    hashing: Arc<Semaphore>,
+    /// A hash that no password fits, for users who do not exist.
+    nobody: SecretText,
+    audit: audit::Audit,
+}
+
+impl Vault {
+    fn is_ready(&self) -> bool {
+        self.namespaces.is_filled() && self.records.is_filled() && self.secrets.is_filled() && self.dynamic.is_filled()
+    }
+
+    async fn until_ready(&self) {
+        self.namespaces.until_filled().await;
+        self.records.until_filled().await;
+        self.secrets.until_filled().await;
+        self.dynamic.until_filled().await;
+    }
+
+    fn tenant(&self, host: Option<&str>) -> Option<Tenant> {
+        tenants::resolve(&self.namespaces, self.settings.default_tenant.as_deref(), host)
+    }
+
+    /// The shortest ttl of a tenant's dynamic secrets, in seconds.
+    fn min_ttl(&self, tenant: &Tenant) -> u64 {
+        tenants::min_ttl(&self.namespaces, &tenant.namespace)
+    }
+
+    async fn answer(&self, call: &Call) -> Result<Reply, Refusal> {
+        let mut principal = String::new();
+        let outcome = self.route(call, &mut principal).await;
+        self.audit.note(call, &principal, &outcome);
+        if let Err(refusal) = &outcome {
+            tracing::debug!(
+                method = %call.method,
+                area = call.area,
+                code = refusal.code,
+                message = refusal.message,
+                "a call was refused"
+            );
+        }
+        outcome
+    }
+
+    async fn route(&self, call: &Call, principal: &mut String) -> Result<Reply, Refusal> {
+        match (call.method.as_str(), call.area.as_str(), call.segments().as_slice()) {
+            ("POST", "token", []) => return self.token(call).await,
+            ("GET", "heartbeat", []) => return self.heartbeat(call).await,
+            ("POST", "initialize", []) => return self.initialize(call).await,
+            ("POST", "revoke", [_]) => return self.revoke_token(call).await,
+            _ => {}
+        }
+        let caller = self.caller(call).await?;
+        caller.subject.clone_into(principal);
+        match call.area.as_str() {
+            "secrets" => self.secrets(call, &caller, Space::Secrets).await,
+            "home" => self.secrets(call, &caller, Space::Home).await,
+            "pools" => self.pools(call, &caller).await,
+            "engines" => self.engines(call, &caller).await,
+            "users" => self.users(call, &caller).await,
+            "roles" => self.roles(call, &caller).await,
+            "clients" => self.clients(call, &caller).await,
+            "groups" => self.groups(call, &caller).await,
+            "audit" => {
+                self.require(call, &caller, "read", "audit")?;
+                self.audit_lines(call)
+            }
+            "usage" => {
+                self.require(call, &caller, "read", "usage")?;
+                Ok(self.usage(call))
+            }
+            "config" => match call.rest.strip_prefix("policies") {
+                Some(rest) => self.policies(call, &caller, rest).await,
+                None => Err(absent::refusal(call)),
+            },
+            _ => Err(absent::refusal(call)),
+        }
+    }
+}

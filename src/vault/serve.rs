@@ -1,0 +1,135 @@
+//! Starting the API: its watches, its certificate, its listener.
+
+use super::audit::Audit;
+use super::call::Call;
+use super::reply::{Refusal, Reply};
+use super::tenants;
+use super::tls::{self, Certificate};
+use super::tokens::{Tokens, TokensError};
+use super::{Index, Settings, Vault, absent, janitor, records, secrets};
+use crate::channel::listener::{ServeLimits, TlsListener, serve};
+use crate::cluster::{self, installation};
+use crate::keys::{HashError, hash_password, random_secret};
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::response::{IntoResponse, Response};
+use http::header;
+use kube::{Api, Client};
+use std::collections::HashMap;
+use std::sync::{Arc, RwLock};
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+
+/// Passwords that are hashed at once: each takes 19 MiB and a core.
+const HASHES: usize = 2;
+/// Longest life of a call. A dynamic secret is given up long before.
+const CALL_LIMIT: Duration = Duration::from_secs(40);
+
+/// The API could not start or go on.
+#[derive(Debug, thiserror::Error)]
+pub enum VaultError {
+    /// Who we are.
+    #[error("could not read what the installation is called")]
+    Cluster(#[from] cluster::Error),
+    /// The keys of tokens.
+    #[error("could not load the keys of access tokens")]
+    Tokens(#[from] TokensError),
+    /// The certificate.
+    #[error("could not make the certificate of the API")]
+    Tls(#[from] tls::TlsError),
+    /// The address.
+    #[error("could not listen on {0}; choose another --api-addr")]
+    Listen(String, #[source] std::io::Error),
+    /// The audit file.
+    #[error("could not open the audit file {0}")]
+    Audit(String, #[source] std::io::Error),
+    /// The hash of nobody.
+    #[error("could not hash a password")]
+    Hash(#[from] HashError),
+}
+
+/// Serves until `stop`.
+pub async fn run(client: Client, settings: Settings, stop: CancellationToken) -> Result<(), VaultError> {
+    let listener = TcpListener::bind(&settings.address).await;
+    let listener = listener.map_err(|error| VaultError::Listen(settings.address.clone(), error))?;
+    let address = listener.local_addr();
+    let address = address.map_err(|error| VaultError::Listen(settings.address.clone(), error))?;
+    let certificate = Certificate::load(&client, &settings).await?;
+    let vault = Arc::new(start(client, settings).await?);
+    let background = watches(&vault);
+    let renewing = certificate.clone();
+    let config = move || renewing.current();
+    let listener = TlsListener::new(listener, config);
+    let listener = listener.map_err(|error| VaultError::Listen(vault.settings.address.clone(), error))?;
+    tracing::info!(%address, tenant = vault.settings.default_tenant, "the API listens");
+    let app = Router::new().fallback(answer).with_state(vault.clone());
+    tokio::select! {
+        () = serve(listener, app, ServeLimits::default(), stop.clone()) => {}
+        () = janitor::run(vault.clone()) => {}
+        () = certificate.renew() => {}
+    }
+    for task in background {
+        task.abort();
+    }
+    Ok(())
+}
+
+async fn start(client: Client, settings: Settings) -> Result<Vault, VaultError> {
+    let issuer = installation::id(&client, &settings.home, &settings.release).await?;
+    let audit = Audit::new(settings.audit_file.as_deref()).map_err(|error| {
+        let path = settings.audit_file.as_ref().map(|path| path.display().to_string());
+        VaultError::Audit(path.unwrap_or_default(), error)
+    })?;
+    Ok(Vault {
+        tokens: Tokens::load(&client, &settings.home).await?,
+        client,
+        settings,
+        issuer,
+        namespaces: Index::default(),
+        records: Index::default(),
+        secrets: Index::default(),
+        dynamic: Index::default(),
+        rules: RwLock::new(HashMap::new()),
+        hashing: Arc::new(Semaphore::new(HASHES)),
+        nobody: hash_password(&random_secret())?,
+        audit,
+    })
+}
+
+fn watches(vault: &Vault) -> Vec<tokio::task::JoinHandle<()>> {
+    let client = || vault.client.clone();
+    let home = &vault.settings.home;
+    vec![
+        tokio::spawn(tenants::follow(vault.namespaces.clone(), Api::all(client()))),
+        tokio::spawn(records::follow(vault.records.clone(), Api::namespaced(client(), home))),
+        tokio::spawn(secrets::follow_kept(vault.secrets.clone(), Api::all(client()))),
+        tokio::spawn(secrets::follow_dynamic(vault.dynamic.clone(), Api::all(client()))),
+    ]
+}
+
+async fn answer(State(vault): State<Arc<Vault>>, request: Request) -> Response {
+    // A task of its own would outlive its reader; here the call ends with the connection.
+    match tokio::time::timeout(CALL_LIMIT, outcome(&vault, request)).await {
+        Ok(Ok(reply)) => reply.into_response(),
+        Ok(Err(refusal)) => refusal.into_response(),
+        Err(_) => Refusal::new(504, "the call took too long").into_response(),
+    }
+}
+
+async fn outcome(vault: &Vault, request: Request) -> Result<Reply, Refusal> {
+    if !vault.is_ready() {
+        return Err(Refusal::new(503, "the API is starting; try again in a moment"));
+    }
+    let (parts, body) = request.into_parts();
+    let host = parts.headers.get(header::HOST).and_then(|host| host.to_str().ok());
+    let tenant = vault
+        .tenant(host)
+        .ok_or_else(|| Refusal::new(404, "the host names no tenant, and there is no default tenant"))?;
+    let call = Call::read(parts, body, tenant).await?;
+    if absent::is_login(&call.path) {
+        return Err(absent::refusal(&call));
+    }
+    vault.answer(&call).await
+}
