@@ -31,7 +31,7 @@ pub struct World {
     pub postgres: Server,
     pub issuer: Login,
     /// What was measured on the way.
-    pub figures: std::sync::Mutex<Vec<(String, Duration)>>,
+    pub figures: std::sync::Mutex<Vec<String>>,
 }
 
 impl World {
@@ -63,11 +63,14 @@ impl World {
 
     /// Keeps how long something took, for the end.
     pub fn figure(&self, what: &str, took: Duration) {
-        say(format!("  {what}: {:.1} s", took.as_secs_f64()));
-        self.figures
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
-            .push((what.to_owned(), took));
+        self.note(format!("{what}: {:.1} s", took.as_secs_f64()));
+    }
+
+    /// The same for anything else.
+    pub fn note(&self, figure: String) {
+        say(format!("  {figure}"));
+        let mut figures = self.figures.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        figures.push(figure);
     }
 
     /// Namespaces, the database behind a Service, its base secret, and a pool with engines in the cluster.
@@ -81,6 +84,10 @@ impl World {
         );
         if let Some(host) = secret.pointer_mut("/stringData/host") {
             *host = json!(DATABASE_HOST);
+        }
+        let mut pool = sample::pool(DATABASES, Some(replicas));
+        if let Some(limit) = pool.pointer_mut("/spec/access/0/maxLeases") {
+            *limit = json!(500);
         }
         let restricted = [("pod-security.kubernetes.io/enforce", "restricted")];
         let shop: BTreeMap<&str, &str> = restricted.into_iter().chain([("team", "shop")]).collect();
@@ -106,7 +113,7 @@ impl World {
                 "endpoints": [{"addresses": [ADDRESS.to_string()]}],
             }),
             secret,
-            sample::pool(DATABASES, Some(replicas)),
+            pool,
         ])
     }
 
