@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 use tar::{Builder, EntryType};
 
+use super::architecture;
 use super::blob::Blob;
 use super::layer::{Layer, append};
 
@@ -115,13 +116,4 @@ impl Description<'_> {
 
 fn descriptor(kind: &str, blob: &Blob) -> Value {
     json!({"mediaType": kind, "digest": blob.digest, "size": blob.data.len()})
-}
-
-/// The architecture of this machine, in the words of images.
-fn architecture() -> &'static str {
-    match std::env::consts::ARCH {
-        "x86_64" => "amd64",
-        "aarch64" => "arm64",
-        other => other,
-    }
 }
