@@ -98,6 +98,8 @@ impl World {
         stack.kubectl(&["create", "namespace", TENANT])?;
         stack.kubectl(&["create", "namespace", OTHER])?;
         stack.kubectl(&["label", "namespace", OTHER, "dsv.dev/tenant=true"])?;
+        // The first leader makes it; before, no engine can be registered.
+        secret_value(&stack, "dsv-root", "key").await?;
         let authority = secret_value(&stack, "dsv-api-ca", "ca.crt").await?;
         let mut roots = rustls::RootCertStore::empty();
         roots.add(CertificateDer::from_pem_slice(authority.as_bytes())?)?;

@@ -117,15 +117,9 @@ impl Pass<'_> {
         let identity = self.identity(claim);
         let older = self.secret.clone();
         let meta = older.as_ref().map(|found| &found.metadata);
-        if !matches!(
-            credential_secret::whose(meta, &identity),
-            SecretSeen::Absent | SecretSeen::Older
-        ) {
-            let message = format!(
-                "Secret {}/{target} exists and is not ours; rename or delete it, or choose another name",
-                identity.namespace
-            );
-            return self.give_up(Hold::new(Reason::TargetNotOurs, message)).await;
+        let whose = credential_secret::whose(meta, &identity);
+        if !matches!(whose, SecretSeen::Absent | SecretSeen::Older) {
+            return self.give_up(not_ours(&identity.namespace, &target)).await;
         }
         let Some(server) = servers::login(self.ctx, &claim.server).await? else {
             return Ok(Some(Action::requeue(SOON)));
@@ -159,23 +153,22 @@ impl Pass<'_> {
         let written = credential_secret::deliver(&self.ctx.client, &target, meta, &credential, key).await;
         failpoint!("deliver.written", self.name());
         match written {
-            // What was written, or what came of a write without an answer, is looked at before it is believed.
-            Ok(_) => {}
-            Err(error) if error.is_unknown() || error.is_conflict() => {
-                tracing::info!(lease = %self.name(), %error, "looking again");
-            }
             Err(error) if error.is_refused() => {
                 let answer = error.status().map(|s| s.message.clone()).unwrap_or_default();
-                let message = format!(
-                    "the API server refused Secret {}/{target}: {answer}",
-                    identity.namespace
-                );
-                return self.give_up(Hold::new(Reason::TargetRefused, message)).await;
+                let place = format!("{}/{target}", identity.namespace);
+                let message = format!("the API server refused Secret {place}: {answer}");
+                self.give_up(Hold::new(Reason::TargetRefused, message)).await
             }
-            Err(error) => return Err(error.into()),
+            Err(error) if !(error.is_unknown() || error.is_conflict()) => Err(error.into()),
+            // What was written, or what came of a write without an answer, is looked at before it is believed.
+            seen => {
+                if let Err(error) = seen {
+                    tracing::info!(lease = %self.name(), %error, "looking again");
+                }
+                self.look(Some(claim)).await?;
+                Ok(None)
+            }
         }
-        self.look(Some(claim)).await?;
-        Ok(None)
     }
 
     pub(super) async fn report(&mut self, claim: &Claim) -> Result<Option<Action>, Error> {
@@ -203,6 +196,12 @@ impl Pass<'_> {
         }
         Ok(None)
     }
+}
+
+fn not_ours(namespace: &str, target: &str) -> Hold {
+    let message =
+        format!("Secret {namespace}/{target} exists and is not ours; rename or delete it, or choose another name");
+    Hold::new(Reason::TargetNotOurs, message)
 }
 
 fn settings(options: &AccountOptions) -> AccountSettings {

@@ -1,5 +1,7 @@
 //! Every form, for a plain server and for one that needs all escapes.
 
+#![allow(clippy::unwrap_in_result, reason = "what does not parse is a fault of the test")]
+
 use super::*;
 use crate::keys::SecretText;
 use serde_json::json;
