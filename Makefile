@@ -10,7 +10,7 @@ MAKEFLAGS += --no-print-directory
 BIN := $(or $(CARGO_TARGET_DIR),target)/debug
 SAY := @printf '\n== %s\n'
 
-.PHONY: help demo image chart chart-check e2e test faults faults-programs torture up down status build programs fmt fmt-check lint crds verify-generated prerequisites
+.PHONY: help demo image dist chart chart-check e2e test faults faults-programs torture up down status build programs fmt fmt-check lint crds verify-generated prerequisites
 
 help: ## Show what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -30,6 +30,9 @@ torture: build programs faults-programs ## Use and break everything at random (M
 
 image: build ## Build the images of operator and engine into target/images, without Docker
 	@$(BIN)/dsv-dev image
+
+dist: build ## Build archives of engine and plugin, with hashes and a list of components, into target/dist
+	@$(BIN)/dsv-dev dist
 
 chart: crds ## Write the chart's generated files anew, and config/install.yaml (builds helm once)
 	@$(BIN)/dsv-dev chart

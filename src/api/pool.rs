@@ -94,6 +94,22 @@ pub struct ManagedEngines {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(extend("maxProperties" = 32))]
     pub pod_annotations: BTreeMap<String, String>,
+    /// A proxy through which the engines reach the operator.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proxy: Option<Proxy>,
+}
+
+/// A proxy, as the variables of the same names have it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Proxy {
+    /// HTTPS_PROXY: the proxy, such as http://proxy.example.com:3128.
+    #[schemars(length(min = 1, max = 1024))]
+    pub https_proxy: String,
+    /// NO_PROXY: hosts that are reached without it, separated by commas.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 4096))]
+    pub no_proxy: Option<String>,
 }
 
 /// CPU and memory, as Kubernetes quantities.

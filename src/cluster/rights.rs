@@ -210,7 +210,10 @@ fn people_roles() -> Vec<ClusterRole> {
         aggregated(
             "dsv-admin",
             &["admin"],
-            vec![rule(GROUP, &["enginepools", "engines"], &WRITE)],
+            vec![
+                rule(GROUP, &["enginepools", "engines"], &WRITE),
+                rule(GROUP, &["enginepools/scale"], &["get", "update", "patch"]),
+            ],
         ),
     ]
 }

@@ -3,14 +3,14 @@
 use super::context::Context;
 use super::hold::Error;
 use crate::api::names::{ENGINE_LABEL, MANAGED_BY, OPERATOR, POOL_LABEL, base32_hash};
-use crate::api::pool::{ManagedEngines, Resources, Toleration};
+use crate::api::pool::{ManagedEngines, Proxy, Resources, Toleration};
 use crate::api::{Engine, EnginePool};
 use crate::cluster::{Intention, objects};
 use k8s_openapi::api::apps::v1::{Deployment, DeploymentSpec, DeploymentStrategy};
 use k8s_openapi::api::core::v1::{
-    Capabilities, Container, ContainerPort, EnvFromSource, HTTPGetAction, LocalObjectReference, PodSecurityContext,
-    PodSpec, PodTemplateSpec, Probe, ResourceRequirements, SeccompProfile, SecretEnvSource, SecurityContext,
-    Toleration as PodToleration,
+    Capabilities, Container, ContainerPort, EnvFromSource, EnvVar, HTTPGetAction, LocalObjectReference,
+    PodSecurityContext, PodSpec, PodTemplateSpec, Probe, ResourceRequirements, SeccompProfile, SecretEnvSource,
+    SecurityContext, Toleration as PodToleration,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
@@ -163,6 +163,7 @@ fn container(ctx: &Context, managed: &ManagedEngines, name: &str) -> Container {
             "--health-addr".into(),
             format!("0.0.0.0:{HEALTH_PORT}"),
         ]),
+        env: managed.proxy.as_ref().map(proxy),
         env_from: Some(vec![EnvFromSource {
             secret_ref: Some(SecretEnvSource {
                 name: name.to_owned(),
@@ -189,6 +190,17 @@ fn container(ctx: &Context, managed: &ManagedEngines, name: &str) -> Container {
         }),
         ..Container::default()
     }
+}
+
+fn proxy(proxy: &Proxy) -> Vec<EnvVar> {
+    let variable = |name: &str, value: &String| EnvVar {
+        name: name.to_owned(),
+        value: Some(value.clone()),
+        ..EnvVar::default()
+    };
+    let mut all = vec![variable("HTTPS_PROXY", &proxy.https_proxy)];
+    all.extend(proxy.no_proxy.iter().map(|hosts| variable("NO_PROXY", hosts)));
+    all
 }
 
 fn resources(resources: &Resources) -> ResourceRequirements {

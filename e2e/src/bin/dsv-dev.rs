@@ -55,6 +55,8 @@ enum Command {
     Test,
     /// Build the images of operator and engine into `target/images`.
     Image,
+    /// Build archives of engine and plugin, their hashes and the list of components into `target/dist`.
+    Dist,
     /// Write the chart's generated files: README, config/install.yaml and the golden rendering.
     Chart,
     /// Check the chart with helm and a real API server.
@@ -128,6 +130,7 @@ fn run(command: &Command) -> Result<bool> {
         Command::Supervise { postgres } => tokio::runtime::Runtime::new()?.block_on(dev::supervise(*postgres))?,
         Command::Test => return suite::run(),
         Command::Image => drop(image::make()?),
+        Command::Dist => image::dist::make()?,
         Command::Chart => chart::write()?,
         Command::ChartCheck => tokio::runtime::Runtime::new()?.block_on(chart::check())?,
         Command::E2e => node::run()?,

@@ -1,5 +1,7 @@
 //! The values of the chart, read from the comments beside them: the README's table, and the list that the schema must have.
 
+use std::fmt::Write;
+
 /// One value that a user can set.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Value {
@@ -59,7 +61,7 @@ pub fn read(text: &str) -> Vec<Value> {
 pub fn table(values: &[Value]) -> String {
     let mut text = "| value | default | meaning |\n|---|---|---|\n".to_owned();
     for Value { path, default, meaning } in values {
-        text.push_str(&format!("| `{path}` | `{default}` | {meaning} |\n"));
+        let _ = writeln!(text, "| `{path}` | `{default}` | {meaning} |");
     }
     text
 }

@@ -11,7 +11,7 @@ use super::blob::{Blob, digest};
 /// A file of an image.
 pub struct File {
     /// Without a leading slash.
-    pub path: &'static str,
+    pub path: String,
     pub mode: u32,
     pub data: Vec<u8>,
 }
@@ -34,7 +34,7 @@ pub fn pack(files: &[File], time: u64) -> Result<Layer> {
                 append(&mut tar, folder, EntryType::Directory, 0o755, time, &[])?;
             }
         }
-        append(&mut tar, file.path, EntryType::Regular, file.mode, time, &file.data)?;
+        append(&mut tar, &file.path, EntryType::Regular, file.mode, time, &file.data)?;
     }
     let bytes = tar.into_inner()?;
     // Neither a name nor a time in the head of the gzip stream.
@@ -69,8 +69,8 @@ mod tests {
     use super::*;
 
     fn files() -> [File; 2] {
-        let file = |path, data: &[u8]| File {
-            path,
+        let file = |path: &str, data: &[u8]| File {
+            path: path.to_owned(),
             mode: 0o755,
             data: data.to_vec(),
         };

@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 use tar::{Builder, EntryType};
 
+use super::architecture;
 use super::blob::Blob;
 use super::layer::{Layer, append};
 
@@ -85,11 +86,15 @@ impl Description<'_> {
     }
 
     fn index(&self, manifest: &Blob) -> Value {
-        let mut entry = descriptor(MANIFEST, manifest);
-        entry["platform"] = json!({"architecture": architecture(), "os": "linux"});
-        entry["annotations"] = json!({
-            "io.containerd.image.name": format!("docker.io/library/{}:{}", self.name, self.tag),
-            "org.opencontainers.image.ref.name": self.tag,
+        let entry = json!({
+            "mediaType": MANIFEST,
+            "digest": manifest.digest,
+            "size": manifest.data.len(),
+            "platform": {"architecture": architecture(), "os": "linux"},
+            "annotations": {
+                "io.containerd.image.name": format!("docker.io/library/{}:{}", self.name, self.tag),
+                "org.opencontainers.image.ref.name": self.tag,
+            },
         });
         json!({
             "schemaVersion": 2,
@@ -111,13 +116,4 @@ impl Description<'_> {
 
 fn descriptor(kind: &str, blob: &Blob) -> Value {
     json!({"mediaType": kind, "digest": blob.digest, "size": blob.data.len()})
-}
-
-/// The architecture of this machine, in the words of images.
-fn architecture() -> &'static str {
-    match std::env::consts::ARCH {
-        "x86_64" => "amd64",
-        "aarch64" => "arm64",
-        other => other,
-    }
 }

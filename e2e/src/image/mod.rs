@@ -2,9 +2,11 @@
 //! nothing else. The same source gives the same bytes.
 
 mod blob;
+pub mod dist;
 mod layer;
 mod layout;
 mod release;
+mod sbom;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -159,7 +161,7 @@ fn program_layer(programs: &Path, recipe: &Recipe, time: u64) -> Result<Layer> {
     ensure!(is_static(&data), "{} needs libraries of a machine", path.display());
     pack(
         &[File {
-            path: recipe.program,
+            path: recipe.program.to_owned(),
             mode: 0o755,
             data,
         }],
@@ -184,8 +186,8 @@ fn is_static(program: &[u8]) -> bool {
 }
 
 fn base_files() -> Result<[File; 4]> {
-    let text = |path, text: &str| File {
-        path,
+    let text = |path: &str, text: &str| File {
+        path: path.to_owned(),
         mode: 0o644,
         data: text.as_bytes().to_vec(),
     };
@@ -213,6 +215,15 @@ fn authorities() -> Result<String> {
         writeln!(pem, "-----END CERTIFICATE-----")?;
     }
     Ok(pem)
+}
+
+/// The architecture of this machine, in the words of images.
+fn architecture() -> &'static str {
+    match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    }
 }
 
 #[cfg(test)]

@@ -11,6 +11,8 @@ use anyhow::{Context, Result, bail};
 
 /// The node's address.
 pub const ADDRESS: Ipv4Addr = Ipv4Addr::new(172, 30, 0, 1);
+/// A tenant's name for the operator, as engines outside the cluster dial it.
+pub const TENANT_HOST: &str = "databases.ws.dsv.example";
 /// Only there to be routed to: without a default route kubelet finds no address for the node.
 const NOWHERE: &str = "172.30.0.254";
 /// What kubelet and containerd use whatever they are told.
@@ -46,6 +48,14 @@ pub fn furnish() -> Result<()> {
     }
     for folder in OVERLAID {
         run("mount", &["-t", "tmpfs", "-o", "mode=755", "none", folder])?;
+    }
+    // What runs beside the node finds Services by their names too, as a machine in the same network would.
+    let names = format!("search cluster.local\nnameserver {ADDRESS}\noptions ndots:5\n");
+    let hosts = format!("127.0.0.1 localhost\n{ADDRESS} {TENANT_HOST}\n");
+    for (file, text) in [("resolv.conf", names), ("hosts", hosts)] {
+        let (ours, theirs) = (format!("/run/{file}"), format!("/etc/{file}"));
+        fs::write(&ours, text)?;
+        run("mount", &["--bind", &ours, &theirs])?;
     }
     let address = format!("{ADDRESS}/24");
     for words in [

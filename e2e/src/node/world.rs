@@ -31,7 +31,7 @@ pub struct World {
     pub postgres: Server,
     pub issuer: Login,
     /// What was measured on the way.
-    pub figures: std::sync::Mutex<Vec<(String, Duration)>>,
+    pub figures: std::sync::Mutex<Vec<String>>,
 }
 
 impl World {
@@ -63,11 +63,14 @@ impl World {
 
     /// Keeps how long something took, for the end.
     pub fn figure(&self, what: &str, took: Duration) {
-        say(format!("  {what}: {:.1} s", took.as_secs_f64()));
-        self.figures
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
-            .push((what.to_owned(), took));
+        self.note(format!("{what}: {:.1} s", took.as_secs_f64()));
+    }
+
+    /// The same for anything else.
+    pub fn note(&self, figure: String) {
+        say(format!("  {figure}"));
+        let mut figures = self.figures.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        figures.push(figure);
     }
 
     /// Namespaces, the database behind a Service, its base secret, and a pool with engines in the cluster.
@@ -79,7 +82,13 @@ impl World {
             &self.issuer,
             sample::ORDERS,
         );
-        secret["stringData"]["host"] = json!(DATABASE_HOST);
+        if let Some(host) = secret.pointer_mut("/stringData/host") {
+            *host = json!(DATABASE_HOST);
+        }
+        let mut pool = sample::pool(DATABASES, Some(replicas));
+        if let Some(limit) = pool.pointer_mut("/spec/access/0/maxLeases") {
+            *limit = json!(500);
+        }
         let restricted = [("pod-security.kubernetes.io/enforce", "restricted")];
         let shop: BTreeMap<&str, &str> = restricted.into_iter().chain([("team", "shop")]).collect();
         self.apply(&[
@@ -104,7 +113,7 @@ impl World {
                 "endpoints": [{"addresses": [ADDRESS.to_string()]}],
             }),
             secret,
-            sample::pool(DATABASES, Some(replicas)),
+            pool,
         ])
     }
 
@@ -267,23 +276,44 @@ pub fn secret_of(name: &str) -> String {
     format!("{name}-db")
 }
 
-/// A pod of an application as Pod Security `restricted` wants it, with the Secret in `/credential`.
-pub fn application(secret: &str, arguments: &[&str]) -> Value {
+/// How an application comes by its credential.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum From {
+    /// Mounted in `/credential`.
+    Files,
+    /// `envFrom`, for pods that end.
+    Environment,
+}
+
+/// A pod of an application as Pod Security `restricted` wants it.
+pub fn application(secret: &str, arguments: &[&str], from: From) -> Value {
+    let files = from == From::Files;
+    let (mounts, volumes, variables) = if files {
+        (
+            json!([{"name": "credential", "mountPath": "/credential", "readOnly": true}]),
+            json!([{"name": "credential", "secret": {"secretName": secret}}]),
+            json!([]),
+        )
+    } else {
+        (json!([]), json!([]), json!([{"secretRef": {"name": secret}}]))
+    };
     json!({
         "automountServiceAccountToken": false,
         "enableServiceLinks": false,
+        "restartPolicy": if files { "Always" } else { "Never" },
         "securityContext": {"runAsNonRoot": true, "runAsUser": 65532, "seccompProfile": {"type": "RuntimeDefault"}},
         "containers": [{
             "name": "client",
             "image": format!("dsv-client:{TAG}"),
             "args": arguments,
+            "envFrom": variables,
             "securityContext": {
                 "allowPrivilegeEscalation": false,
                 "readOnlyRootFilesystem": true,
                 "capabilities": {"drop": ["ALL"]},
             },
-            "volumeMounts": [{"name": "credential", "mountPath": "/credential", "readOnly": true}],
+            "volumeMounts": mounts,
         }],
-        "volumes": [{"name": "credential", "secret": {"secretName": secret}}],
+        "volumes": volumes,
     })
 }

@@ -219,7 +219,8 @@ async fn people_have_of_our_kinds_what_their_role_says_and_only_in_their_namespa
         "deletecollection",
     ];
     let subs = [with_sub("status"), with_sub("finalizers")].concat();
-    let resources: Vec<&str> = KINDS.into_iter().chain(subs.iter().map(String::as_str)).collect();
+    let subs = subs.iter().map(String::as_str).chain(["enginepools/scale"]);
+    let resources: Vec<&str> = KINDS.into_iter().chain(subs).collect();
     let all: Vec<(Right, bool)> = rights("dsv.dev", &resources, &verbs)
         .into_iter()
         .map(|right| (right, true))
@@ -236,7 +237,10 @@ async fn people_have_of_our_kinds_what_their_role_says_and_only_in_their_namespa
                     &["get", "list", "watch", "create", "delete"],
                 ));
             }
-            "admin" => wanted.extend(rights("dsv.dev", &["enginepools", "engines"], &write)),
+            "admin" => {
+                wanted.extend(rights("dsv.dev", &["enginepools", "engines"], &write));
+                wanted.extend(rights("dsv.dev", &["enginepools/scale"], &["get", "update", "patch"]));
+            }
             _ => {}
         }
         assert_eq!(

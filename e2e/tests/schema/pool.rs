@@ -47,6 +47,7 @@ fn accepted() -> Vec<Value> {
             "tolerations": [{"key": "dedicated", "operator": "Equal", "value": "databases", "effect": "NoExecute", "tolerationSeconds": 30}],
             "priorityClassName": "high", "imagePullSecrets": ["registry"],
             "podLabels": {"team": "platform"}, "podAnnotations": {"example.com/a": "b"},
+            "proxy": {"httpsProxy": "http://proxy.example.com:3128", "noProxy": ".svc"},
         }})),
     ]
 }

@@ -5,7 +5,8 @@ use std::time::Instant;
 use anyhow::{Result, ensure};
 use serde_json::{Value, json};
 
-use crate::node::world::{SHOP, World, application, dynamic_secret, secret_of};
+use crate::node::world::{From, SHOP, World, application, dynamic_secret, secret_of};
+use crate::objects::{number, text};
 
 /// The application that lives through all scenarios.
 pub const NAME: &str = "orders-app";
@@ -28,21 +29,17 @@ pub async fn run(world: &World) -> Result<()> {
         start.elapsed(),
     );
     ensure!(
-        line["answer"] == 3,
+        number(&line, "/answer") == 3,
         "there are three orders, but the application says {line}"
     );
-    ensure!(line["user"] == account.as_str(), "the Secret has {account}, but {line}");
+    ensure!(text(&line, "/user") == account, "the Secret has {account}, but {line}");
     let roles = world.roles().await?;
     ensure!(roles.contains(&account), "{account} is not among {roles:?}");
     by_environment(world).await
 }
 
 async fn by_environment(world: &World) -> Result<()> {
-    let mut pod = application(&secret_of(NAME), &["ask"]);
-    pod["restartPolicy"] = json!("Never");
-    let container = &mut pod["containers"][0];
-    container["envFrom"] = json!([{"secretRef": {"name": secret_of(NAME)}}]);
-    container["volumeMounts"] = json!([]);
+    let pod = application(&secret_of(NAME), &["ask"], From::Environment);
     world.apply(&[json!({
         "apiVersion": "batch/v1",
         "kind": "Job",
@@ -60,7 +57,7 @@ pub fn follower(name: &str) -> Value {
         "apiVersion": "v1",
         "kind": "Pod",
         "metadata": {"name": name, "namespace": SHOP},
-        "spec": application(&secret_of(name), &["follow", "--folder", "/credential"]),
+        "spec": application(&secret_of(name), &["follow", "--folder", "/credential"], From::Files),
     })
 }
 
@@ -72,6 +69,6 @@ pub fn never_failed(world: &World, name: &str) -> Result<u64> {
     }
     Ok(lines
         .last()
-        .and_then(|line| line["logins"].as_u64())
+        .and_then(|line| line.get("logins")?.as_u64())
         .unwrap_or_default())
 }

@@ -10,6 +10,8 @@ use crate::node::world::{RELEASE, World};
 use crate::sample;
 
 pub const REPLICAS: u32 = 2;
+/// Where engines outside the cluster come in.
+pub const NODE_PORT: u16 = 30443;
 
 pub async fn run(world: &World) -> Result<()> {
     let restricted = [("pod-security.kubernetes.io/enforce", "restricted")];
@@ -17,7 +19,18 @@ pub async fn run(world: &World) -> Result<()> {
     let start = Instant::now();
     world
         .machine
-        .helm(&["install", RELEASE, CHART, "-n", NAMESPACE, "--wait", "--timeout", "3m"])
+        .helm(&[
+            "install",
+            RELEASE,
+            CHART,
+            "-n",
+            NAMESPACE,
+            "--set",
+            &format!("channel.service.type=NodePort,channel.service.nodePort={NODE_PORT}"),
+            "--wait",
+            "--timeout",
+            "3m",
+        ])
         .inspect_err(|_| crate::say::say(world.report()))?;
     world.figure("from helm install until the operator is ready", start.elapsed());
     world.prepare(REPLICAS)?;

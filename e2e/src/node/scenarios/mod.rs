@@ -2,8 +2,11 @@
 
 mod application;
 mod disturbances;
+mod elsewhere;
 mod install;
+mod memory;
 mod rotation;
+mod tenants;
 mod uninstall;
 mod upgrade;
 
@@ -31,6 +34,13 @@ pub async fn run(world: &World) -> Result<()> {
     disturbances::containerd_restarted(world).await.context(what)?;
     let what = told("the engines are away while a ttl ends");
     disturbances::away_over_a_ttl(world).await.context(what)?;
+    let what = told("an engine outside the cluster works beside pods, and a pool is scaled");
+    elsewhere::run(world).await.context(what)?;
+    let what = told("a namespace that is not admitted gets nothing");
+    tenants::run(world).await.context(what)?;
+    let what = told("memory, and a hundred DynamicSecrets at once");
+    memory::idle(world).context(what)?;
+    memory::busy(world).context(what)?;
     let what = told("helm upgrade while leases live");
     upgrade::run(world).await.context(what)?;
     let what = told("helm uninstall leaves nothing");

@@ -7,6 +7,7 @@ use serde_json::json;
 
 use super::application::{follower, never_failed};
 use crate::node::world::{SHOP, World, dynamic_secret};
+use crate::objects::text;
 
 const NAME: &str = "orders-web";
 
@@ -43,7 +44,7 @@ async fn seen(world: &World, account: &str) -> Result<()> {
     world
         .eventually(&format!("the application logs in as {account}"), || async {
             let lines = world.printed(NAME)?;
-            Ok(lines.iter().any(|line| line["user"] == account).then_some(()))
+            Ok(lines.iter().any(|line| text(line, "/user") == account).then_some(()))
         })
         .await
 }
