@@ -28,7 +28,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
         &["api", "channel", "clock", "cluster", "keys", "plan", "telemetry"],
     ),
     ("sync", &["api", "channel", "cluster", "keys", "plan", "telemetry"]),
-    ("cli", &["api", "channel::frames", "keys", "plan"]),
+    ("cli", &["api", "channel::frames", "keys", "plan", "vault::verify"]),
 ];
 
 /// What the code of a part never mentions: decisions have no clock, no client and no dice, and whoever speaks SQL does not

@@ -19,7 +19,8 @@ use rand::RngExt;
 use crate::places::{self, Account};
 
 const SWEEP: &str = include_str!("sweep.sh");
-const SWEEP_LIMIT: Duration = Duration::from_secs(30);
+/// A busy machine reaps slowly, and there is nothing better to do than to wait.
+const SWEEP_LIMIT: Duration = Duration::from_secs(180);
 const LOCK_FILE: &str = "owner.lock";
 const ANNEX_FILE: &str = "annex";
 

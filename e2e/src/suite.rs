@@ -25,9 +25,9 @@ pub const AT_ONCE: &str = "TESTS_AT_ONCE";
 const LOOK: Duration = Duration::from_millis(500);
 /// The longest, for the first run of a clone: whatever begins late ends late.
 const LONG: [&str; 11] = [
+    "faults",
     "postgres",
     "refusals",
-    "faults",
     "idle",
     "abandon",
     "keys",

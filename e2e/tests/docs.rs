@@ -375,11 +375,17 @@ fn the_reference_lists_every_flag_and_variable() {
         ("dsv-operator", &["chart", "--help"]),
         ("dsv-operator", &["uninstall", "--help"]),
         ("dsv-engine", &["run", "--help"]),
+        ("dsv-engine", &["register", "--help"]),
         ("dsv-engine", &["keygen", "--help"]),
         ("kubectl-dsv", &["status", "--help"]),
         ("kubectl-dsv", &["why", "--help"]),
         ("kubectl-dsv", &["rotate", "--help"]),
         ("kubectl-dsv", &["issue", "--help"]),
+        ("kubectl-dsv", &["exec", "--help"]),
+        ("kubectl-dsv", &["psql", "--help"]),
+        ("kubectl-dsv", &["engine", "ping", "--help"]),
+        ("kubectl-dsv", &["pool", "list", "--help"]),
+        ("kubectl-dsv", &["audit", "verify", "--help"]),
     ] {
         let output = Command::new(places::own_program(program).unwrap())
             .args(args)

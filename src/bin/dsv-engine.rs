@@ -3,10 +3,14 @@
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
-use dsv::engine::{self, KeygenArgs, RunArgs, Settings};
+use dsv::engine::{self, KeygenArgs, RegisterArgs, RunArgs, StartError};
 use dsv::postgres::Servers;
 use dsv::telemetry::logs;
 use dsv::telemetry::version::version;
+use std::process::ExitCode;
+
+/// `EX_CONFIG`: what service managers can be told not to restart after.
+const CONFIG: u8 = 78;
 
 /// Runs database tasks for a dsv-operator; dials out to it and needs no open port.
 #[derive(Debug, Parser)]
@@ -19,26 +23,52 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Connect to the operator and wait for tasks
+    /// Connect to the operator and wait for tasks; with a user's token instead of a key, register first
     Run(Box<RunArgs>),
+    /// Register a new engine with a user's token, print its private key once, and store it
+    Register(Box<RegisterArgs>),
     /// Make a key for an Engine and print it with its public half
     Keygen(KeygenArgs),
 }
 
-fn main() -> Result<()> {
+fn main() -> Result<ExitCode> {
+    let env = |name: &str| std::env::var(name).ok();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     match Cli::parse().command.unwrap_or_else(|| Command::Run(Box::default())) {
         Command::Run(args) => {
-            let settings = Settings::load(*args, |name| std::env::var(name).ok())?;
-            logs::init(settings.log_format)?;
+            let show = |made: &engine::Registration| println!("{}", made.text());
+            let settings = runtime.block_on(engine::settings(*args, env, show));
+            let settings = match settings {
+                Err(error) if error.is_final() => return Ok(ended(&error)),
+                other => other?,
+            };
+            let verbosity = env("DSV_VERBOSITY").unwrap_or_default();
+            logs::init_with(settings.log_format, &verbosity)?;
             logs::announce("dsv-engine");
-            let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-            Ok(runtime.block_on(engine::run(settings, Servers::new()))?)
+            runtime.block_on(engine::run(settings, Servers::new()))?;
+        }
+        Command::Register(args) => {
+            let made = runtime.block_on(engine::register_and_store(*args, env));
+            let (made, stored) = match made {
+                Err(error) if error.is_final() => return Ok(ended(&error)),
+                other => other?,
+            };
+            println!("{}", made.text());
+            if let Some(path) = stored {
+                println!("stored in {}; start it with: dsv-engine run", path.display());
+            }
         }
         Command::Keygen(args) => {
             let key = engine::keygen(&args)?;
             println!("privateKey: {}", key.text().reveal());
             println!("publicKey: {}", key.public());
-            Ok(())
         }
     }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Says why, and ends in a way that nothing starts it again for.
+fn ended(error: &StartError) -> ExitCode {
+    eprintln!("Error: {}", logs::chain(error));
+    ExitCode::from(CONFIG)
 }

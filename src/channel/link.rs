@@ -8,7 +8,7 @@ mod endpoint;
 mod session;
 mod trust;
 
-pub use dial::{DialError, Proxies};
+pub use dial::{DialError, Proxies, secured};
 pub use endpoint::{Endpoint, EndpointError};
 pub use trust::{OuterTrust, TrustError};
 

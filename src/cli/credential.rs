@@ -7,6 +7,7 @@ use crate::api::pool::ServerStatus;
 use crate::keys::Password;
 use clap::ValueEnum;
 use jiff::Timestamp;
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::json;
 
 /// How the credential is shown.
@@ -19,6 +20,10 @@ pub enum Form {
     Env,
     /// For programs.
     Json,
+    /// A connection string, as libpq reads it.
+    Uri,
+    /// A line of ~/.pgpass.
+    Pgpass,
 }
 
 /// What somebody needs to log in. `Debug` is left out: it would invite a log line.
@@ -80,6 +85,8 @@ impl Credential {
             Form::Table => show::print(&self.table(now)),
             Form::Env => show::print(&self.environment()),
             Form::Json => show::print_json(&self.json()),
+            Form::Uri => show::print(&self.uri()),
+            Form::Pgpass => show::print(&self.pgpass()),
         }
     }
 
@@ -99,7 +106,8 @@ impl Credential {
         show::table(["FIELD", "VALUE"], rows.into())
     }
 
-    fn environment(&self) -> String {
+    /// The variables by which psql and its kind find the credential.
+    pub fn variables(&self) -> Vec<(&'static str, &str)> {
         let place = &self.place;
         let pairs = [
             ("PGUSER", Some(self.username.as_str())),
@@ -109,10 +117,50 @@ impl Credential {
             ("PGDATABASE", place.databases.first().map(String::as_str)),
             ("PGSSLMODE", place.sslmode),
         ];
-        let lines = pairs
+        pairs
             .into_iter()
-            .filter_map(|(name, value)| Some(format!("export {name}={}", quoted(value?))));
+            .filter_map(|(name, value)| Some((name, value?)))
+            .collect()
+    }
+
+    fn environment(&self) -> String {
+        let lines = self.variables().into_iter();
+        let lines = lines.map(|(name, value)| format!("export {name}={}", quoted(value)));
         lines.collect::<Vec<_>>().join("\n")
+    }
+
+    /// User and password are of characters that need no escape; the database may be called anything.
+    fn uri(&self) -> String {
+        let place = &self.place;
+        let host = place.host.as_deref().unwrap_or_default();
+        let port = place.port.as_ref().map(|port| format!(":{port}")).unwrap_or_default();
+        let database = place.databases.first().map(String::as_str).unwrap_or_default();
+        let database = utf8_percent_encode(database, NON_ALPHANUMERIC);
+        let mode = place.sslmode.map(|mode| format!("?sslmode={mode}")).unwrap_or_default();
+        format!(
+            "postgresql://{}:{}@{host}{port}/{database}{mode}",
+            self.username,
+            self.password.reveal()
+        )
+    }
+
+    fn pgpass(&self) -> String {
+        let place = &self.place;
+        let any = |value: Option<&str>| {
+            value.map_or_else(
+                || "*".to_owned(),
+                |value| value.replace('\\', r"\\").replace(':', r"\:"),
+            )
+        };
+        let database = place.databases.first().map(String::as_str);
+        [
+            any(place.host.as_deref()),
+            any(place.port.as_deref()),
+            any(database),
+            self.username.clone(),
+            self.password.reveal().to_owned(),
+        ]
+        .join(":")
     }
 
     fn json(&self) -> serde_json::Value {
@@ -216,5 +264,12 @@ mod tests {
         let shell = std::process::Command::new("sh").args(["-c", &script]).output().unwrap();
         assert_eq!(String::from_utf8(shell.stdout).unwrap(), "o'dd $(name)");
         assert!(!credential.environment().contains("PGHOST"));
+        let uri = credential.uri();
+        assert!(
+            uri.starts_with("postgresql://shop_a:") && uri.ends_with("@/o%27dd%20%24%28name%29"),
+            "{uri}"
+        );
+        let line = credential.pgpass();
+        assert!(line.starts_with("*:*:o'dd $(name):shop_a:"), "{line}");
     }
 }

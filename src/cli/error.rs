@@ -31,6 +31,12 @@ pub enum Error {
     /// The terminal or pipe.
     #[error("the result could not be written")]
     Write(#[source] std::io::Error),
+    /// A program that was started ended badly; its code becomes ours.
+    #[error("{0} ended with code {1}")]
+    Program(String, u8),
+    /// A program could not be started.
+    #[error("{0} cannot be started")]
+    Start(String, #[source] std::io::Error),
     /// Ctrl-C.
     #[error("{0}")]
     Interrupted(String),
@@ -52,6 +58,7 @@ impl Error {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Interrupted(_) => 130,
+            Self::Program(_, code) => *code,
             _ => 1,
         }
     }

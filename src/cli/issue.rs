@@ -45,7 +45,7 @@ pub struct IssueArguments {
     hold: bool,
 }
 
-fn length(text: &str) -> Result<Span, String> {
+pub(super) fn length(text: &str) -> Result<Span, String> {
     let span = Span::Text(text.to_owned());
     match span.length() {
         Some(length) if !length.is_zero() => Ok(span),
@@ -53,8 +53,46 @@ fn length(text: &str) -> Result<Span, String> {
     }
 }
 
+/// A lease that was issued, with its credential. Whoever has it sees to its end.
+pub struct Obtained {
+    leases: Api<CredentialLease>,
+    made: CredentialLease,
+    /// What to log in with.
+    pub credential: Credential,
+}
+
+impl Obtained {
+    /// Has the account taken back.
+    pub async fn take_back(&self) -> Result<(), Error> {
+        take_back(&self.leases, &self.made).await
+    }
+}
+
+impl IssueArguments {
+    /// For other commands that need a lease.
+    pub fn of(name: String, ttl: Option<Span>, timeout: u64) -> Self {
+        Self {
+            name,
+            ttl,
+            timeout,
+            output: Form::default(),
+            hold: false,
+        }
+    }
+}
+
 /// Runs the command.
 pub async fn run(cluster: &Cluster, asked: IssueArguments) -> Result<(), Error> {
+    let obtained = Box::pin(obtain(cluster, &asked)).await?;
+    if let Err(error) = obtained.credential.print(asked.output, Timestamp::now()) {
+        obtained.take_back().await?;
+        return Err(error);
+    }
+    after(&obtained.leases, &obtained.made, &obtained.credential, asked.hold).await
+}
+
+/// Has an account issued.
+pub async fn obtain(cluster: &Cluster, asked: &IssueArguments) -> Result<Obtained, Error> {
     let namespace = &cluster.namespace;
     let secrets: Api<DynamicSecret> = Api::namespaced(cluster.client.clone(), namespace);
     let owner = existing(&secrets, namespace, &asked.name).await?;
@@ -68,7 +106,7 @@ pub async fn run(cluster: &Cluster, asked: IssueArguments) -> Result<(), Error> 
     }
     let leases: Api<CredentialLease> = Api::namespaced(cluster.client.clone(), namespace);
     let password = Password::generate();
-    let lease = compose(&asked, &Verifier::of(&password));
+    let lease = compose(asked, &Verifier::of(&password));
     let name = lease.name_any();
     let made = leases.create(&PostParams::default(), &lease).await;
     let made = match made {
@@ -79,15 +117,12 @@ pub async fn run(cluster: &Cluster, asked: IssueArguments) -> Result<(), Error> 
             return Err(error).to(|| format!("create CredentialLease {namespace}/{name}"));
         }
     };
-    match wait(&leases, &name, &asked).await {
-        Ok(issued) => {
-            let credential = complete(cluster, &owner, &issued, password).await;
-            if let Err(error) = credential.print(asked.output, Timestamp::now()) {
-                take_back(&leases, &made).await?;
-                return Err(error);
-            }
-            after(&leases, &made, &credential, asked.hold).await
-        }
+    match wait(&leases, &name, asked).await {
+        Ok(issued) => Ok(Obtained {
+            credential: complete(cluster, &owner, &issued, password).await,
+            leases,
+            made,
+        }),
         Err(error) => {
             take_back(&leases, &made).await?;
             Err(error)

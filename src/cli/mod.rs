@@ -4,11 +4,15 @@
 //! key of the installation. What a status means is said in [`advice`]; every command has a file of its own.
 
 mod advice;
+mod audit;
 mod connect;
 mod credential;
+mod engine;
 mod error;
+mod exec;
 mod follow;
 mod issue;
+mod pool;
 mod rotate;
 mod show;
 mod status;
@@ -77,6 +81,19 @@ enum Command {
     },
     /// Have an account issued to yourself, in mode OnDemand: the password is made here and never leaves this machine
     Issue(issue::IssueArguments),
+    /// Run a program with a fresh account in its environment, and take the account back when it ends
+    Exec(exec::ExecArguments),
+    /// Run psql with a fresh account, and take the account back when it ends
+    Psql(exec::PsqlArguments),
+    /// Engines
+    #[command(subcommand)]
+    Engine(engine::EngineCommand),
+    /// Pools
+    #[command(subcommand)]
+    Pool(pool::PoolCommand),
+    /// The audit stream of the REST API
+    #[command(subcommand)]
+    Audit(audit::AuditCommand),
 }
 
 /// How a result is shown.
@@ -93,6 +110,9 @@ pub enum Output {
 pub async fn run(arguments: Arguments) -> Result<(), Error> {
     // A second installation of the provider fails and changes nothing.
     rustls::crypto::ring::default_provider().install_default().ok();
+    if let Command::Audit(asked) = &arguments.command {
+        return audit::run(asked);
+    }
     let cluster = connect::connect(&arguments.target).await?;
     match arguments.command {
         Command::Status { all_namespaces, output } => status::run(&cluster, all_namespaces, output).await,
@@ -100,5 +120,10 @@ pub async fn run(arguments: Arguments) -> Result<(), Error> {
         Command::Rotate { name, wait } => rotate::run(&cluster, &name, wait).await,
         // Boxed: keys and objects make it large.
         Command::Issue(asked) => Box::pin(issue::run(&cluster, asked)).await,
+        Command::Exec(asked) => Box::pin(exec::run(&cluster, asked)).await,
+        Command::Psql(asked) => Box::pin(exec::psql(&cluster, asked)).await,
+        Command::Engine(asked) => engine::run(&cluster, &asked).await,
+        Command::Pool(asked) => pool::run(&cluster, &asked).await,
+        Command::Audit(asked) => audit::run(&asked),
     }
 }

@@ -1,9 +1,10 @@
 //! What an engine is told at its start: by flags, which win over the environment, which wins over a file.
 
+use crate::api::names::object_name;
 use crate::channel::link::{Endpoint, EndpointError};
 use crate::keys::{EngineKey, EngineKeyError, SecretText};
 use crate::telemetry::logs::Format;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -51,23 +52,32 @@ pub struct RunArgs {
 }
 
 #[allow(clippy::unnecessary_wraps, reason = "the form that clap asks for")]
-fn secret(text: &str) -> Result<SecretText, Infallible> {
+pub(super) fn secret(text: &str) -> Result<SecretText, Infallible> {
     Ok(SecretText::new(text))
 }
 
 /// The file. Unknown names are errors: a mistyped setting must not be ignored silently.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, Serialize)]
 #[serde(default, rename_all = "camelCase", deny_unknown_fields)]
-struct FileSettings {
-    endpoint: Option<String>,
-    engine_name: Option<String>,
-    private_key: Option<SecretText>,
-    private_key_file: Option<PathBuf>,
-    ca_file: Option<PathBuf>,
-    require_trusted_tls: Option<bool>,
-    health_addr: Option<String>,
-    sweep_every: Option<u64>,
-    log_format: Option<Format>,
+pub(super) struct FileSettings {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) endpoint: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) engine_name: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) private_key: Option<SecretText>,
+    #[serde(skip_serializing)]
+    pub(super) private_key_file: Option<PathBuf>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) ca_file: Option<PathBuf>,
+    #[serde(skip_serializing)]
+    pub(super) require_trusted_tls: Option<bool>,
+    #[serde(skip_serializing)]
+    pub(super) health_addr: Option<String>,
+    #[serde(skip_serializing)]
+    pub(super) sweep_every: Option<u64>,
+    #[serde(skip_serializing)]
+    pub(super) log_format: Option<Format>,
 }
 
 /// What an engine runs with.
@@ -231,7 +241,7 @@ fn read(what: &'static str, path: PathBuf) -> Result<String, ConfigError> {
     std::fs::read_to_string(&path).map_err(|source| ConfigError::File { what, path, source })
 }
 
-fn read_file(path: Option<PathBuf>) -> Result<FileSettings, ConfigError> {
+pub(super) fn read_file(path: Option<PathBuf>) -> Result<FileSettings, ConfigError> {
     let Some(path) = path else {
         return Ok(FileSettings::default());
     };
@@ -269,6 +279,11 @@ fn parse_name(name: String) -> Result<String, ConfigError> {
     let good = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'.');
     if (1..=253).contains(&name.len()) && name.bytes().all(good) {
         return Ok(name);
+    }
+    // One that a DSV client gave: its Engine object has another name.
+    let given = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-');
+    if (1..=100).contains(&name.len()) && name.bytes().all(given) {
+        return Ok(object_name(&name));
     }
     let expected = "the name of an Engine object: lower-case letters, digits, dashes and dots";
     Err(ConfigError::Value {

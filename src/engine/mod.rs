@@ -11,7 +11,9 @@ mod dispatch;
 mod health;
 mod keygen;
 mod metrics;
+mod register;
 mod run;
+mod start;
 
 pub use accounts::Accounts;
 pub use config::{ConfigError, RunArgs, Settings};
@@ -19,4 +21,6 @@ pub use dispatch::Dispatcher;
 pub use health::router as health_router;
 pub use keygen::{KeygenArgs, KeygenError, keygen};
 pub use metrics::EngineMetrics;
+pub use register::{RegisterArgs, RegisterError, Registration, register};
 pub use run::{RunError, run};
+pub use start::{StartError, register_and_store, settings};

@@ -34,7 +34,12 @@ pub enum SetupError {
 /// texts there, verifiers included.
 /// `RUST_LOG` says what is logged; without it, level info. Panics are logged too.
 pub fn init(format: Format) -> Result<(), SetupError> {
-    let directives = std::env::var("RUST_LOG").unwrap_or_default();
+    init_with(format, "")
+}
+
+/// The same, with what is logged where `RUST_LOG` is not set.
+pub fn init_with(format: Format, otherwise: &str) -> Result<(), SetupError> {
+    let directives = std::env::var("RUST_LOG").unwrap_or_else(|_| otherwise.to_owned());
     let subscriber = subscriber(format, &directives, stderr().is_terminal(), stderr)?;
     tracing::subscriber::set_global_default(subscriber).map_err(SetupError::Again)?;
     std::panic::set_hook(Box::new(|panic| {

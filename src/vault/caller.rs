@@ -77,7 +77,10 @@ impl Vault {
 
     /// Whether the tenant's policies let him.
     pub(super) fn may(&self, call: &Call, caller: &Caller, action: &str, resource: &str) -> bool {
-        let rules = self.rules(&call.tenant);
+        Self::allows(&self.rules(&call.tenant), call, caller, (action, resource))
+    }
+
+    pub(super) fn allows(rules: &[Rule], call: &Call, caller: &Caller, (action, resource): (&str, &str)) -> bool {
         let ask = Ask {
             subjects: &caller.names,
             action,
@@ -85,7 +88,7 @@ impl Vault {
             remote: call.remote,
             now: time::now(),
         };
-        policy::allows(rules.iter(), &ask)
+        policy::allows(rules, &ask)
     }
 
     /// The same as a refusal.
@@ -96,7 +99,7 @@ impl Vault {
         Err(Refusal::forbidden())
     }
 
-    fn rules(&self, tenant: &Tenant) -> Arc<Vec<Rule>> {
+    pub(super) fn rules(&self, tenant: &Tenant) -> Arc<Vec<Rule>> {
         let now = self.records.changes();
         let held = self
             .rules

@@ -10,9 +10,16 @@ use super::time;
 use crate::api::names::{ROOT_SECRET, object_name};
 use crate::api::{Engine, EngineSpec};
 use crate::cluster::{installation, objects};
-use crate::keys::EngineKey;
+use crate::keys::{EngineKey, RootHash};
+use crate::telemetry::logs::chain;
 use http::Method;
 use serde_json::{Map, Value, json};
+use std::time::Duration;
+
+/// How long an engine's maker waits for the installation's root key.
+const ROOT_PATIENCE: Duration = Duration::from_secs(15);
+/// Between two looks for it.
+const LOOK_AGAIN: Duration = Duration::from_millis(500);
 
 impl Vault {
     /// Everything below `/v1/engines`.
@@ -55,14 +62,7 @@ impl Vault {
         if pool.is_none() {
             return Err(Refusal::bad("specified pool doesn't exist"));
         }
-        let root = installation::root_hash(&self.client, &self.settings.home).await;
-        let root = root.map_err(|error| {
-            tracing::warn!(
-                error = &error as &dyn std::error::Error,
-                "no engine can be made: {ROOT_SECRET} cannot be read"
-            );
-            Refusal::new(503, "the installation has no root key yet; try again in some seconds")
-        })?;
+        let root = self.root_hash().await?;
         let namespace = &call.tenant.namespace;
         let key = EngineKey::generate(root, namespace).map_err(|error| Refusal::new(500, error.to_string()))?;
         let spec = EngineSpec {
@@ -83,6 +83,22 @@ impl Vault {
         let mut shown = self.shown_engine(call, &made).await?;
         shown.insert("privateKey".to_owned(), json!(key.text().reveal()));
         Ok(Reply::created(shown.into()))
+    }
+
+    /// The very first leader makes the root key some seconds after the first replica serves.
+    async fn root_hash(&self) -> Result<RootHash, Refusal> {
+        let until = tokio::time::Instant::now() + ROOT_PATIENCE;
+        loop {
+            match installation::root_hash(&self.client, &self.settings.home).await {
+                Ok(root) => return Ok(root),
+                Err(error) if tokio::time::Instant::now() >= until => {
+                    tracing::warn!(error = %chain(&error), "no engine can be made without {ROOT_SECRET}");
+                    let message = "the installation has no root key yet; try again in some seconds";
+                    return Err(Refusal::new(503, message));
+                }
+                Err(_) => tokio::time::sleep(LOOK_AGAIN).await,
+            }
+        }
     }
 
     async fn list_engines(&self, call: &Call, caller: &Caller) -> Result<Reply, Refusal> {

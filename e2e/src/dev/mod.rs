@@ -51,6 +51,10 @@ fn env_file(folder: &Path) -> PathBuf {
     folder.join("env")
 }
 
+fn api_file(folder: &Path) -> PathBuf {
+    folder.join("api")
+}
+
 fn pid_file(folder: &Path) -> PathBuf {
     folder.join("supervisor.pid")
 }
@@ -127,6 +131,9 @@ fn print_next(folder: &Path) -> Result<()> {
         "\nTo use it in this shell:\n  source {}\n  kubectl get dsv -A\n  psql orders",
         env_file(folder).display()
     )?;
+    if let Ok(text) = fs::read_to_string(api_file(folder)) {
+        write!(out, "{text}")?;
+    }
     Ok(writeln!(out, "To end it:\n  make down")?)
 }
 

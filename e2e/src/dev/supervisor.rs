@@ -10,9 +10,10 @@ use anyhow::{Context, Result, bail};
 use nix::unistd::setsid;
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::{READY, Row, env_file, folder, pid_file, status_file};
+use super::{READY, Row, api_file, env_file, folder, pid_file, status_file};
 use crate::certificates::write_private;
 use crate::health;
+use crate::install::NAMESPACE;
 use crate::places;
 use crate::postgres::{Login, Major};
 use crate::run_dir::RunDir;
@@ -37,6 +38,9 @@ pub async fn supervise(major: Major) -> Result<()> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let shape = Shape {
         operators: 2,
+        operator_args: ["--api-addr", "127.0.0.1:0", "--api-tenant", sample::DATABASES]
+            .map(str::to_owned)
+            .into(),
         node: true,
         postgres: major,
         ..Shape::default()
@@ -100,9 +104,36 @@ async fn ready(stack: &Stack, folder: &Path) -> Result<()> {
         stack.postgres().port(),
     );
     write_status(stack, folder)?;
+    fs::write(api_file(folder), api(stack).await?)?;
     write_private(&env_file(folder), &env)?;
     say("all is ready");
     Ok(())
+}
+
+/// How the REST API is reached, for people.
+async fn api(stack: &Stack) -> Result<String> {
+    let listening = || async {
+        let log = stack
+            .operators()
+            .first()
+            .map(|operator| operator.log_text())
+            .unwrap_or_default();
+        let line = log.lines().rfind(|line| line.contains("the API listens"));
+        let rest = line.and_then(|line| line.split("address=").nth(1));
+        Ok(rest.and_then(|rest| rest.split_whitespace().next()).map(str::to_owned))
+    };
+    let address = stack
+        .eventually("the REST API listens", ENGINES_LIMIT, listening)
+        .await?;
+    let tenant = sample::DATABASES;
+    let secret = |name: &str, key: &str| {
+        format!("kubectl -n {NAMESPACE} get secret {name} -o jsonpath='{{.data.{key}}}' | base64 -d")
+    };
+    Ok(format!(
+        "The REST API for DSV clients: https://{address}, tenant {tenant} (the default), user admin\n  password:  {}\n  authority: {}\n",
+        secret(&format!("dsv-admin-{tenant}"), "password"),
+        secret("dsv-api-ca", "ca\\.crt"),
+    ))
 }
 
 async fn engines_ready(stack: &Stack) -> Result<Option<()>> {

@@ -152,7 +152,7 @@ pub fn troubles(outcome: &Outcome) -> Vec<String> {
 }
 
 /// The beginning: what follows is the state of everything, which lies in a file as well.
-fn brief(trouble: &str) -> String {
+pub fn brief(trouble: &str) -> String {
     let line = trouble.lines().next().unwrap_or_default();
     line.chars().take(300).collect()
 }

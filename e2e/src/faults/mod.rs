@@ -11,6 +11,7 @@ pub mod failpoints;
 pub mod hang;
 pub mod judge;
 pub mod lane;
+pub mod lead;
 pub mod matrix;
 pub mod people;
 pub mod relay;

@@ -8,30 +8,23 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use serde_json::{Value, json};
 use tokio::time::sleep;
-use tokio_postgres::Client;
 
 use super::blows::{Blow, Moment};
 use super::judge::{self, Before, Left};
 use super::lane::Lane;
-use super::steps::{PLACES, Place, Step, Story};
+use super::lead::{self, Subject};
+use super::matrix;
+use super::steps::{Place, Step, Story};
 use super::tales::Tale;
-use crate::objects::text;
-use crate::scene::sleep_until;
+use crate::objects::{condition, text};
+use crate::say::say;
 
-/// How long the credentials live that end by themselves: long enough to make them all, log in, and lead the others up.
-const SHORT: Duration = Duration::from_secs(12);
-/// How long the others live. An account that failed is proven gone when this is over, which a round waits for.
-const LONG: Duration = Duration::from_secs(18);
-/// How long before the end of the short ones the others are led to their places.
-const LEAD: Duration = Duration::from_millis(2500);
-const REACH_LIMIT: Duration = Duration::from_secs(15);
 /// How long after healing every dynamic secret has a working credential again.
-const SERVICE_LIMIT: Duration = Duration::from_secs(45);
+const SERVICE_LIMIT: Duration = Duration::from_secs(100);
 /// How long after healing and deletion nothing at all is left. Proofs of absence take as long as a credential lives.
 const CLEAN_LIMIT: Duration = Duration::from_secs(75);
-const POLL: Duration = Duration::from_millis(100);
+const POLL: Duration = Duration::from_millis(250);
 
 /// What became of one place.
 #[derive(Debug, Clone, Default)]
@@ -64,6 +57,13 @@ pub struct Outcome {
 }
 
 impl Outcome {
+    /// The same, with one more trouble.
+    fn with(mut self, error: &anyhow::Error) -> Self {
+        let old = self.trouble.map(|old| format!("{old}; ")).unwrap_or_default();
+        self.trouble = Some(format!("{old}{error:#}"));
+        self
+    }
+
     /// A round that could not be played.
     pub fn failed(error: &anyhow::Error) -> Self {
         Self {
@@ -79,47 +79,54 @@ const LIFE: Place = Place {
     story: Story::Ask,
 };
 
-struct Subject {
-    name: String,
-    place: Place,
-    sessions: Vec<Client>,
-    trouble: Option<String>,
-    doubled: usize,
-}
+/// The slowest pace that is tried.
+const SLOWEST: u32 = 4;
 
-/// Plays one fault on a lane.
+/// Plays one fault on a lane. Where the machine is too slow for everybody to be at his place in time, it is played again at half
+/// the pace; what the try has left is judged all the same.
 pub async fn play(lane: &Lane<'_>, blow: &Blow, number: usize) -> Result<Outcome> {
     let start = Instant::now();
+    let mut pace = 1;
+    loop {
+        let (led, mut outcome) = play_at(lane, blow, number, pace).await?;
+        let left = outcome.trouble.is_some() || outcome.cells.iter().any(|(_, _, cell)| !cell.survived());
+        outcome.took = start.elapsed();
+        match led {
+            Err(error) if pace < SLOWEST && !left => {
+                pace *= 2;
+                say(format!(
+                    "{}: {}; again, {pace} times as slow",
+                    blow.name(),
+                    matrix::brief(&format!("{error:#}"))
+                ));
+            }
+            Err(error) => return Ok(outcome.with(&error)),
+            Ok(()) => return Ok(outcome),
+        }
+    }
+}
+
+/// Whether everybody could be led to his place, and what became of it.
+async fn play_at(lane: &Lane<'_>, blow: &Blow, number: usize, pace: u32) -> Result<(Result<()>, Outcome)> {
     lane.ready().await.context("before the fault")?;
     let before = Before::look(&lane.scene).await?;
-    let mut subjects = subjects(number);
-    let led = lead_up(lane, blow, &mut subjects).await;
-    let struck = match led {
-        Ok(()) => strike(lane, blow).await,
-        Err(error) => Err(error),
-    };
+    let mut subjects = lead::subjects(number);
+    let led = lead::lead_up(lane, blow, &mut subjects, pace).await;
+    let struck = if led.is_ok() { strike(lane, blow).await } else { Ok(()) };
     // Whatever went wrong, the lane is whole again for the next fault.
     lane.wiring()?.failpoints.clear()?;
     let healed = blow.heal(lane).await;
     lane.ready().await.context("after the fault")?;
     // Where not even the beginning was as it should be, nobody need be waited for.
-    if struck.is_ok() {
+    if led.is_ok() {
         settle(lane, &before, &mut subjects).await;
     }
     delete(lane, &subjects).await?;
     let mut outcome = count(lane, &before, subjects).await?;
-    let troubles = [struck, healed]
-        .into_iter()
-        .filter_map(|result| result.err().map(|error| format!("{error:#}")));
-    for trouble in troubles {
-        outcome.trouble = Some(
-            outcome
-                .trouble
-                .map_or(trouble.clone(), |old| format!("{old}; {trouble}")),
-        );
+    for error in [struck, healed].into_iter().filter_map(Result::err) {
+        outcome = outcome.with(&error);
     }
-    outcome.took = start.elapsed();
-    Ok(outcome)
+    Ok((led, outcome))
 }
 
 /// Tells tales, all at the same time, and judges what each of them left.
@@ -159,109 +166,6 @@ pub async fn tell(lane: &Lane<'_>, tales: &[Tale], number: usize) -> Result<Vec<
         ..all.clone()
     };
     Ok(cells.into_iter().map(one).collect())
-}
-
-fn subjects(number: usize) -> Vec<Subject> {
-    let subject = |(at, place): (usize, &Place)| Subject {
-        // No letter of a hash or a UID in it, and one length: no name is part of another's.
-        name: format!("p{number:03}-{at:02}"),
-        place: *place,
-        sessions: Vec::new(),
-        trouble: None,
-        doubled: 0,
-    };
-    PLACES.iter().enumerate().map(subject).collect()
-}
-
-fn spec(story: Story) -> Value {
-    match story {
-        Story::Ask | Story::Rotate => json!({
-            "ttl": LONG.as_secs(),
-            "issuance": {"mode": "Rotate", "renewBefore": 5, "overlap": 1},
-        }),
-        Story::Expire => json!({"ttl": SHORT.as_secs(), "issuance": {"mode": "Once"}}),
-        Story::Delete => json!({"ttl": LONG.as_secs(), "issuance": {"mode": "Once"}}),
-    }
-}
-
-/// Brings every subject to its place.
-async fn lead_up(lane: &Lane<'_>, blow: &Blow, subjects: &mut [Subject]) -> Result<()> {
-    // Those that live longest first: on a busy machine the others must not end before anybody has logged in.
-    for story in [Story::Rotate, Story::Delete, Story::Expire] {
-        for subject in subjects.iter().filter(|subject| subject.place.story == story) {
-            lane.scene.ask(&subject.name, &spec(story)).await?;
-        }
-    }
-    let mut ends = None;
-    for story in [Story::Expire, Story::Delete, Story::Rotate] {
-        for subject in subjects.iter_mut().filter(|subject| subject.place.story == story) {
-            let credential = lane.scene.wait_credential(&subject.name).await?;
-            subject.sessions.push(lane.scene.use_account(&credential.login).await?);
-            if story == Story::Expire {
-                ends = ends.min(Some(credential.expires_at)).or(Some(credential.expires_at));
-            }
-        }
-    }
-    let ends = ends.context("no story ends by itself")?;
-    let early = jiff::SignedDuration::try_from(LEAD)?;
-    sleep_until(ends.saturating_sub(early)?, Duration::ZERO).await;
-    if blow.moment() == Moment::Throughout {
-        blow.strike(lane).await?;
-    }
-    // What ends by itself comes whether or not the others are at their places by then, so those are armed first.
-    let (by_itself, led): (Vec<&Subject>, Vec<&Subject>) = subjects
-        .iter()
-        .partition(|subject| subject.place.story == Story::Expire);
-    for subject in by_itself.into_iter().chain(led) {
-        begin(lane, blow, subject).await?;
-    }
-    if blow.moment() == Moment::Held {
-        reach(lane, subjects).await?;
-    }
-    Ok(())
-}
-
-/// Arms the place of a subject and does what leads there.
-async fn begin(lane: &Lane<'_>, blow: &Blow, subject: &Subject) -> Result<()> {
-    let points = &lane.wiring()?.failpoints;
-    let held = blow.moment() == Moment::Held;
-    let whose = if subject.place.point.contains("ensureGroup") {
-        "*"
-    } else {
-        &subject.name
-    };
-    if held {
-        points.arm(subject.place.point, "hold", whose)?;
-    }
-    match subject.place.story {
-        Story::Ask => {
-            lane.scene.ask(&subject.name, &spec(Story::Ask)).await?;
-        }
-        Story::Rotate => {
-            lane.scene.rotate(&subject.name, "now").await?;
-        }
-        Story::Delete => {
-            let shop = &*lane.scene.shop;
-            lane.scene.objects.delete("DynamicSecret", shop, &subject.name).await?;
-        }
-        Story::Expire => {}
-    }
-    if held && subject.place.comes_alone() {
-        points.reached(subject.place.point, REACH_LIMIT).await?;
-    }
-    Ok(())
-}
-
-async fn reach(lane: &Lane<'_>, subjects: &mut [Subject]) -> Result<()> {
-    let points = &lane.wiring()?.failpoints;
-    let start = Instant::now();
-    for subject in subjects {
-        let left = REACH_LIMIT.saturating_sub(start.elapsed());
-        if let Err(error) = points.reached(subject.place.point, left).await {
-            subject.trouble = Some(error.to_string());
-        }
-    }
-    Ok(())
 }
 
 /// The fault itself, with everybody standing still or everything in motion.
@@ -344,7 +248,8 @@ async fn count(lane: &Lane<'_>, before: &Before, subjects: Vec<Subject>) -> Resu
     let mut left = attribute(left, subjects, &mut outcome);
     left.retain(|_, names| !names.is_empty());
     if !left.is_empty() {
-        outcome.trouble = Some(format!("left behind: {left:?}"));
+        let waits = waiting(lane).await?;
+        outcome.trouble = Some(format!("waiting: {waits:?}; left behind: {left:?}"));
     }
     Ok(outcome)
 }
@@ -384,4 +289,12 @@ fn attribute(left: Left, subjects: Vec<Subject>, outcome: &mut Outcome) -> BTree
     }
     rest.insert("books", books);
     rest
+}
+
+/// The dynamic secrets that are still there, and what they say.
+async fn waiting(lane: &Lane<'_>) -> Result<Vec<String>> {
+    let there = lane.scene.objects.list("DynamicSecret", &lane.scene.shop).await?;
+    let says =
+        |object: &serde_json::Value| format!("{} {}", text(object, "/metadata/name"), condition(object, "Ready"));
+    Ok(there.iter().map(says).collect())
 }

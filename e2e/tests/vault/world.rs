@@ -25,6 +25,8 @@ use tokio_rustls::client::TlsStream;
 pub const TENANT: &str = "acme";
 /// Another one.
 pub const OTHER: &str = "umbrella";
+/// In the folder of each operator.
+const AUDIT: &str = "audit.jsonl";
 const PATIENCE: Duration = Duration::from_secs(60);
 
 static RUNTIME: LazyLock<tokio::runtime::Runtime> = LazyLock::new(|| tokio::runtime::Runtime::new().unwrap());
@@ -83,10 +85,13 @@ pub fn fresh(stem: &str) -> String {
 
 impl World {
     async fn start() -> Result<Self> {
-        let args = ["--api-addr", "127.0.0.1:0", "--api-tenant", TENANT];
+        let audit = ["--api-audit-file", AUDIT];
+        let args = ["--api-addr", "127.0.0.1:0", "--api-tenant", TENANT]
+            .into_iter()
+            .chain(audit);
         let shape = Shape {
             operators: 2,
-            operator_args: args.map(str::to_owned).into(),
+            operator_args: args.map(str::to_owned).collect(),
             ..Shape::default()
         };
         let stack = Stack::start(shape).await?;
@@ -131,6 +136,16 @@ impl World {
 
     pub fn url(&self) -> String {
         format!("https://{}", self.addresses[0])
+    }
+
+    /// The audit file of one replica.
+    pub fn audit_file(&self, replica: usize) -> std::path::PathBuf {
+        let log = self.stack.operators()[replica].log_path();
+        log.parent().unwrap().join(AUDIT)
+    }
+
+    pub fn port(&self) -> u16 {
+        self.addresses[0].port()
     }
 
     pub async fn objects(&self) -> Objects {

@@ -13,6 +13,7 @@ use rustls::pki_types::ServerName;
 use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 use tokio_tungstenite::tungstenite::Error as WsError;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tower_service::Service;
@@ -128,13 +129,7 @@ pub(super) async fn dial(
     agent: &str,
 ) -> Result<Socket, DialError> {
     let to = || endpoint.to_string();
-    let name = ServerName::try_from(endpoint.host().to_owned()).map_err(|_| DialError::Name { to: to() })?;
-    let stream = connect(endpoint, proxies).await?;
-    let connector = TlsConnector::from(trust.config.clone());
-    let stream = connector
-        .connect(name, stream)
-        .await
-        .map_err(|source| DialError::Tls { to: to(), source })?;
+    let stream = secured(endpoint, trust, proxies).await?;
     let mut request = endpoint
         .websocket()
         .into_client_request()
@@ -157,6 +152,20 @@ pub(super) async fn dial(
             source: Box::new(source),
         }),
     }
+}
+
+/// A TLS connection to the endpoint, through a proxy where there is one.
+pub async fn secured(
+    endpoint: &Endpoint,
+    trust: &OuterTrust,
+    proxies: &Proxies,
+) -> Result<TlsStream<TcpStream>, DialError> {
+    let to = || endpoint.to_string();
+    let name = ServerName::try_from(endpoint.host().to_owned()).map_err(|_| DialError::Name { to: to() })?;
+    let stream = connect(endpoint, proxies).await?;
+    let connector = TlsConnector::from(trust.config.clone());
+    let secured = connector.connect(name, stream).await;
+    secured.map_err(|source| DialError::Tls { to: to(), source })
 }
 
 async fn connect(endpoint: &Endpoint, proxies: &Proxies) -> Result<TcpStream, DialError> {

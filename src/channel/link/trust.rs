@@ -31,6 +31,9 @@ pub enum TrustError {
         #[source]
         source: rustls::pki_types::pem::Error,
     },
+    /// CA certificates given as text.
+    #[error("the CA certificates of DSV_CA_CERT cannot be read as PEM")]
+    CaText(#[source] rustls::pki_types::pem::Error),
     /// The CA file holds something else.
     #[error("the CA file {} holds no certificate", path.display())]
     NoCertificate {
@@ -48,9 +51,18 @@ pub enum TrustError {
 impl OuterTrust {
     /// The system's CA certificates and those of `ca_file`. With `required`, nothing else is accepted.
     pub fn new(ca_file: Option<&Path>, required: bool) -> Result<Self, TrustError> {
+        Self::with(ca_file, None, required)
+    }
+
+    /// The same, with further CA certificates as PEM text.
+    pub fn with(ca_file: Option<&Path>, ca_text: Option<&str>, required: bool) -> Result<Self, TrustError> {
         let mut roots = system_roots();
         if let Some(path) = ca_file {
             add_file(&mut roots, path)?;
+        }
+        for certificate in CertificateDer::pem_slice_iter(ca_text.unwrap_or_default().as_bytes()) {
+            let certificate = certificate.map_err(TrustError::CaText)?;
+            roots.add(certificate).map_err(TrustError::Tls)?;
         }
         if required && roots.is_empty() {
             return Err(TrustError::NoRoots);

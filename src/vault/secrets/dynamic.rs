@@ -178,7 +178,7 @@ impl Vault {
         });
         changed.annotations_mut().extend(item.annotations());
         changed.annotations_mut().insert(HISTORY.to_owned(), shortened(all));
-        let written = self.replace_dynamic(asked, &changed).await?;
+        let written = self.replace_dynamic(asked, object, changed).await?;
         Ok(Reply::ok(self.dynamic_item(&written).with(&Map::new())))
     }
 
@@ -214,7 +214,7 @@ impl Vault {
         let mut changed = object.clone();
         changed.spec.suspend = marked.then_some(true);
         changed.annotations_mut().extend(item.annotations());
-        self.replace_dynamic(asked, &changed).await.map(|_| ())
+        self.replace_dynamic(asked, object, changed).await.map(|_| ())
     }
 
     /// Deletes it for good: its accounts are taken back at once.

@@ -20,6 +20,9 @@ const MAX_DATA: usize = 64 * 1024;
 /// Most bytes of attributes and description together.
 const MAX_ANNOTATIONS: usize = 64 * 1024;
 
+/// How often a dynamic secret is written again after the leader wrote to it in between.
+const ATTEMPTS: usize = 5;
+
 /// What a body says of a secret.
 pub struct Content {
     pub data: Map<String, Value>,
@@ -247,18 +250,32 @@ impl Vault {
         Ok(Reply::ok(kept.item.with(&kept.data)))
     }
 
-    /// The object of a dynamic secret, for those who write it.
+    /// Writes a dynamic secret in place of what was seen. The leader writes finalizers and statuses of it too; that is no
+    /// rival, so after a conflict the same is written again, unless spec, path or version have changed.
     pub(super) async fn replace_dynamic(
         &self,
         asked: &Asked<'_>,
-        object: &DynamicSecret,
+        seen: &DynamicSecret,
+        mut changed: DynamicSecret,
     ) -> Result<DynamicSecret, Refusal> {
-        let namespace = &asked.call.tenant.namespace;
-        let before = object.resource_version();
-        let written = objects::replace(&self.client, namespace, object).await?;
-        self.dynamic
-            .until_seen(namespace, &object.name_any(), before.as_deref())
-            .await;
-        Ok(written)
+        let (namespace, name) = (&asked.call.tenant.namespace, seen.name_any());
+        for _ in 0..ATTEMPTS {
+            let before = changed.resource_version();
+            match objects::replace(&self.client, namespace, &changed).await {
+                Ok(written) => {
+                    self.dynamic.until_seen(namespace, &name, before.as_deref()).await;
+                    return Ok(written);
+                }
+                Err(error) if error.is_conflict() => {
+                    let fresh = objects::read::<DynamicSecret>(&self.client, namespace, &name).await?;
+                    let same = |fresh: &DynamicSecret| fresh.spec == seen.spec && Item::of(fresh) == Item::of(seen);
+                    let fresh = fresh.filter(same).ok_or(error)?;
+                    changed.metadata.resource_version = fresh.metadata.resource_version;
+                    changed.metadata.finalizers = fresh.metadata.finalizers;
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(Refusal::new(409, "this is changed all the time; try again"))
     }
 }

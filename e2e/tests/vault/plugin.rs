@@ -1,0 +1,134 @@
+//! The commands of `kubectl dsv` that belong to what the API made: programs with an account, pings, pools, the audit file.
+
+use std::fs;
+use std::process::{Command, Output};
+
+use e2e::objects::text;
+use e2e::places;
+use serde_json::{Value, json};
+
+use crate::world::{TENANT, World, world};
+
+async fn plugin(world: &World, args: &[&str]) -> Output {
+    let mut command = Command::new(places::own_program("kubectl-dsv").unwrap());
+    command
+        .args(["-n", TENANT])
+        .args(args)
+        .env("KUBECONFIG", world.stack.kubeconfig());
+    tokio::task::spawn_blocking(move || command.output().unwrap())
+        .await
+        .unwrap()
+}
+
+fn said(output: &Output) -> String {
+    let (out, err) = (
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr),
+    );
+    format!("{out}{err}")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_program_has_an_account_as_long_as_it_runs() {
+    let world = world().await;
+    let (pool, engine) = world.pool_with_engine().await;
+    let path = world.dynamic(&world.base().await, &pool, &json!({})).await;
+    let id = text(&world.get(&format!("secrets/{path}::description")).await.is(200), "/id");
+    let script = "echo \"$PGUSER\"; test -n \"$PGPASSWORD\" && test \"$PGDATABASE\" = orders; exit 7";
+    let output = plugin(world, &["exec", &id, "--ttl", "10m", "--", "sh", "-c", script]).await;
+    assert_eq!(output.status.code(), Some(7), "{}", said(&output));
+    let user = String::from_utf8(output.stdout).unwrap().trim().to_owned();
+    assert!(!user.is_empty());
+    let administrator = world.stack.postgres().connect("postgres").await.unwrap();
+    let gone = || async {
+        let query = "SELECT 1 FROM pg_roles WHERE rolname = $1";
+        Ok(administrator.query(query, &[&user]).await?.is_empty().then_some(()))
+    };
+    let limit = std::time::Duration::from_mins(1);
+    world
+        .stack
+        .eventually("the account went with the program", limit, gone)
+        .await
+        .unwrap();
+
+    let output = plugin(world, &["issue", &id, "--ttl", "10m", "-o", "uri"]).await;
+    let uri = String::from_utf8(output.stdout.clone()).unwrap();
+    assert!(
+        uri.starts_with("postgresql://") && uri.trim().ends_with("/orders?sslmode=require"),
+        "{}",
+        said(&output)
+    );
+    let (client, connection) = tokio_postgres_uri(uri.trim()).await;
+    assert_eq!(client.query("SELECT * FROM public.orders", &[]).await.unwrap().len(), 3);
+    connection.abort();
+
+    let output = plugin(world, &["engine", "ping", engine.name()]).await;
+    assert!(
+        output.status.success() && said(&output).contains("answered in"),
+        "{}",
+        said(&output)
+    );
+    let output = plugin(world, &["pool", "list", "-o", "json"]).await;
+    let pools: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let found = pools.as_array().unwrap().iter().find(|one| one["name"] == pool);
+    assert_eq!(found.unwrap()["connectedEngines"], 1, "{pools}");
+    let output = plugin(world, &["pool", "list"]).await;
+    assert!(said(&output).contains(&pool), "{}", said(&output));
+}
+
+/// The test's own server takes any encryption.
+async fn tokio_postgres_uri(uri: &str) -> (tokio_postgres::Client, tokio::task::JoinHandle<()>) {
+    let config: tokio_postgres::Config = uri.replace("sslmode=require", "sslmode=disable").parse().unwrap();
+    let (client, connection) = config.connect(tokio_postgres::NoTls).await.unwrap();
+    let driving = tokio::spawn(async move {
+        let _ = connection.await;
+    });
+    (client, driving)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_call_is_a_line_of_a_chain_without_values_and_a_touched_line_shows() {
+    let world = world().await;
+    let value = crate::world::fresh("very-secret-value");
+    let path = format!("secrets/audited/{}", crate::world::fresh("a"));
+    world
+        .call(&format!("POST {path}"), &json!({"data": {"v": value}}))
+        .await
+        .is(201);
+    world.get(&format!("{path}?edit=false")).await.is(200);
+    world.at(0, "", &format!("GET {path}"), &Value::Null).await.is(401);
+    let file = world.audit_file(0);
+    let stream = fs::read_to_string(&file).unwrap();
+    for (action, status) in [("POST", 201), ("GET", 200), ("GET", 401)] {
+        let line = stream.lines().find(|line| {
+            line.contains(&path)
+                && line.contains(&format!("\"{action}\""))
+                && line.contains(&format!("\"status\":{status}"))
+        });
+        assert!(line.is_some(), "no line of {action} {path} with {status}");
+    }
+    assert!(!stream.contains(&value) && !stream.contains(&world.admin) && !stream.contains(&world.password));
+    let shown = world.get(&format!("audit?path={path}&limit=2")).await.is(200);
+    assert_eq!(
+        (&shown["length"], text(&shown, "/data/0/principal")),
+        (&json!(2), String::new())
+    );
+    let usage = world.get("usage?startDate=2020-01-01&endDate=2100-01-01").await.is(200);
+    assert!(usage["totalRequestsUsed"].as_u64().unwrap() > 2 && text(&usage, "/startDate") == "2020-01-01");
+
+    let copy = file.with_extension("copy");
+    fs::write(&copy, &stream).unwrap();
+    let whole = plugin(world, &["audit", "verify", copy.to_str().unwrap()]).await;
+    assert!(
+        whole.status.success() && said(&whole).contains("all whole and in order"),
+        "{}",
+        said(&whole)
+    );
+    fs::write(&copy, stream.replacen("\"status\":201", "\"status\":204", 1)).unwrap();
+    let touched = plugin(world, &["audit", "verify", copy.to_str().unwrap()]).await;
+    assert!(
+        !touched.status.success() && said(&touched).contains("was changed"),
+        "{}",
+        said(&touched)
+    );
+}
