@@ -110,7 +110,8 @@ pub async fn away_over_a_ttl(world: &World) -> Result<()> {
     world.until_connected(REPLICAS).await
 }
 
-fn scale(world: &World, replicas: u32) -> Result<()> {
+/// Runs so many pods of each engine's Deployment, as somebody might by hand.
+pub fn scale(world: &World, replicas: u32) -> Result<()> {
     let replicas = format!("--replicas={replicas}");
     world
         .kubectl(&["scale", "deployment", "-n", NAMESPACE, "-l", ENGINES, &replicas])

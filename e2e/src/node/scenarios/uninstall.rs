@@ -2,13 +2,17 @@
 
 use std::time::Instant;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 
+use super::disturbances;
 use crate::install::NAMESPACE;
-use crate::node::world::{RELEASE, World};
+use crate::node::world::{RELEASE, SHOP, World};
+use crate::places::own_program;
+use crate::process::{Process, Spec};
 
 pub async fn run(world: &World) -> Result<()> {
     ensure!(!world.roles().await?.is_empty(), "nothing lives that could be left");
+    without_engines(world).await?;
     let start = Instant::now();
     world
         .machine
@@ -52,4 +56,23 @@ pub async fn run(world: &World) -> Result<()> {
 async fn nothing(world: &World, arguments: &[&str]) -> Result<()> {
     let what = format!("`kubectl {}` shows nothing", arguments.join(" "));
     world.until(&what, arguments, "").await
+}
+
+/// With nobody there to take accounts back the uninstall fails, says what is left and forces nothing.
+async fn without_engines(world: &World) -> Result<()> {
+    let before = world.roles().await?;
+    disturbances::scale(world, 0)?;
+    world.until_connected(0).await?;
+    let run = &world.machine.run;
+    let spec = Spec::new("uninstall", own_program("dsv-operator")?, &run.subfolder("uninstall")?)
+        .args(["uninstall", "--timeout", "5"])
+        .env("KUBECONFIG", world.machine.cluster.kubeconfig().display().to_string());
+    let refused = Process::run(&spec)
+        .err()
+        .context("the uninstall ended well without engines")?;
+    // Long lists are shortened; this is the first by name.
+    let (said, left) = (format!("{refused:#}"), format!("DynamicSecret {SHOP}/after-leader"));
+    ensure!(said.contains(&left), "{left} is not said to be left:\n{said}");
+    ensure!(world.roles().await? == before, "accounts went without an engine");
+    disturbances::scale(world, 1)
 }
