@@ -154,10 +154,7 @@ impl Pass<'_> {
         failpoint!("deliver.written", self.name());
         match written {
             Err(error) if error.is_refused() => {
-                let answer = error.status().map(|s| s.message.clone()).unwrap_or_default();
-                let place = format!("{}/{target}", identity.namespace);
-                let message = format!("the API server refused Secret {place}: {answer}");
-                self.give_up(Hold::new(Reason::TargetRefused, message)).await
+                self.give_up(target_refused(&identity.namespace, &target, &error)).await
             }
             Err(error) if !(error.is_unknown() || error.is_conflict()) => Err(error.into()),
             // What was written, or what came of a write without an answer, is looked at before it is believed.
@@ -196,6 +193,12 @@ impl Pass<'_> {
         }
         Ok(None)
     }
+}
+
+fn target_refused(namespace: &str, target: &str, error: &crate::cluster::Error) -> Hold {
+    let answer = error.status().map(|s| s.message.clone()).unwrap_or_default();
+    let message = format!("the API server refused Secret {namespace}/{target}: {answer}");
+    Hold::new(Reason::TargetRefused, message)
 }
 
 fn not_ours(namespace: &str, target: &str) -> Hold {
