@@ -37,7 +37,8 @@ const LONG: [&str; 11] = [
     "audit",
     "dead_man",
 ];
-/// These hold the product to a promise in seconds, which a machine that is busy with other tests cannot show.
+/// These hold the product to a promise in seconds, which a machine that is busy with other tests cannot show. They mostly
+/// wait, so both go side by side.
 const ALONE: [&str; 2] = ["life", "leadership"];
 
 /// Builds and runs all tests and shows how they ended. True if all passed.
@@ -58,7 +59,8 @@ pub fn run() -> Result<bool> {
         .into_iter()
         .partition(|program| ALONE.contains(&program.name.as_str()));
     let mut ended = run_all(together, most);
-    ended.extend(run_all(alone, 1));
+    let pair = alone.len();
+    ended.extend(run_all(alone, pair));
     ended.push(program::doc_tests(&folder)?);
     Times::write(&folder, &ended)?;
     tally::show(&ended)

@@ -4,12 +4,15 @@
 
 use std::time::Duration;
 
+use dsv::api::names::managed_engine;
+use e2e::install::NAMESPACE;
 use e2e::objects::text;
 use e2e::postgres::{Major, random_password};
 use e2e::sample::{BASE_SECRET, ISSUER, ORDERS};
 use e2e::scene::{Credential, PATIENCE, Scene};
 use e2e::stack::Stack;
 use jiff::SignedDuration;
+use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
@@ -246,6 +249,38 @@ async fn a_deleted_namespace_of_a_pool_ends_the_accounts_of_others_and_does_not_
     assert!(scene.credential("live").await.unwrap().is_none());
     scene.wait_absent("Namespace", "", &scene.databases).await.unwrap();
     delete(&scene, "live").await;
+    assert_eq!(
+        before.difference(&scene.books().await.unwrap()),
+        "",
+        "something of ours stayed"
+    );
+}
+
+#[tokio::test]
+async fn a_pool_whose_engines_were_deleted_just_before_it_gets_one_to_drop_its_group_roles() {
+    let stack = Stack::shared().await.unwrap();
+    let scene = Scene::open_alone(stack, Major::V15, Some(1)).await.unwrap();
+    let before = scene.books().await.unwrap();
+    let over = issued(&scene, "over", &json!({})).await;
+    scene.ended("over", &over, GRACE).await.unwrap();
+    scene.wait_ready("over", "True/Expired").await.unwrap();
+    let engine = format!("{ORDERS}-0");
+    let found = scene.objects.get("Engine", &scene.databases, &engine).await.unwrap();
+    let deployment = managed_engine(&text(&found.unwrap(), "/metadata/uid")).unwrap();
+    // Nobody makes the managed engine again before the pool is deleted too.
+    stack.operators()[0].signal(Signal::SIGSTOP).unwrap();
+    let deleted = async {
+        scene.objects.delete("Engine", &scene.databases, &engine).await?;
+        let off = json!({"metadata": {"finalizers": null}});
+        scene.objects.merge("Engine", &scene.databases, &engine, &off).await?;
+        scene.objects.delete("Deployment", NAMESPACE, &deployment).await?;
+        scene.objects.delete("EnginePool", &scene.databases, ORDERS).await
+    };
+    let deleted = deleted.await;
+    stack.operators()[0].signal(Signal::SIGCONT).unwrap();
+    deleted.unwrap();
+    scene.wait_absent("EnginePool", &scene.databases, ORDERS).await.unwrap();
+    delete(&scene, "over").await;
     assert_eq!(
         before.difference(&scene.books().await.unwrap()),
         "",

@@ -15,7 +15,7 @@ use crate::cluster::{Intention, objects, status};
 use crate::keys::EngineKey;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::ByteString;
-use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::api::core::v1::{Namespace, Secret};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use kube::api::{ListParams, Patch, PatchParams};
 use kube::runtime::controller::Action;
@@ -191,8 +191,10 @@ async fn leave(ctx: &Context, engine: &Engine) -> Result<Action, Error> {
     if let Some(pool) = &pool {
         let uid = pool.uid().unwrap_or_default();
         let open = open_leases(ctx, &uid).await?;
-        // A pool that leaves has its group roles dropped; otherwise they can wait for another engine.
-        let groups = pool.metadata.deletion_timestamp.is_some() && !super::pool::owners_of_groups(ctx, &uid).is_empty();
+        // A pool that leaves has its group roles dropped; otherwise they can wait for another engine. Where the namespace goes,
+        // its engines are often deleted a moment before the pool.
+        let leaves = pool.metadata.deletion_timestamp.is_some() || namespace_goes(ctx, &namespace).await?;
+        let groups = leaves && !super::pool::owners_of_groups(ctx, &uid).is_empty();
         // One that is deleted too is no other: of all engines deleted together none would be left.
         let stays = |uid: &str| {
             let found = ctx.stores.engines.find(|other| other.uid().as_deref() == Some(uid));
@@ -219,6 +221,13 @@ async fn leave(ctx: &Context, engine: &Engine) -> Result<Action, Error> {
     }
     objects::remove_finalizer(&ctx.client, engine, POOL_FINALIZER).await?;
     Ok(Action::await_change())
+}
+
+/// Whether everything in a namespace is about to be deleted.
+pub async fn namespace_goes(ctx: &Context, name: &str) -> Result<bool, Error> {
+    let api: Api<Namespace> = Api::all(ctx.client.clone());
+    let namespace = api.get_opt(name).await.to(|| format!("read namespace {name}"))?;
+    Ok(namespace.is_none_or(|namespace| namespace.metadata.deletion_timestamp.is_some()))
 }
 
 /// Open leases of a pool, counted at the source.

@@ -1,21 +1,20 @@
 //! The controller of pools: managed engines, the base secrets beside the pool, and what `kubectl get enginepools` shows.
 
 use super::context::Context;
-use super::engine::{is_managed, open_leases};
+use super::engine::{is_managed, namespace_goes, open_leases};
 use super::hold::{Error, Halt, Hold};
 use super::servers;
 use crate::api::conditions::{self, Reason};
 use crate::api::names::POOL_FINALIZER;
 use crate::api::pool::ServerStatus;
 use crate::api::{CredentialLease, DynamicSecret, Engine, EnginePool, EngineSpec};
-use crate::cluster::{Intention, objects, server_record, status};
+use crate::cluster::{objects, server_record, status};
 use futures::{StreamExt, TryStreamExt};
 use jiff::SignedDuration;
-use k8s_openapi::api::core::v1::Namespace;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use kube::runtime::controller::Action;
 use kube::runtime::events::EventType;
-use kube::{Api, Resource, ResourceExt};
+use kube::{Resource, ResourceExt};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -60,12 +59,10 @@ async fn leave(ctx: &Context, pool: &EnginePool) -> Result<Action, Error> {
     if open == 0 {
         return leave_groups(ctx, pool).await;
     }
-    let name = pool.namespace().unwrap_or_default();
-    let api: Api<Namespace> = Api::all(ctx.client.clone());
-    let namespace = api.get_opt(&name).await.to(|| format!("read namespace {name}"))?;
-    if namespace.is_none_or(|namespace| namespace.metadata.deletion_timestamp.is_some()) {
+    if namespace_goes(ctx, &pool.namespace().unwrap_or_default()).await? {
         end_leases(ctx, &uid).await?;
     }
+    keep_an_engine(ctx, pool).await?;
     let message = format!("{open} open leases; the pool goes when the last one ends. No new lease is made");
     let hold = Hold::new(Reason::Deleting, message);
     write(ctx, pool, &hold, |_| ()).await?;
@@ -89,10 +86,23 @@ async fn leave_groups(ctx: &Context, pool: &EnginePool) -> Result<Action, Error>
         objects::remove_finalizer(&ctx.client, pool, POOL_FINALIZER).await?;
         return Ok(Action::await_change());
     }
+    keep_an_engine(ctx, pool).await?;
     for owner in owners {
         ctx.wake_dynamic_secret(&owner.namespace().unwrap_or_default(), &owner.name_any());
     }
     Ok(Action::requeue(GROUP_LOOK))
+}
+
+/// Managed engines may have been deleted just before their pool; without one nothing could be taken back.
+async fn keep_an_engine(ctx: &Context, pool: &EnginePool) -> Result<(), Error> {
+    if !engines_of(ctx, pool).is_empty() {
+        return Ok(());
+    }
+    match scale(ctx, pool).await {
+        // A namespace that goes admits nothing new; there the engines wait themselves.
+        Err(Error::Cluster(error)) if error.is_refused() => Ok(()),
+        other => other,
+    }
 }
 
 /// Dynamic secrets that have group roles of the pool on their books.
