@@ -2,13 +2,14 @@
 
 use std::time::{Duration, Instant};
 
+use anyhow::ensure;
 use e2e::objects::{condition, text};
 use e2e::postgres::{Login, random_password};
 use e2e::scene::{PATIENCE, Scene, sleep_until};
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
-use crate::{GRACE, NOTICE, scene};
+use crate::{GRACE, scene};
 
 /// A password and the verifier that a person would hand in for it.
 fn verifier() -> (String, String) {
@@ -145,15 +146,20 @@ async fn no_more_leases_are_open_than_the_dynamic_secret_admits() {
     scene.ask("app", &spec).await.unwrap();
     for name in ["a", "b", "c", "d"] {
         scene
-            .lease("app", name, &json!({"verifier": verifier().1, "ttl": 10}))
+            .lease("app", name, &json!({"verifier": verifier().1, "ttl": 25}))
             .await
             .unwrap();
     }
-    sleep(NOTICE).await;
-    let leases = scene.leases().await.unwrap();
-    let phases: Vec<String> = leases.iter().map(|lease| text(lease, "/status/phase")).collect();
-    let count = |phase: &str| phases.iter().filter(|have| *have == phase).count();
-    assert_eq!((count("Issued"), count("Refused")), (2, 2), "{phases:?}");
+    let settled = || async {
+        let leases = scene.leases().await?;
+        let phases: Vec<String> = leases.iter().map(|lease| text(lease, "/status/phase")).collect();
+        let count = |phase: &str| phases.iter().filter(|have| *have == phase).count();
+        assert!(count("Issued") <= 2, "{phases:?}");
+        ensure!((count("Issued"), count("Refused")) == (2, 2), "{phases:?}");
+        Ok(Some(leases))
+    };
+    let what = "two are issued and two are refused";
+    let leases = scene.stack.eventually(what, PATIENCE, settled).await.unwrap();
     assert_eq!(scene.accounts("app").await.unwrap().len(), 2);
     let refused = leases
         .iter()

@@ -19,9 +19,8 @@ async fn an_account_is_had_by_http_alone_and_ends_with_its_ttl() {
         .await;
 
     let read = world
-        .get(&format!("secrets/{}?edit=false", path.replace(':', "/")))
-        .await
-        .is(200);
+        .read(&format!("secrets/{}?edit=false", path.replace(':', "/")))
+        .await;
     assert_eq!(
         (text(&read, "/path"), text(&read, "/version")),
         (path.clone(), "0".into())
@@ -58,7 +57,7 @@ async fn an_account_is_had_by_http_alone_and_ends_with_its_ttl() {
     );
 
     // Each read makes another account, and reads that are not meant to make one do not.
-    let other = world.get(&format!("secrets/{path}")).await.is(200);
+    let other = world.read(&format!("secrets/{path}")).await;
     assert_ne!(text(&other, "/data/username"), login.user);
     // Others read other secrets meanwhile, and leases end.
     let leases = || async {
