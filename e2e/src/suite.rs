@@ -23,8 +23,9 @@ pub use tally::Tally;
 pub const AT_ONCE: &str = "TESTS_AT_ONCE";
 /// How often the machine is asked whether it can carry one more program.
 const LOOK: Duration = Duration::from_millis(500);
-/// The longest, for the first run of a clone: whatever begins late ends late.
-const LONG: [&str; 11] = [
+/// Programs with a control plane or a server of their own, the longest first: for the first run of a clone, and because the
+/// others are over in a moment and need not wait for room.
+const SCENARIOS: [&str; 22] = [
     "faults",
     "postgres",
     "refusals",
@@ -36,6 +37,17 @@ const LONG: [&str; 11] = [
     "modes",
     "audit",
     "dead_man",
+    "vault",
+    "deletions",
+    "engines",
+    "secrecy",
+    "harness",
+    "docs",
+    "fields",
+    "rights",
+    "schema",
+    "leftovers",
+    "channel_link",
 ];
 /// These hold the product to a promise in seconds, which a machine that is busy with other tests cannot show. They mostly
 /// wait, so both go side by side.
@@ -58,7 +70,12 @@ pub fn run() -> Result<bool> {
     let (alone, together): (Vec<_>, Vec<_>) = programs
         .into_iter()
         .partition(|program| ALONE.contains(&program.name.as_str()));
-    let mut ended = run_all(together, most);
+    let (scenarios, quick): (Vec<_>, Vec<_>) = together
+        .into_iter()
+        .partition(|program| SCENARIOS.contains(&program.name.as_str()));
+    // What is over in a moment first: whatever fails there need not be waited for.
+    let mut ended = run_all(quick, 1);
+    ended.extend(run_all(scenarios, most));
     let pair = alone.len();
     ended.extend(run_all(alone, pair));
     ended.push(program::doc_tests(&folder)?);
@@ -130,8 +147,8 @@ impl Times {
     }
 
     fn of(&self, name: &str) -> u64 {
-        let long = || LONG.iter().rev().position(|long| *long == name);
-        let guess = || long().map_or(1, |place| 1000 + u64::try_from(place).unwrap_or_default());
+        let place = || SCENARIOS.iter().rev().position(|scenario| *scenario == name);
+        let guess = || place().map_or(1, |place| 1000 + u64::try_from(place).unwrap_or_default());
         self.0.get(name).copied().unwrap_or_else(guess)
     }
 

@@ -225,15 +225,17 @@ async fn look_at_server(ctx: &Context, pool: &EnginePool, name: &str, version: &
     let checked = async {
         let base = servers::read_base(ctx, &namespace, name).await?;
         found.address = Some(format!("{}:{}", base.login.host, base.login.port_text()));
-        // A changed password must reach the record even if no lease is made: revocations log in with it.
-        if server_record::login(&ctx.client, &ctx.settings.home, &base.login.record)
+        let report = servers::probe(ctx, &pool_uid, &base).await?;
+        // A changed password must reach the record even if no lease is made: revocations log in with it. But only one that
+        // has let an engine in: a mistyped base secret must not keep accounts of the same login from being taken back.
+        let home = &ctx.settings.home;
+        if server_record::login(&ctx.client, home, &base.login.record)
             .await?
             .is_some()
         {
             ctx.still_leading()?;
             servers::keep_record(ctx, &base).await?;
         }
-        let report = servers::probe(ctx, &pool_uid, &base).await?;
         found.version = Some(report.version.clone());
         found.tls.clone_from(&report.tls);
         found.missing.clone_from(&report.missing);

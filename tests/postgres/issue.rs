@@ -188,11 +188,15 @@ async fn a_lost_answer_is_unknown_and_issuing_again_settles_it(major: Major) {
     let lost = issue(&account).await;
     assert!(matches!(lost, Outcome::Unknown { .. }), "{lost:?}");
     proxy.lose_answers(false);
+    // On a busy machine the connection may have been given up before the statement was sent.
+    let root = world.root().await;
+    let query = "SELECT FROM pg_roles WHERE rolname = $1";
+    let arrived = !root.query(query, &[&account.role]).await.unwrap().is_empty();
     match issue(&account).await {
         Outcome::Done {
             done: Done::Issued { adopted, .. },
             ..
-        } => assert!(adopted, "the first one had arrived"),
+        } => assert!(adopted || !arrived, "the first one had arrived"),
         other => panic!("{other:?}"),
     }
     world.try_as(&account, &password).await.unwrap();
