@@ -4,6 +4,7 @@
 
 use std::time::Duration;
 
+use anyhow::ensure;
 use dsv::api::names::managed_engine;
 use e2e::install::NAMESPACE;
 use e2e::objects::text;
@@ -286,6 +287,25 @@ async fn a_pool_whose_engines_were_deleted_just_before_it_gets_one_to_drop_its_g
         "",
         "something of ours stayed"
     );
+}
+
+#[tokio::test]
+async fn a_mistyped_second_base_secret_of_a_login_keeps_no_account_alive() {
+    let stack = Stack::shared().await.unwrap();
+    let scene = Scene::open_alone(stack, Major::V15, Some(1)).await.unwrap();
+    let live = issued(&scene, "live", &json!({"ttl": 30})).await;
+    let mut mistyped = scene.base_secret("mistyped");
+    mistyped["stringData"]["password"] = json!(random_password());
+    scene.objects.create(&mistyped).await.unwrap();
+    let refused = || async {
+        let pool = scene.objects.get("EnginePool", &scene.databases, ORDERS).await?;
+        let servers = text(&pool.unwrap_or_default()["status"]["servers"][0], "/reason");
+        ensure!(servers == "LoginRefused", "it is {servers:?}");
+        Ok(Some(()))
+    };
+    let what = "the mistyped base secret is told";
+    scene.stack.eventually(what, PATIENCE, refused).await.unwrap();
+    scene.ended("live", &live, GRACE).await.unwrap();
 }
 
 #[tokio::test]

@@ -52,7 +52,7 @@ pub async fn make(ctx: &Context, seen: &DynamicSecret, basis: Basis) -> Result<b
     let Some(serial) = free_serial(ctx, &prepared.owner, basis).await? else {
         return Ok(false);
     };
-    within_limits(ctx, &prepared, async || {
+    within_limits(ctx, &prepared, None, async || {
         let claim = claim(ctx, &prepared, serial, Some(target))?;
         post(ctx, &prepared.owner, claim).await
     })

@@ -223,10 +223,12 @@ async fn record_group(ctx: &Context, prepared: &Prepared) -> Result<Time, Error>
 }
 
 /// Counts the namespace's open leases against the pool's limit and then runs `make`, as one step: only the leader counts,
-/// and only one lease at a time passes here.
+/// and only one lease at a time passes here. `own` is the UID of the lease that asks: its labels are written before its
+/// claim, and where that was interrupted it would count against itself.
 pub async fn within_limits<T>(
     ctx: &Context,
     prepared: &Prepared,
+    own: Option<&str>,
     make: impl AsyncFnOnce() -> Result<T, Halt>,
 ) -> Result<T, Halt> {
     let foreign = prepared.owner.namespace() != prepared.pool.namespace();
@@ -236,17 +238,18 @@ pub async fn within_limits<T>(
     }
     let _one_at_a_time = ctx.admission.lock().await;
     if limited {
-        let in_pool = count(ctx, prepared, POOL_LABEL, &prepared.pool.uid().unwrap_or_default()).await?;
+        let in_pool = count(
+            ctx,
+            prepared,
+            (POOL_LABEL, &prepared.pool.uid().unwrap_or_default()),
+            own,
+        )
+        .await?;
         admit(prepared, in_pool)?;
     }
     if let Some(most) = prepared.owner.spec.max_leases {
-        let of_owner = count(
-            ctx,
-            prepared,
-            DYNAMIC_SECRET_LABEL,
-            &prepared.owner.uid().unwrap_or_default(),
-        )
-        .await?;
+        let uid = prepared.owner.uid().unwrap_or_default();
+        let of_owner = count(ctx, prepared, (DYNAMIC_SECRET_LABEL, &uid), own).await?;
         if of_owner >= most {
             let message = format!(
                 "{of_owner} leases are open, which is as many as spec.maxLeases admits ({most}); one more is issued when one ends"
@@ -257,7 +260,12 @@ pub async fn within_limits<T>(
     make().await
 }
 
-async fn count(ctx: &Context, prepared: &Prepared, label: &str, uid: &str) -> Result<i64, Error> {
+async fn count(
+    ctx: &Context,
+    prepared: &Prepared,
+    (label, uid): (&str, &str),
+    own: Option<&str>,
+) -> Result<i64, Error> {
     let namespace = prepared.owner.namespace().unwrap_or_default();
     let api: Api<CredentialLease> = Api::namespaced(ctx.client.clone(), &namespace);
     let params = ListParams::default().labels(&format!("{label}={uid}"));
@@ -265,7 +273,8 @@ async fn count(ctx: &Context, prepared: &Prepared, label: &str, uid: &str) -> Re
         .list_metadata(&params)
         .await
         .to(|| format!("count the leases of namespace {namespace}"))?;
-    Ok(i64::try_from(list.items.len()).unwrap_or(i64::MAX))
+    let others = list.items.iter().filter(|lease| lease.metadata.uid.as_deref() != own);
+    Ok(i64::try_from(others.count()).unwrap_or(i64::MAX))
 }
 
 /// What is decided when a lease is made or taken on.

@@ -75,7 +75,7 @@ async fn try_take_on(ctx: &Context, lease: &CredentialLease) -> Result<(), Halt>
         // Serial 0 matches no other lease's Secret, so only an absent one passes.
         making::check_target(ctx, &prepared.owner, target, 0).await?;
     }
-    prepare::within_limits(ctx, &prepared, async || {
+    prepare::within_limits(ctx, &prepared, lease.metadata.uid.as_deref(), async || {
         let claim = prepare::claim(ctx, &prepared, 0, target)?;
         ctx.still_leading()?;
         let held = hold_on(ctx, lease, &prepared.owner, &claim).await?;
