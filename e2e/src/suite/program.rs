@@ -18,6 +18,7 @@ const LIMIT: Duration = Duration::from_secs(20 * 60);
 const POLL: Duration = Duration::from_millis(50);
 
 /// A built test program.
+#[derive(Clone)]
 pub struct Program {
     pub name: String,
     executable: PathBuf,
@@ -33,6 +34,8 @@ pub struct Ended {
     pub tally: Tally,
     /// Why it does not count as passed although no test of it failed: killed, or ended before its tests did.
     pub broken: Option<String>,
+    /// Where the output of a first try lies that failed, and which tests failed in it.
+    pub failed_before: Option<(PathBuf, Vec<String>)>,
 }
 
 #[derive(Deserialize)]
@@ -107,6 +110,13 @@ impl Program {
         Ended::read(&self.name, &self.log, start.elapsed(), broken)
     }
 
+    /// Puts the output of the last run aside and says where.
+    pub fn keep_log(&self) -> Result<PathBuf> {
+        let kept = self.log.with_extension("first.log");
+        fs::rename(&self.log, &kept).with_context(|| format!("cannot keep {}", self.log.display()))?;
+        Ok(kept)
+    }
+
     fn start(&self) -> Result<Child> {
         let log = File::create(&self.log).with_context(|| format!("cannot write {}", self.log.display()))?;
         Command::new(&self.executable)
@@ -168,6 +178,7 @@ impl Ended {
             took,
             tally,
             broken,
+            failed_before: None,
         }
     }
 

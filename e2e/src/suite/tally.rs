@@ -77,6 +77,18 @@ pub fn show(ended: &[Ended]) -> Result<bool> {
             writeln!(out, "FAILED {}: {why}", program.name)?;
         }
     }
+    for program in ended {
+        let Some((log, tests)) = program.failed_before.as_ref().filter(|_| program.passed()) else {
+            continue;
+        };
+        let tests = tests.join(", ");
+        writeln!(
+            out,
+            "passed only alone: {} (beside others failed: {tests}; see {})",
+            program.name,
+            log.display()
+        )?;
+    }
     let sum = |of: fn(&Ended) -> usize| ended.iter().map(of).sum::<usize>();
     let failed = sum(|program| program.tally.failures.len() + usize::from(program.broken.is_some()));
     let (passed, skipped) = (
