@@ -20,7 +20,7 @@ pub use certificate::{
 pub use comment::{CommentError, RoleComment, RoleKind};
 pub use engine_key::{EngineKey, EngineKeyError};
 pub use login_hash::{HashError, hash_password, keyed_hash, keyed_hash_fits, password_fits, random_secret};
-pub use password::{Password, Verifier, VerifierError};
+pub use password::{PASSWORD_LENGTH, Password, Verifier, VerifierError};
 pub use public::{
     ChannelPublicKey, EnginePublicKey, KeyTextError, RootHash, RootPublicKey, Signature, SigningPublicKey,
 };

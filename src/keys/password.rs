@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 /// 32 characters of 62 are 190 bits, and none of them needs quoting in a URL, a shell or a connection string.
-const PASSWORD_LENGTH: usize = 32;
+pub const PASSWORD_LENGTH: usize = 32;
 
 /// The password of one account, in plain text.
 #[derive(Clone, Debug, PartialEq, Eq)]

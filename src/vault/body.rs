@@ -2,6 +2,7 @@
 
 use super::reply::Refusal;
 use serde_json::{Map, Value};
+use std::fmt;
 
 /// Longest body in bytes.
 pub const MAX_BODY: usize = 1024 * 1024;
@@ -9,8 +10,15 @@ pub const MAX_BODY: usize = 1024 * 1024;
 const MAX_DEPTH: usize = 32;
 
 /// The fields of a body.
-#[derive(Debug, Default, PartialEq)]
+#[derive(Default, PartialEq)]
 pub struct Fields(Map<String, Value>);
+
+/// Names and no values: among them are passwords.
+impl fmt::Debug for Fields {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.0.keys()).finish()
+    }
+}
 
 impl Fields {
     /// Reads a JSON object; nothing at all counts as an empty one. Keys are compared without case.

@@ -11,6 +11,7 @@ use http::{HeaderMap, Method, header};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use percent_encoding::percent_decode_str;
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -18,7 +19,6 @@ use std::time::Duration;
 const BODY_LIMIT: Duration = Duration::from_secs(20);
 
 /// One call.
-#[derive(Debug)]
 pub struct Call {
     /// Method.
     pub method: Method,
@@ -39,6 +39,13 @@ pub struct Call {
     /// Whether the body is a form.
     is_form: bool,
     body: Bytes,
+}
+
+/// Neither token nor body, nor a path that may hold a refresh token.
+impl fmt::Debug for Call {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Call({} {})", self.method, self.area)
+    }
 }
 
 impl Call {
@@ -147,6 +154,32 @@ async fn read_body(body: axum::body::Body) -> Result<Bytes, Refusal> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::vault::reply::Reply;
+
+    #[test]
+    fn neither_token_nor_body_is_shown() {
+        let call = Call {
+            method: Method::POST,
+            path: "revoke/path-secret".into(),
+            area: "revoke".into(),
+            rest: "path-secret".into(),
+            query: BTreeMap::new(),
+            token: Some("token-secret".into()),
+            remote: None,
+            tenant: Tenant {
+                namespace: "t".into(),
+                uid: "u".into(),
+            },
+            is_form: false,
+            body: Bytes::from_static(b"{\"password\": \"body-secret\"}"),
+        };
+        let shown = format!(
+            "{call:?} {:?} {:?}",
+            call.fields().unwrap(),
+            Reply::ok("reply-secret".into())
+        );
+        assert_eq!(shown, r#"Call(POST revoke) {"password"} Reply(200 OK)"#);
+    }
 
     #[test]
     fn tokens_come_bare_and_behind_bearer() {

@@ -7,17 +7,25 @@ use http::{HeaderValue, StatusCode, header};
 use serde::Serialize;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
+use std::fmt;
 
 /// Nothing of that name, whatever the kind.
 const NOT_FOUND: &str = "unable to find item with specified identifier";
 
 /// An answer that is no failure.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub struct Reply {
     /// The status.
     pub status: StatusCode,
     /// The body; none for 204.
     pub body: Option<Value>,
+}
+
+/// The body may hold what a secret holds.
+impl fmt::Debug for Reply {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Reply({})", self.status)
+    }
 }
 
 impl Reply {

@@ -7,9 +7,9 @@ use crate::api::conditions::{self, READY, Reason, ReasonKind};
 use crate::api::dynamic_secret::Mode;
 use crate::api::lease::{CredentialLeaseSpec, Phase};
 use crate::api::names::base32;
-use crate::api::{CredentialLease, DynamicSecret, base_secret};
+use crate::api::{CredentialLease, DynamicSecret};
 use crate::cluster::credential_secret::whole_seconds;
-use crate::cluster::objects;
+use crate::cluster::{objects, server_record};
 use crate::keys::{Password, Verifier};
 use crate::plan::shape::{self, Login};
 use crate::telemetry::logs::chain;
@@ -18,7 +18,6 @@ use crate::vault::reply::Refusal;
 use crate::vault::tenants::Tenant;
 use crate::vault::time;
 use futures::StreamExt;
-use k8s_openapi::api::core::v1::Secret;
 use kube::runtime::watcher::watch_object;
 use kube::{Api, Client, ResourceExt};
 use serde_json::{Map, Value, json};
@@ -79,7 +78,7 @@ impl Vault {
         let booked = objects::make(&self.client, &tenant.namespace, &lease).await?;
         pending.lease = Some(booked.clone());
         let issued = self.wait(&booked).await?;
-        let data = self.credential(object, &issued, &password).await?;
+        let data = self.credential(&issued, &password).await?;
         pending.lease = None;
         Ok(data)
     }
@@ -116,22 +115,12 @@ impl Vault {
         }
     }
 
-    async fn credential(
-        &self,
-        object: &DynamicSecret,
-        issued: &CredentialLease,
-        password: &Password,
-    ) -> Result<Map<String, Value>, Refusal> {
-        let own = object.namespace().unwrap_or_default();
-        let beside = object.spec.pool.namespace.as_deref().unwrap_or(&own);
-        let linked = &object.spec.link_config.linked_secret;
-        let base = objects::read::<Secret>(&self.client, beside, linked).await?;
-        let login = base.as_ref().map(base_secret::read);
-        let Some(Ok(login)) = login else {
-            return Err(Refusal::new(
-                409,
-                "the base secret is gone or was spoiled while the account was made",
-            ));
+    async fn credential(&self, issued: &CredentialLease, password: &Password) -> Result<Map<String, Value>, Refusal> {
+        // Where the account is, which the base secret may not say any more.
+        let record = issued.claim().map(|claim| claim.server.clone()).unwrap_or_default();
+        let Some(login) = server_record::login(&self.client, &self.settings.home, &record).await? else {
+            let message = "the record of the account's server went while it was made; read again";
+            return Err(Refusal::new(409, message));
         };
         let status = issued.status.clone().unwrap_or_default();
         let username = status.username.unwrap_or_default();
