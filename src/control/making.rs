@@ -9,7 +9,7 @@ use crate::api::names::{self, DYNAMIC_SECRET_LABEL, LEASE_FINALIZER};
 use crate::api::{CredentialLease, DynamicSecret};
 use crate::cluster::credential_secret::{self, LeaseIdentity};
 use crate::cluster::{Intention, objects};
-use crate::keys::{Password, Verifier};
+use crate::keys::{PASSWORD_LENGTH, Password, Verifier};
 use crate::plan::lease::SecretSeen;
 use crate::plan::shape::{self, Login};
 use crate::plan::template::Unfit;
@@ -62,9 +62,11 @@ pub async fn make(ctx: &Context, seen: &DynamicSecret, basis: Basis) -> Result<b
 
 /// A template that cannot be filled is told before anything is issued.
 fn check_shape(prepared: &Prepared) -> Result<(), Hold> {
+    // As long as real ones can be: what only just fits with shorter ones would be issued and taken back again and again.
+    let (username, password) = ("u".repeat(names::MAX_ROLE_NAME), "p".repeat(PASSWORD_LENGTH));
     let login = Login {
-        username: "user",
-        password: "password",
+        username: &username,
+        password: &password,
         server: &prepared.base.login,
     };
     let shaped = shape::keys(login, prepared.owner.spec.target.as_ref());

@@ -120,9 +120,8 @@ pub async fn failed(ctx: &Context, lease: &CredentialLease, hold: &Hold) -> Resu
         return Ok(());
     };
     if lease.claim().is_some_and(|claim| claim.serial == 0) {
-        // The object goes; the Event stays for the asker.
-        ctx.tell(lease, hold.reason, &hold.message, EventType::Warning).await;
-        return Ok(());
+        // The object goes: whoever watches it is told by its last condition, and the Event stays for all others.
+        return lease_waits(ctx, lease, Phase::Pending, hold).await;
     }
     match count_failure(ctx, &owner, hold).await {
         Err(Error::Cluster(error)) if error.is_not_served() => Ok(()),
