@@ -301,7 +301,8 @@ impl Hub {
     }
 
     /// Compares every session with the directory: ends those of engines that are disabled, gone or have another key, and
-    /// takes over changed pools and limits. To be called when Engine objects change; sessions also check themselves.
+    /// takes over changed pools and limits. To be called when Engine or EnginePool objects change; sessions also check
+    /// themselves.
     pub fn recheck(&self) {
         for session in self.inner.table.all() {
             self.recheck_session(&session);
@@ -321,7 +322,14 @@ impl Hub {
             &session.engine.namespace,
             &session.engine.name,
         ) {
-            Ok(found) if found.engine_uid == session.engine.uid => session.update(found),
+            Ok(found) if found.engine_uid == session.engine.uid => {
+                if session.update(found) {
+                    self.tell(HubEvent::Connected {
+                        engine: session.engine.clone(),
+                        pool_uid: session.pool_uid(),
+                    });
+                }
+            }
             Ok(_) => session.end(CloseCode::Disabled, "this Engine was deleted and made anew; reconnect"),
             Err(refusal) => session.end(refusal.code, &refusal.reason),
         }

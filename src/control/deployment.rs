@@ -62,6 +62,12 @@ fn others_away(ctx: &Context, engine: &Engine, pool: &EnginePool) -> bool {
         .any(|other| ctx.hub.session(&other.uid().unwrap_or_default()).is_none())
 }
 
+/// Whether there is one that is not about to go.
+pub async fn exists(ctx: &Context, name: &str) -> Result<bool, Error> {
+    let found: Option<Deployment> = objects::read(&ctx.client, &ctx.settings.home, name).await?;
+    Ok(found.is_some_and(|found| found.metadata.deletion_timestamp.is_none()))
+}
+
 /// Deletes the engine's Deployment. Absent is success.
 pub async fn remove(ctx: &Context, name: &str) -> Result<(), Error> {
     let home = &ctx.settings.home;

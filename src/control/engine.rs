@@ -188,32 +188,19 @@ async fn leave(ctx: &Context, engine: &Engine) -> Result<Action, Error> {
         .stores
         .pools
         .get(&ObjectRef::<EnginePool>::new(&engine.spec.pool).within(&namespace));
-    if let Some(pool) = &pool {
-        let uid = pool.uid().unwrap_or_default();
-        let open = open_leases(ctx, &uid).await?;
-        // A pool that leaves has its group roles dropped; otherwise they can wait for another engine. Where the namespace goes,
-        // its engines are often deleted a moment before the pool.
-        let leaves = pool.metadata.deletion_timestamp.is_some() || namespace_goes(ctx, &namespace).await?;
-        let groups = leaves && !super::pool::owners_of_groups(ctx, &uid).is_empty();
-        // One that is deleted too is no other: of all engines deleted together none would be left.
-        let stays = |uid: &str| {
-            let found = ctx.stores.engines.find(|other| other.uid().as_deref() == Some(uid));
-            found.is_some_and(|other| other.metadata.deletion_timestamp.is_none())
-        };
-        let others = ctx
-            .hub
-            .connected(&pool.uid().unwrap_or_default())
-            .iter()
-            .any(|s| !s.draining && stays(&s.engine.uid));
-        if (open > 0 || groups) && !others {
-            let message = format!(
-                "{open} open leases of the pool and its group roles need an engine, and no other one is connected; this one takes them back and then goes"
-            );
-            write_condition(ctx, engine, &Hold::new(Reason::Deleting, message), |_| ()).await?;
-            return Ok(Action::requeue(Duration::from_secs(2)));
-        }
+    let managed = managed_engine(&engine.uid().unwrap_or_default()).filter(|_| is_managed(engine));
+    if let Some(pool) = &pool
+        && let Some(open) = needed_by(ctx, pool, &namespace).await?
+        // One that began to leave cannot work any more. Kept, it would wait for itself, and its name would be taken.
+        && (managed.is_none() || super::deployment::exists(ctx, managed.as_deref().unwrap_or_default()).await?)
+    {
+        let message = format!(
+            "{open} open leases of the pool and its group roles need an engine, and no other one is connected; this one takes them back and then goes"
+        );
+        write_condition(ctx, engine, &Hold::new(Reason::Deleting, message), |_| ()).await?;
+        return Ok(Action::requeue(Duration::from_secs(2)));
     }
-    if let Some(name) = managed_engine(&engine.uid().unwrap_or_default()).filter(|_| is_managed(engine)) {
+    if let Some(name) = managed {
         super::deployment::remove(ctx, &name).await?;
         if let Some(secret) = objects::read::<Secret>(&ctx.client, &ctx.settings.home, &name).await? {
             objects::delete(&ctx.client, &secret).await?;
@@ -221,6 +208,24 @@ async fn leave(ctx: &Context, engine: &Engine) -> Result<Action, Error> {
     }
     objects::remove_finalizer(&ctx.client, engine, POOL_FINALIZER).await?;
     Ok(Action::await_change())
+}
+
+/// The open leases of a pool which has no other engine for them or for its group roles.
+async fn needed_by(ctx: &Context, pool: &EnginePool, namespace: &str) -> Result<Option<i64>, Error> {
+    let uid = pool.uid().unwrap_or_default();
+    let open = open_leases(ctx, &uid).await?;
+    // A pool that leaves has its group roles dropped; otherwise they can wait for another engine. Where the namespace goes,
+    // its engines are often deleted a moment before the pool.
+    let groups = !super::pool::owners_of_groups(ctx, &uid).is_empty()
+        && (pool.metadata.deletion_timestamp.is_some() || namespace_goes(ctx, namespace).await?);
+    // One that is deleted too is no other: of all engines deleted together none would be left.
+    let stays = |uid: &str| {
+        let found = ctx.stores.engines.find(|other| other.uid().as_deref() == Some(uid));
+        found.is_some_and(|other| other.metadata.deletion_timestamp.is_none())
+    };
+    let sessions = ctx.hub.connected(&uid);
+    let others = sessions.iter().any(|s| !s.draining && stays(&s.engine.uid));
+    Ok(Some(open).filter(|_| (open > 0 || groups) && !others))
 }
 
 /// Whether everything in a namespace is about to be deleted.

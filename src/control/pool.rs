@@ -158,7 +158,10 @@ async fn scale(ctx: &Context, pool: &EnginePool) -> Result<(), Error> {
             other => other.map(|_| ())?,
         }
     }
-    let surplus = |engine: &&Arc<Engine>| is_managed(engine) && !names.contains(&engine.name_any());
+    // Those of an earlier pool of this name answer to nobody any more; the garbage collector may take minutes to see it.
+    let surplus = |engine: &&Arc<Engine>| {
+        is_managed(engine) && !(names.contains(&engine.name_any()) && is_owned_by(engine, pool))
+    };
     for engine in engines
         .iter()
         .filter(surplus)
@@ -167,6 +170,14 @@ async fn scale(ctx: &Context, pool: &EnginePool) -> Result<(), Error> {
         objects::delete(&ctx.client, engine.as_ref()).await?;
     }
     Ok(())
+}
+
+fn is_owned_by(engine: &Engine, pool: &EnginePool) -> bool {
+    let uid = pool.uid();
+    engine
+        .owner_references()
+        .iter()
+        .any(|owner| Some(&owner.uid) == uid.as_ref())
 }
 
 fn engines_of(ctx: &Context, pool: &EnginePool) -> Vec<Arc<Engine>> {

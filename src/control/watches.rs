@@ -183,6 +183,10 @@ pub fn pool_changed(ctx: &Context, pool: &EnginePool) {
         ctx.checked.forget(&uid);
     }
     if !same {
+        if !gone {
+            // Engines of a pool that was made anew serve this one now.
+            ctx.hub.recheck();
+        }
         nudge_all(ctx, ctx.stores.dynamic_secrets.state_filter(uses));
     }
     for engine in ctx

@@ -133,7 +133,7 @@ impl Hub {
         }
     }
 
-    fn tell(&self, event: HubEvent) {
+    pub(super) fn tell(&self, event: HubEvent) {
         // Without a listener there is nobody to tell.
         let _ = self.inner.events.send(event);
     }

@@ -309,9 +309,13 @@ impl Session {
         self.state().heard.1
     }
 
-    /// Takes over what changed in the Engine object.
-    pub(super) fn update(&self, registration: Registration) {
-        self.state().registration = registration;
+    /// Takes over what changed in the Engine object. True if it serves another pool now, such as one that was deleted and
+    /// made anew under the same name.
+    pub(super) fn update(&self, registration: Registration) -> bool {
+        let mut state = self.state();
+        let moved = state.registration.pool_uid != registration.pool_uid;
+        state.registration = registration;
+        moved
     }
 
     pub(super) fn describe(&self, duplicate_session: bool) -> SessionInfo {
