@@ -101,8 +101,13 @@ fn built(line: &str, folder: &Path) -> Option<Program> {
 impl Program {
     /// Runs it to its end. A program that cannot be started counts as failed, since the others are worth running.
     pub fn run(&self) -> Ended {
+        self.run_only(&[])
+    }
+
+    /// Runs these of its tests; all of them if none is named.
+    pub fn run_only(&self, tests: &[String]) -> Ended {
         let start = Instant::now();
-        let broken = match self.start().and_then(|child| wait(child, start)) {
+        let broken = match self.start(tests).and_then(|child| wait(child, start)) {
             Ok(status) if status.success() => None,
             Ok(status) => Some(status.to_string()),
             Err(error) => Some(format!("{error:#}")),
@@ -117,9 +122,11 @@ impl Program {
         Ok(kept)
     }
 
-    fn start(&self) -> Result<Child> {
+    fn start(&self, tests: &[String]) -> Result<Child> {
         let log = File::create(&self.log).with_context(|| format!("cannot write {}", self.log.display()))?;
         Command::new(&self.executable)
+            .arg("--exact")
+            .args(tests)
             // As `cargo test` does: tests find their fixtures by it.
             .current_dir(&self.package)
             .env("CARGO_MANIFEST_DIR", &self.package)
