@@ -185,7 +185,7 @@ async fn revoking_64_accounts_takes_three_round_trips(major: Major) {
 async fn no_session_survives_a_login_storm(major: Major) {
     let world = World::new(major).await;
     let group = world.readers();
-    for round in 0..30 {
+    for round in 0..12 {
         let (account, password) = world.account();
         let oid = world.issued(&group, &account).await;
         let (stop, inside) = (AtomicBool::new(false), AtomicUsize::new(0));

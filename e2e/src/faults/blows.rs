@@ -85,7 +85,7 @@ impl Blow {
     /// Makes everything as it was, also after a strike that failed. What died is started by `Lane::ready`, as a kubelet would.
     pub async fn heal(&self, lane: &Lane<'_>) -> Result<()> {
         match self {
-            Self::Death(_) => Ok(()),
+            Self::Death(_) => Death::heal(lane),
             Self::Hang(_) => Hang::heal(lane),
             Self::Wire(_) => Wire::heal(lane),
             Self::Api(_) => Api::heal(lane),

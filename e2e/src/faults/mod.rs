@@ -18,6 +18,7 @@ pub mod relay;
 pub mod resisting;
 pub mod round;
 pub mod run;
+pub mod servers;
 pub mod steps;
 pub mod tales;
 pub mod torture;

@@ -50,19 +50,19 @@ fn rotating() -> Value {
     json!({"ttl": 16, "issuance": {"mode": "Rotate", "renewBefore": 5, "overlap": 1}})
 }
 
-async fn issued(lane: &Lane<'_>, name: &str) -> Result<Credential> {
+pub async fn issued(lane: &Lane<'_>, name: &str) -> Result<Credential> {
     lane.scene.ask(name, &rotating()).await?;
     lane.scene.wait_credential(name).await
 }
 
-async fn followed(lane: &Lane<'_>, name: &str, old: &Credential) -> Result<()> {
+pub async fn followed(lane: &Lane<'_>, name: &str, old: &Credential) -> Result<()> {
     let new = lane.scene.wait_serial(name, old.serial + 1).await?;
     lane.scene.use_account(&new.login).await?;
     gone(lane, &old.login.user, PATIENCE).await
 }
 
 /// Waits until a role is gone, asking by a session of its own.
-async fn gone(lane: &Lane<'_>, role: &str, limit: Duration) -> Result<()> {
+pub async fn gone(lane: &Lane<'_>, role: &str, limit: Duration) -> Result<()> {
     let administrator = lane.scene.server().connect("postgres").await?;
     let check = || async {
         let rows = administrator

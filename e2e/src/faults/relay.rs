@@ -20,6 +20,8 @@ pub enum Manner {
     Closed,
     /// Packets vanish in both directions and nobody is told: neither data nor the end of a connection gets through.
     HalfOpen,
+    /// What is said to the server arrives, and no answer comes back.
+    NoReplies,
     /// Every piece of data waits this long.
     Slow(Duration),
     /// Connections over which nothing went for this long are ended.
@@ -98,7 +100,7 @@ async fn relay(client: TcpStream, upstream: SocketAddr, mut state: watch::Receiv
     let generation = ours.generation;
     let mut ended = state.clone();
     let talk = async {
-        wait_passable(&mut state).await;
+        wait_passable(&mut state, Way::There).await;
         let server = TcpStream::connect(upstream).await?;
         for stream in [&client, &server] {
             stream.set_nodelay(true)?;
@@ -107,8 +109,8 @@ async fn relay(client: TcpStream, upstream: SocketAddr, mut state: watch::Receiv
         let (from_server, to_server) = server.into_split();
         // Either end is the end of both, as with a proxy that closes what is half closed.
         tokio::select! {
-            result = pump(from_client, to_server, state.clone()) => result,
-            result = pump(from_server, to_client, state.clone()) => result,
+            result = pump(from_client, to_server, state.clone(), Way::There) => result,
+            result = pump(from_server, to_client, state.clone(), Way::Back) => result,
         }
     };
     let over = async {
@@ -121,14 +123,23 @@ async fn relay(client: TcpStream, upstream: SocketAddr, mut state: watch::Receiv
     }
 }
 
-async fn wait_passable(state: &mut watch::Receiver<State>) {
-    let _ = state.wait_for(|now| now.manner != Manner::HalfOpen).await;
+/// Which way data goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    There,
+    Back,
+}
+
+async fn wait_passable(state: &mut watch::Receiver<State>, way: Way) {
+    let held = |manner| manner == Manner::HalfOpen || (manner == Manner::NoReplies && way == Way::Back);
+    let _ = state.wait_for(|now| !held(now.manner)).await;
 }
 
 async fn pump(
     mut from: impl AsyncRead + Unpin,
     mut to: impl AsyncWrite + Unpin,
     mut state: watch::Receiver<State>,
+    way: Way,
 ) -> io::Result<()> {
     let mut buffer = vec![0; 32 * 1024];
     loop {
@@ -142,7 +153,7 @@ async fn pump(
             _ => from.read(&mut buffer).await,
         };
         // Held back, as TCP's own repetition would bring it later.
-        wait_passable(&mut state).await;
+        wait_passable(&mut state, way).await;
         let manner = state.borrow().manner;
         if let Manner::Slow(pause) = manner {
             sleep(pause).await;

@@ -41,5 +41,6 @@ pub fn all() -> Vec<Tale> {
     let mut all = super::people::tales();
     all.extend(super::resisting::tales());
     all.extend(super::clocks::tales());
+    all.extend(super::servers::tales());
     all
 }

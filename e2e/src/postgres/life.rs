@@ -1,9 +1,10 @@
 //! How a server dies and comes back.
 
 use std::fs;
+use std::process::Command;
 use std::time::Instant;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 
 use super::{POLL, READY_LIMIT, Server};
 
@@ -40,5 +41,34 @@ impl Server {
         self.hand_over(&auto)?;
         self.hand_over(&signal)?;
         self.restart().await
+    }
+
+    /// Copies its files, as a base backup does. It is down meanwhile.
+    pub async fn back_up(&self) -> Result<()> {
+        self.stop();
+        let copied = self.copy("data", "backup");
+        self.restart().await?;
+        copied
+    }
+
+    /// Puts back what [`Server::back_up`] copied, on a new timeline: everything since is forgotten.
+    pub async fn restore_backup(&self) -> Result<()> {
+        self.stop();
+        fs::remove_dir_all(self.data())?;
+        self.copy("backup", "data")?;
+        let _ = fs::remove_file(self.data().join("postmaster.pid"));
+        self.restart_on_a_new_timeline().await
+    }
+
+    fn copy(&self, from: &str, to: &str) -> Result<()> {
+        let copied = Command::new("cp")
+            .arg("-a")
+            .args([self.dir.join(from), self.dir.join(to)])
+            .status()?;
+        ensure!(
+            copied.success(),
+            "the files of the server could not be copied: {copied}"
+        );
+        Ok(())
     }
 }
