@@ -1,12 +1,14 @@
 //! What every controller works with.
 
 use super::audit::AuditMemory;
+use super::crowd::Crowds;
 use super::guards::Guards;
 use super::hold::Error;
 use super::memory::{Attempts, BaseIdentities, CheckedBases, Endings, Nudges, Passwords, ReliedOn, ServerFacts};
 use super::occupied::Waiter;
 use super::places::Places;
 use super::revocations::Revocations;
+use super::silence::Silence;
 use super::watches::Filled;
 use crate::api::conditions::Reason;
 use crate::api::lease::{ClaimedPool, Maker};
@@ -120,6 +122,10 @@ pub struct Context {
     pub checked: CheckedBases,
     /// Collects revocations into batches.
     pub revocations: Revocations,
+    /// Who waits for which server.
+    pub crowds: Crowds,
+    /// Servers that do not answer.
+    pub silence: Silence,
     /// What engines guard.
     pub guards: Guards,
     /// Counts.
@@ -176,6 +182,8 @@ impl Context {
             bases: BaseIdentities::default(),
             checked: CheckedBases::default(),
             revocations: Revocations::default(),
+            crowds: Crowds::default(),
+            silence: Silence::default(),
             guards: Guards::default(),
             told: Mutex::default(),
             recorded: Mutex::default(),

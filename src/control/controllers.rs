@@ -4,7 +4,7 @@ use super::context::{Context, Wakes};
 use super::hold::Error;
 use super::occupied::{self, Waiter};
 use super::watches::{self, Watches};
-use super::{audit, dynamic_secret, engine, guards, leap, lease, pool, sweep};
+use super::{audit, dynamic_secret, engine, guards, leap, lease, pool, silence, sweep};
 use crate::api::{CredentialLease, DynamicSecret, Engine, EnginePool};
 use crate::telemetry::liveness::{Beat, Beats};
 use crate::telemetry::metrics::{Controller as Controlled, ReconcileOutcome};
@@ -159,6 +159,7 @@ fn follow_the_rest(
     follow("clock", leap::watch(c()).boxed());
     follow("audit", audit::run(c()).boxed());
     follow("guards", guards::guard_for_ever(c()).boxed());
+    follow("silence", silence::watch(c()).boxed());
     follow("counts", count_for_ever(c()).boxed());
 }
 

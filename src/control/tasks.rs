@@ -2,6 +2,7 @@
 
 use super::context::Context;
 use super::hold::Hold;
+use super::silence;
 use crate::api::conditions::Reason;
 use crate::channel::frames::{Done, Failure, FailureClass, Outcome, Task};
 use crate::channel::hub::{CallResult, EngineId};
@@ -41,10 +42,24 @@ impl Answer {
 }
 
 /// A server that did not answer and then does may have failed over in between.
-fn note_presence(ctx: &Context, record: &str, kind: TaskKind, result: &CallResult) {
+fn note_presence(ctx: &Context, (pool_uid, record): (&str, &str), kind: TaskKind, result: &CallResult, late: bool) {
     let CallResult::Answered { outcome, .. } = result else {
         return;
     };
+    match outcome {
+        Outcome::Failed(failure) if failure.class == FailureClass::Unreachable => {
+            let hold = Hold::from(&named(ctx, record, failure.clone()));
+            ctx.silence.unanswered(pool_uid, record, hold);
+        }
+        Outcome::Unknown { .. } if late => {
+            let message = "the database did not answer in time; it goes on when it does";
+            let hold = Hold::new(Reason::DatabaseUnreachable, message);
+            ctx.silence.unanswered(pool_uid, record, hold);
+        }
+        // It is not known who went away.
+        Outcome::Unknown { .. } | Outcome::Unsupported => {}
+        Outcome::Done { .. } | Outcome::Failed(_) => silence::over(ctx, pool_uid, record),
+    }
     match outcome {
         Outcome::Unknown { .. } => ctx.audit.doubt(record),
         Outcome::Failed(failure) if matches!(failure.class, FailureClass::Unreachable | FailureClass::ReadOnly) => {
@@ -56,13 +71,17 @@ fn note_presence(ctx: &Context, record: &str, kind: TaskKind, result: &CallResul
     }
 }
 
-/// Has a random engine of the pool do a task on a server.
+/// Has a random engine of the pool do a task on a server. While a server is silent only looks at it are passed on.
 pub async fn ask(ctx: &Context, pool_uid: &str, record: &str, task: Task, patience: Duration) -> Answer {
     let kind = task.kind();
     let counted = TaskKind::from(&task);
+    if counted != TaskKind::Probe
+        && let Some(hold) = silence::hold(ctx, pool_uid, record)
+    {
+        return Answer::NotAsked(hold);
+    }
     let asked = Instant::now();
     let result = ctx.hub.call(pool_uid, task, patience).await;
-    let now = ctx.now();
     let outcome = match &result {
         CallResult::Answered { outcome, .. } => {
             ctx.metrics.task_took(counted, asked.elapsed());
@@ -71,14 +90,18 @@ pub async fn ask(ctx: &Context, pool_uid: &str, record: &str, task: Task, patien
         _ => TaskOutcome::NotSent,
     };
     ctx.metrics.task(counted, outcome);
-    note_presence(ctx, record, counted, &result);
+    note_presence(ctx, (pool_uid, record), counted, &result, asked.elapsed() >= patience);
+    answer(ctx, record, kind, result)
+}
+
+fn answer(ctx: &Context, record: &str, kind: &str, result: CallResult) -> Answer {
     match result {
         CallResult::Answered {
             engine,
             outcome: Outcome::Done { done, clock },
         } => {
             if let Some(clock) = clock {
-                ctx.servers.heard(record, clock, now);
+                ctx.servers.heard(record, clock, ctx.now());
             }
             Answer::Done(engine, done)
         }

@@ -368,7 +368,7 @@ fn hub_event(ctx: &Context, event: &HubEvent) {
 }
 
 /// Everything of the pool that waits: leases that are not issued or not taken back, dynamic secrets that are not ready.
-fn engine_connected(ctx: &Context, pool_uid: &str) {
+pub fn engine_connected(ctx: &Context, pool_uid: &str) {
     let now = ctx.now();
     let waits = |lease: &CredentialLease| {
         let settled = lease.status.as_ref().is_some_and(|s| s.issued_at.is_some());

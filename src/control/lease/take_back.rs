@@ -7,12 +7,15 @@ use crate::channel::frames::{AccountState, Revocation};
 use crate::cluster::credential_secret;
 use crate::control::abandon::{self, Verdict};
 use crate::control::hold::{Error, Hold};
-use crate::control::{report, tasks};
+use crate::control::{report, silence, tasks};
 use crate::plan::backoff;
 use crate::plan::lease::End;
 use kube::ResourceExt;
 use kube::runtime::controller::Action;
 use std::time::Duration;
+
+/// A lease that waits until others of its server are done is woken; this is for a wake that is lost.
+const OUTSIDE: Duration = Duration::from_secs(30);
 
 impl Pass<'_> {
     pub(super) async fn delete_secret(&mut self, claim: &Claim) -> Result<Option<Action>, Error> {
@@ -52,10 +55,12 @@ impl Pass<'_> {
             return Ok(Some(Action::requeue(left)));
         }
         // A pool that was made anew, as from a backup, has another UID; its engines reach the same servers.
-        let (ctx, pool) = (self.ctx, self.ctx.pool_uid(&claim.pool));
+        let pool = self.ctx.pool_uid(&claim.pool);
         let asked = self.revocation(claim);
         failpoint!("revoke.before", self.name());
-        let state = ctx.revocations.revoke(ctx, &pool, &claim.server, asked).await;
+        let Some(state) = self.revoke_in_turn(&pool, &claim.server, asked).await else {
+            return Ok(Some(Action::requeue(OUTSIDE)));
+        };
         failpoint!("revoke.answered", self.name());
         match state {
             Ok(AccountState::Gone { proven: true, .. }) => {
@@ -86,6 +91,23 @@ impl Pass<'_> {
             }
             Err(hold) => self.retry(claim, Phase::Revoking, hold).await,
         }
+    }
+
+    /// None where too many wait for this server: the lease is woken when it can come.
+    async fn revoke_in_turn(
+        &self,
+        pool_uid: &str,
+        record: &str,
+        asked: Revocation,
+    ) -> Option<Result<AccountState, Hold>> {
+        let ctx = self.ctx;
+        if let Some(hold) = silence::hold(ctx, pool_uid, record) {
+            ctx.crowds.call(ctx, record);
+            return Some(Err(hold));
+        }
+        let name = (self.lease.namespace().unwrap_or_default(), self.lease.name_any());
+        let _place = ctx.crowds.enter(ctx, record, name)?;
+        Some(ctx.revocations.revoke(ctx, pool_uid, record, asked).await)
     }
 
     /// Absent, but a CREATE that is still under way may land until the deadline: asked again then.

@@ -1,0 +1,124 @@
+//! Passes that wait for one server. A server that hangs must not have all places of a controller, so only some wait there at
+//! a time; the others stand outside without a place, and each that leaves calls the next one in.
+
+use super::context::Context;
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// Passes that wait for one server at a time: half of a controller's, so that all others have the rest.
+const INSIDE: usize = 32;
+
+/// Namespace and name of a lease.
+type Lease = (String, String);
+
+/// Who waits for which server, by server record.
+#[derive(Default)]
+pub struct Crowds(Mutex<HashMap<String, Crowd>>);
+
+#[derive(Default)]
+struct Crowd {
+    inside: usize,
+    outside: VecDeque<Lease>,
+    /// The same as a set: a lease that is woken by something else comes again, and stands there once.
+    known: HashSet<Lease>,
+}
+
+/// A place inside. Leaving it calls the next one.
+pub struct Place<'a> {
+    ctx: &'a Context,
+    record: &'a str,
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.ctx.crowds.leave(self.record);
+        self.ctx.crowds.call(self.ctx, self.record);
+    }
+}
+
+impl Crowds {
+    fn locked(&self) -> MutexGuard<'_, HashMap<String, Crowd>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A place, or none where the lease has to stand outside; then it is woken when one is free.
+    pub fn enter<'a>(&self, ctx: &'a Context, record: &'a str, lease: Lease) -> Option<Place<'a>> {
+        // Not `then_some`: a place that is made is left when it is dropped, also one that nobody was given.
+        self.admit(record, lease).then(|| Place { ctx, record })
+    }
+
+    fn admit(&self, record: &str, lease: Lease) -> bool {
+        let mut crowds = self.locked();
+        let crowd = crowds.entry(record.to_owned()).or_default();
+        if crowd.inside < INSIDE {
+            crowd.inside += 1;
+            return true;
+        }
+        if crowd.known.insert(lease.clone()) {
+            crowd.outside.push_back(lease);
+        }
+        false
+    }
+
+    fn leave(&self, record: &str) {
+        if let Some(crowd) = self.locked().get_mut(record) {
+            crowd.inside = crowd.inside.saturating_sub(1);
+        }
+    }
+
+    /// Wakes the next one that stands outside. To be called as well by whoever came and needed no place.
+    pub fn call(&self, ctx: &Context, record: &str) {
+        if let Some((namespace, name)) = self.next(record) {
+            ctx.wake_lease(&namespace, &name);
+        }
+    }
+
+    fn next(&self, record: &str) -> Option<Lease> {
+        let mut crowds = self.locked();
+        let crowd = crowds.get_mut(record)?;
+        let next = crowd.outside.pop_front();
+        if let Some(next) = &next {
+            crowd.known.remove(next);
+        } else if crowd.inside == 0 {
+            crowds.remove(record);
+        }
+        next
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lease(number: usize) -> Lease {
+        ("shop".to_owned(), format!("lease-{number}"))
+    }
+
+    #[test]
+    fn whoever_leaves_calls_the_one_who_came_first() {
+        let crowds = Crowds::default();
+        for number in 0..INSIDE {
+            assert!(crowds.admit("server", lease(number)));
+        }
+        assert!(!crowds.admit("server", lease(100)));
+        assert!(!crowds.admit("server", lease(101)));
+        assert!(!crowds.admit("server", lease(100)), "it stands there already");
+        assert!(
+            crowds.admit("another", lease(102)),
+            "another server has places of its own"
+        );
+        crowds.leave("server");
+        assert_eq!(crowds.next("server"), Some(lease(100)));
+        assert!(crowds.admit("server", lease(100)));
+        assert_eq!(crowds.next("server"), Some(lease(101)));
+        assert_eq!(crowds.next("server"), None);
+        for _ in 0..INSIDE {
+            crowds.leave("server");
+        }
+        assert_eq!(crowds.next("server"), None);
+        assert!(
+            !crowds.locked().contains_key("server"),
+            "nothing is kept of a server that nobody waits for"
+        );
+    }
+}
