@@ -24,13 +24,14 @@ pub const AT_ONCE: &str = "TESTS_AT_ONCE";
 const LOOK: Duration = Duration::from_millis(500);
 /// Programs with a control plane or a server of their own, in the order in which they start: first those that mostly wait,
 /// since the others have room beside them, then the long ones, so that the end is not one of them alone.
-const SCENARIOS: [&str; 16] = [
+const SCENARIOS: [&str; 17] = [
     "idle",
     "keys",
     "definitions",
     "restarts",
     "audit",
     "dead_man",
+    "silent_server",
     "faults",
     "scenes",
     "postgres",
@@ -111,7 +112,7 @@ fn at_once() -> Result<usize> {
     let Ok(text) = std::env::var(AT_ONCE) else {
         // Most of a scenario is waiting; how many programs really fit is seen while they run.
         let cores = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
-        return Ok((cores * 4).min(load::memory_for()).max(1));
+        return Ok((cores * 3).min(load::memory_for()).max(1));
     };
     let width = text.parse().ok().filter(|width| *width > 0);
     width.with_context(|| format!("{AT_ONCE} is {text:?}; it takes a number of test programs, such as 4"))

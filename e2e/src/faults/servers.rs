@@ -85,19 +85,14 @@ async fn two(lane: &Lane<'_>, name: &str) -> Result<()> {
         ..Shape::default()
     })
     .await?;
-    let theirs = Scene::open(&other, Some(1)).await?;
-    point_to(&theirs, lane).await?;
     gone(lane, &over.login.user, AUDITED).await?;
-    let told = live_beside(lane, &theirs, name, &credential).await;
-    let told = match told {
+    let told = match live_beside(lane, &other, name, &credential).await {
         Ok(()) => {
             copy_keys(lane, &other).await?;
-            live_beside(lane, &theirs, name, &credential).await
+            live_beside(lane, &other, name, &credential).await
         }
         refused => refused,
     };
-    end(lane, &theirs, name).await?;
-    drop(theirs);
     other.shut_down();
     told?;
     lane.scene.rotate(&empty, "again").await?;
@@ -105,29 +100,25 @@ async fn two(lane: &Lane<'_>, name: &str) -> Result<()> {
     lane.scene.use_account(&again.login).await.map(drop)
 }
 
-/// Both issue on the server and audit it for a while; neither loses what it has.
-async fn live_beside(lane: &Lane<'_>, theirs: &Scene<'_>, name: &str, ours: &Credential) -> Result<()> {
+/// A scene of the other installation, on our server. Both audit it for a while, and neither loses what it has.
+async fn live_beside(lane: &Lane<'_>, other: &Stack, name: &str, ours: &Credential) -> Result<()> {
+    let theirs = Scene::open(other, Some(1)).await?;
+    point_to(&theirs, lane).await?;
     let spec = json!({"ttl": "5m", "issuance": {"mode": "Rotate"}});
     theirs.ask(name, &spec).await?;
     let credential = theirs.wait_credential(name).await?;
     let start = Instant::now();
-    while start.elapsed() < ROUNDS {
+    let mut lived = Ok(());
+    while start.elapsed() < ROUNDS && lived.is_ok() {
         for login in [&ours.login, &credential.login] {
-            lane.scene.use_account(login).await?;
+            lived = lived.and(lane.scene.use_account(login).await.map(drop));
         }
         sleep(Duration::from_secs(1)).await;
     }
-    Ok(())
-}
-
-async fn end(lane: &Lane<'_>, theirs: &Scene<'_>, name: &str) -> Result<()> {
-    let credential = theirs.credential(name).await?;
     theirs.objects.delete("DynamicSecret", &theirs.shop, name).await?;
     theirs.wait_absent("DynamicSecret", &theirs.shop, name).await?;
-    match credential {
-        Some(credential) => gone(lane, &credential.login.user, AUDITED).await,
-        None => Ok(()),
-    }
+    gone(lane, &credential.login.user, AUDITED).await?;
+    lived
 }
 
 /// From now on the other installation's base secret leads to our server.

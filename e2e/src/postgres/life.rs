@@ -4,7 +4,9 @@ use std::fs;
 use std::process::Command;
 use std::time::Instant;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 use super::{POLL, READY_LIMIT, Server};
 
@@ -12,6 +14,27 @@ impl Server {
     /// `kill -9` of the main process, as the kernel does when memory runs out. Its sessions end by themselves.
     pub fn kill9(&self) {
         self.service.kill9();
+    }
+
+    /// Stops all its processes where they are: connections stay open, new ones are taken by the kernel, and nobody answers.
+    pub fn freeze(&self) -> Result<()> {
+        self.signal_all(Signal::SIGSTOP)
+    }
+
+    /// Lets it go on.
+    pub fn thaw(&self) -> Result<()> {
+        self.signal_all(Signal::SIGCONT)
+    }
+
+    fn signal_all(&self, signal: Signal) -> Result<()> {
+        let main = self.pid().context("the server does not run")?;
+        // The main process first: it starts no other meanwhile.
+        kill(Pid::from_raw(main), signal)?;
+        for child in children(main)? {
+            // One that ended meanwhile needs no signal.
+            let _ = kill(Pid::from_raw(child), signal);
+        }
+        Ok(())
     }
 
     /// Starts a stopped or killed server again: same data, port and logins.
@@ -71,4 +94,21 @@ impl Server {
         );
         Ok(())
     }
+}
+
+/// Processes that another one started, by proc(5) `stat`: after the name in brackets come the state and the parent.
+fn children(parent: i32) -> Result<Vec<i32>> {
+    let mut children = Vec::new();
+    for entry in fs::read_dir("/proc")? {
+        let entry = entry?;
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else {
+            continue;
+        };
+        let stat = fs::read_to_string(entry.path().join("stat")).unwrap_or_default();
+        let of = stat.rsplit(") ").next().and_then(|rest| rest.split(' ').nth(1));
+        if of == Some(parent.to_string().as_str()) {
+            children.push(pid);
+        }
+    }
+    Ok(children)
 }
