@@ -306,7 +306,7 @@ impl Stack {
     }
 }
 
-/// A namespace of one test. Dropping it deletes it, without waiting.
+/// A namespace of one test. Dropping it has its contents deleted, without waiting.
 pub struct Namespace<'a> {
     name: String,
     stack: &'a Stack,
@@ -323,9 +323,22 @@ impl std::ops::Deref for Namespace<'_> {
 impl Drop for Namespace<'_> {
     fn drop(&mut self) {
         // After a failure the objects stay as they are, for the report of another test or for looking at.
-        if !std::thread::panicking() {
-            let _ = self.stack.kubectl(&["delete", "namespace", &self.name, "--wait=false"]);
+        if std::thread::panicking() {
+            return;
         }
+        // A cluster of our own goes soon. To delete a namespace its controller asks for every kind there is, twice, so only
+        // what has accounts and engines goes before.
+        let _ = match self.stack.cluster.control_plane() {
+            Some(_) => self.stack.kubectl(&[
+                "-n",
+                &self.name,
+                "delete",
+                "dynamicsecrets,enginepools",
+                "--all",
+                "--wait=false",
+            ]),
+            None => self.stack.kubectl(&["delete", "namespace", &self.name, "--wait=false"]),
+        };
     }
 }
 

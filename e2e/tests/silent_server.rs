@@ -4,7 +4,7 @@
 
 use std::time::{Duration, Instant};
 
-use e2e::objects::{condition, text};
+use e2e::objects::condition;
 use e2e::postgres::Major;
 use e2e::say::say;
 use e2e::scene::Scene;
@@ -13,11 +13,13 @@ use futures::stream::{self, StreamExt, TryStreamExt};
 use serde_json::json;
 use tokio::time::sleep;
 
-/// Several times as many as the operator looks at together.
-const LEASES: usize = 200;
+/// More than the operator looks at together.
+const LEASES: usize = 100;
 const ISSUED: Duration = Duration::from_secs(120);
 /// How long a credential of a healthy server may take, beside a server that hangs.
 const HELD_UP: Duration = Duration::from_secs(5);
+/// Longer than it takes to make a lease.
+const NOTICE: Duration = Duration::from_secs(3);
 /// Until the server that hangs is known to: two attempts on it.
 const NOTICED: Duration = Duration::from_secs(45);
 /// From the end of the trouble to the end of the accounts.
@@ -29,10 +31,13 @@ async fn a_server_that_hangs_holds_up_no_other_and_is_cleaned_when_it_goes_on() 
     let major = Major::of_this_machine();
     let (hangs, lives) =
         tokio::try_join!(Scene::open_alone(stack, major, Some(1)), Scene::open(stack, Some(1))).unwrap();
+    let spec = json!({"ttl": "30m", "issuance": {"mode": "Rotate", "overlap": 1}});
+    hangs.ask("rotates", &spec).await.unwrap();
+    hangs.wait_credential("rotates").await.unwrap();
     accounts(&hangs).await;
     hangs.server().freeze().unwrap();
-    for lease in hangs.leases().await.unwrap() {
-        let name = text(&lease, "/metadata/name");
+    for number in 0..LEASES {
+        let name = lease(number);
         hangs
             .objects
             .delete("CredentialLease", &hangs.shop, &name)
@@ -41,10 +46,14 @@ async fn a_server_that_hangs_holds_up_no_other_and_is_cleaned_when_it_goes_on() 
     }
     // From the first moment, when nobody knows yet that it hangs, until all say so.
     tokio::join!(says_so(&hangs), others_are_served(&lives));
+    hangs.rotate("rotates", "while it hangs").await.unwrap();
+    sleep(NOTICE).await;
+    let open = hangs.leases().await.unwrap().len();
+    assert_eq!(open, LEASES + 1, "what nobody can issue is not even begun");
 
     hangs.server().thaw().unwrap();
     let back = Instant::now();
-    let gone = || async { Ok(hangs.all_accounts().await?.is_empty().then_some(())) };
+    let gone = || async { Ok(hangs.accounts("app").await?.is_empty().then_some(())) };
     stack
         .eventually("all accounts of the server are gone", CLEAN, gone)
         .await
@@ -53,11 +62,13 @@ async fn a_server_that_hangs_holds_up_no_other_and_is_cleaned_when_it_goes_on() 
         "{LEASES} accounts were gone {:?} after the server went on",
         back.elapsed()
     ));
+    let next = hangs.wait_serial("rotates", 2).await.unwrap();
+    hangs.use_account(&next.login).await.unwrap();
 }
 
 /// Credentials of another server come and go all the while.
 async fn others_are_served(scene: &Scene<'_>) {
-    for number in 0..20 {
+    for number in 0..12 {
         let start = Instant::now();
         let name = format!("app-{number}");
         scene.ask(&name, &json!({"ttl": 60})).await.unwrap();
@@ -75,6 +86,10 @@ async fn others_are_served(scene: &Scene<'_>) {
     }
 }
 
+fn lease(number: usize) -> String {
+    format!("lease-{number}")
+}
+
 /// Makes accounts by leases that somebody asks for.
 async fn accounts(scene: &Scene<'_>) {
     let spec = json!({"ttl": "30m", "issuance": {"mode": "OnDemand"}, "maxLeases": LEASES});
@@ -84,11 +99,7 @@ async fn accounts(scene: &Scene<'_>) {
     stream::iter(0..LEASES)
         .map(|number| {
             let verifier = &verifier;
-            async move {
-                scene
-                    .lease("app", &format!("lease-{number}"), &json!({"verifier": verifier}))
-                    .await
-            }
+            async move { scene.lease("app", &lease(number), &json!({"verifier": verifier})).await }
         })
         .buffer_unordered(8)
         .try_collect::<Vec<_>>()
@@ -100,14 +111,14 @@ async fn accounts(scene: &Scene<'_>) {
             .iter()
             .filter(|lease| condition(lease, "Ready") == "True/Issued")
             .count();
-        Ok((issued == LEASES).then_some(()))
+        Ok((issued == LEASES + 1).then_some(()))
     };
     scene
         .stack
         .eventually("all leases are issued", ISSUED, issued)
         .await
         .unwrap();
-    assert_eq!(scene.all_accounts().await.unwrap().len(), LEASES);
+    assert_eq!(scene.accounts("app").await.unwrap().len(), LEASES);
 }
 
 /// Waits until every lease says what it waits for.

@@ -3,6 +3,7 @@
 use super::context::Context;
 use super::hold::{Error, Halt, Hold};
 use super::memory::BaseIdentity;
+use super::silence;
 use super::tasks::{Answer, ask};
 use crate::api::base_secret;
 use crate::api::conditions::Reason;
@@ -203,6 +204,10 @@ pub fn claimed_group(ctx: &Context, claim: &Claim) -> Result<Group, Error> {
 
 /// Has an engine make or check the group, unless one did a while ago.
 pub async fn ensure_group(ctx: &Context, pool_uid: &str, login: &ServerLogin, group: Group) -> Result<(), Halt> {
+    // Also where the group is known: a lease that nobody can issue would have to be proven gone, one more with each attempt.
+    if let Some(hold) = silence::hold(ctx, pool_uid, &login.record) {
+        return Err(hold.into());
+    }
     let name = group.name.clone();
     let now = ctx.now();
     let checked = ctx.servers.of(&login.record).groups.get(&name).copied();

@@ -12,7 +12,7 @@ use super::tally::Tally;
 use crate::places;
 
 /// Scenarios wait more than they compute, so more of them than cores go side by side.
-const THREADS: &str = "8";
+const THREADS: &str = "12";
 /// None takes a tenth of it; a program that hangs is killed and counts as failed.
 const LIMIT: Duration = Duration::from_secs(20 * 60);
 const POLL: Duration = Duration::from_millis(50);
