@@ -51,17 +51,17 @@ fn requests(stack: &Stack) -> Vec<String> {
 async fn alone(stack: &Stack) {
     let objects = Objects::new(stack.client().await.unwrap());
     let gone = || async {
-        let namespaces = objects.list("Namespace", "").await?;
-        let names = namespaces.iter().map(|namespace| text(namespace, "/metadata/name"));
-        let left: Vec<String> = names
-            .filter(|n| n.starts_with("shop-") || n.starts_with("databases-"))
-            .collect();
+        let mut left = Vec::new();
+        for kind in ["EnginePool", "Engine", "DynamicSecret", "CredentialLease"] {
+            let found = objects.list(kind, "").await?;
+            left.extend(found.iter().map(|object| text(object, "/metadata/name")));
+        }
         ensure!(left.is_empty(), "{left:?} are left");
         Ok(Some(()))
     };
     let limit = Duration::from_mins(3);
     stack
-        .eventually("no other test's namespace is left", limit, gone)
+        .eventually("nothing of other tests is left", limit, gone)
         .await
         .unwrap();
 }

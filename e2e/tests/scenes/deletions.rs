@@ -15,7 +15,8 @@ use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
-const GRACE: Duration = Duration::from_secs(2);
+/// Beside other scenarios a machine may not have the two seconds of the promise, which `life` holds to alone.
+const GRACE: Duration = Duration::from_secs(4);
 /// Without waiting for a session to look after itself, which it does every few minutes.
 const AT_ONCE: Duration = Duration::from_secs(20);
 /// Long enough for the operator to notice whatever it is going to notice.

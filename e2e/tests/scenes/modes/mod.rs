@@ -11,7 +11,8 @@ use e2e::scene::Scene;
 use e2e::stack::Stack;
 use tokio::time::sleep;
 
-pub const GRACE: Duration = Duration::from_secs(2);
+/// Beside other scenarios a machine may not have the two seconds of the promise, which `life` holds to alone.
+pub const GRACE: Duration = Duration::from_secs(3);
 /// Long enough for the operator to notice whatever it is going to notice.
 pub const NOTICE: Duration = Duration::from_secs(3);
 
