@@ -184,10 +184,7 @@ async fn leave(ctx: &Context, engine: &Engine) -> Result<Action, Error> {
         return Ok(Action::await_change()); // somebody else's finalizer holds it
     }
     let namespace = engine.namespace().unwrap_or_default();
-    let pool = ctx
-        .stores
-        .pools
-        .get(&ObjectRef::<EnginePool>::new(&engine.spec.pool).within(&namespace));
+    let pool = pool_of(ctx, engine, &namespace).await?;
     let managed = managed_engine(&engine.uid().unwrap_or_default()).filter(|_| is_managed(engine));
     if let Some(pool) = &pool
         && let Some(open) = needed_by(ctx, pool, &namespace).await?
@@ -208,6 +205,24 @@ async fn leave(ctx: &Context, engine: &Engine) -> Result<Action, Error> {
     }
     objects::remove_finalizer(&ctx.client, engine, POOL_FINALIZER).await?;
     Ok(Action::await_change())
+}
+
+/// Asked for where the cache does not show it: after a start it may not be filled yet, and an engine that took its pool for
+/// gone would leave its accounts.
+async fn pool_of(ctx: &Context, engine: &Engine, namespace: &str) -> Result<Option<Arc<EnginePool>>, Error> {
+    let name = &engine.spec.pool;
+    if let Some(pool) = ctx
+        .stores
+        .pools
+        .get(&ObjectRef::<EnginePool>::new(name).within(namespace))
+    {
+        return Ok(Some(pool));
+    }
+    match objects::read::<EnginePool>(&ctx.client, namespace, name).await {
+        // Without their definition there are no pools.
+        Err(error) if error.is_not_served() => Ok(None),
+        other => Ok(other?.map(Arc::new)),
+    }
 }
 
 /// The open leases of a pool which has no other engine for them or for its group roles.

@@ -12,7 +12,7 @@ use crate::api::names::{CONFIRM_REVOCATION, LEASE_LABEL, TYPE_LABEL, credential}
 use crate::api::{CredentialLease, DynamicSecret, Engine, EnginePool};
 use crate::channel::hub::HubEvent;
 use crate::telemetry::metrics::{Metrics, ObjectKind};
-use futures::{Stream, StreamExt, TryStreamExt};
+use futures::{FutureExt, Stream, StreamExt, TryStreamExt};
 use k8s_openapi::api::core::v1::{Namespace, Secret};
 use kube::api::PartialObjectMeta;
 use kube::runtime::reflector::{self, ObjectRef, Store};
@@ -143,7 +143,9 @@ pub fn lease_changed(ctx: &Context, lease: &CredentialLease) {
     ctx.guards.look();
     ctx.wake_owner(lease);
     ctx.places.note_lease(ctx, lease);
-    if ctx.stores.leases.get(&ObjectRef::from_obj(lease)).is_none() {
+    // While it is being filled the cache shows nothing at all.
+    let filled = ctx.stores.leases.wait_until_ready().now_or_never().is_some();
+    if filled && ctx.stores.leases.get(&ObjectRef::from_obj(lease)).is_none() {
         if let (Some(uid), Some(claim)) = (lease.uid(), lease.claim()) {
             ctx.audit.lease_gone(&uid, &claim.server, claim.expires_at.0);
         }
