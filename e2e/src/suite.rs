@@ -8,7 +8,7 @@ mod tally;
 use std::collections::VecDeque;
 use std::fs;
 use std::sync::mpsc::{Sender, channel};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
 
@@ -22,18 +22,18 @@ pub use tally::Tally;
 pub const AT_ONCE: &str = "TESTS_AT_ONCE";
 /// How often the machine is asked whether it can carry one more program.
 const LOOK: Duration = Duration::from_millis(500);
-/// Programs with a control plane or a server of their own, in the order in which they start.
+/// Programs with a control plane or a server of their own: first those that only wait, for they leave room, then the longest.
 const SCENARIOS: [&str; 17] = [
     "idle",
+    "silent_server",
     "scenes",
+    "faults",
     "definitions",
     "keys",
-    "faults",
-    "silent_server",
+    "postgres",
     "restarts",
     "audit",
     "dead_man",
-    "postgres",
     "vault",
     "secrecy",
     "harness",
@@ -42,19 +42,6 @@ const SCENARIOS: [&str; 17] = [
     "leftovers",
     "channel_link",
 ];
-/// Those of them that mostly wait. They start beside busy ones as well: together they would be the end of the whole.
-const WAITING: [&str; 8] = [
-    "idle",
-    "definitions",
-    "keys",
-    "faults",
-    "silent_server",
-    "restarts",
-    "audit",
-    "dead_man",
-];
-/// Between two starts of those, since each is busy while it starts.
-const STEP: Duration = Duration::from_secs(12);
 /// These hold the product to a promise in seconds, which a machine that is busy with other tests cannot show. They mostly
 /// wait, so both go side by side.
 const ALONE: [&str; 2] = ["life", "leadership"];
@@ -130,24 +117,19 @@ fn at_once() -> Result<usize> {
     width.with_context(|| format!("{AT_ONCE} is {text:?}; it takes a number of test programs, such as 4"))
 }
 
-/// Always one, and one more whenever there is room for it or it needs little, up to `most`: a slow machine runs fewer at a
-/// time, and the waits of the tests hold on it too.
+/// Always one, and one more whenever there is room for it, up to `most`: a slow machine runs fewer at a time, and the
+/// waits of the tests hold on it too.
 fn run_all(programs: Vec<Program>, most: usize) -> Vec<Ended> {
     let mut waiting = VecDeque::from(programs);
     let mut running = Vec::<String>::new();
     let mut ended = Vec::new();
-    let (mut load, mut started) = (Load::new(), Instant::now());
+    let mut load = Load::new();
     let (sender, results) = channel();
     std::thread::scope(|scope| {
         loop {
-            let waits = waiting
-                .front()
-                .is_some_and(|next| WAITING.contains(&next.name.as_str()));
-            let room = load.has_room() || (waits && started.elapsed() > STEP);
-            let room = running.is_empty() || (running.len() < most && room);
+            let room = running.is_empty() || (running.len() < most && load.has_room());
             if let Some(program) = room.then(|| waiting.pop_front()).flatten() {
                 load.begin_anew();
-                started = Instant::now();
                 running.push(program.name.clone());
                 let sender: Sender<Ended> = sender.clone();
                 scope.spawn(move || {
