@@ -102,6 +102,10 @@ pub async fn watch(ctx: Arc<Context>) {
 
 /// Asking notes the answer itself. A server whose record is gone is nobody's any more.
 async fn look(ctx: &Context, pool_uid: String, record: String) {
+    // Without an engine nobody can look, and a pool that is gone never has one again: the API server is not asked for it.
+    if hold(ctx, &pool_uid, &record).is_none() {
+        return;
+    }
     match servers::record(ctx, &record).await {
         Ok(Some(found)) => {
             let task = Task::Probe { server: found.login };
