@@ -80,19 +80,22 @@ lint: ## Check the code with clippy
 	$(SAY) 'checking the code with clippy'
 	@cargo clippy --locked --workspace --all-targets -- -D warnings
 
-crds: build ## Write the definitions and rights below crds/ and config/rbac/ anew
+crds: build ## Write what the code prints anew: definitions, rights, and the pages on fields and metrics
 	@$(BIN)/dsv-operator crd --dir crds
 	@$(BIN)/dsv-operator rbac --dir config/rbac
 	@$(BIN)/dsv-operator chart --dir charts/dsv-operator
+	@$(BIN)/dsv-operator reference --dir docs
 
-verify-generated: build ## Check that crds/ and config/rbac/ are what the code says
-	$(SAY) 'comparing crds/ and config/rbac/ with what the code generates'
+verify-generated: build ## Check that what `make crds` writes is what the code says
+	$(SAY) 'comparing crds/, config/rbac/ and generated pages with what the code says'
 	@rm -rf target/generated
 	@$(BIN)/dsv-operator crd --dir target/generated/crds
 	@$(BIN)/dsv-operator rbac --dir target/generated/rbac
 	@$(BIN)/dsv-operator chart --dir target/generated/chart
+	@$(BIN)/dsv-operator reference --dir target/generated/docs
 	@diff -ru crds target/generated/crds && diff -ru config/rbac target/generated/rbac \
 		&& diff -ru charts/dsv-operator/files/crds target/generated/chart/files/crds \
+		&& for page in target/generated/docs/*; do diff -u "docs/$${page##*/}" "$$page" || exit 1; done \
 		&& for file in target/generated/chart/templates/*; do diff -u "charts/dsv-operator/templates/$${file##*/}" "$$file" || exit 1; done \
 		|| { echo 'generated files differ from the code: run `make crds` and commit the result' >&2; exit 1; }
 

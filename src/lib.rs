@@ -16,5 +16,6 @@ pub mod engine;
 pub mod keys;
 pub mod plan;
 pub mod postgres;
+pub mod reference;
 pub mod telemetry;
 pub mod vault;

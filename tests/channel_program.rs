@@ -116,7 +116,7 @@ async fn three_settings_are_enough_it_says_when_it_is_ready_answers_and_stops_in
     let metrics = get(health, "/metrics").await;
     assert!(metrics.contains("dsv_engine_connected 1"), "{metrics}");
     assert!(
-        metrics.contains(r#"dsv_engine_tasks_total{kind="echo",outcome="Done"} 1"#),
+        metrics.contains(r#"dsv_engine_tasks_total{kind="echo",outcome="done"} 1"#),
         "{metrics}"
     );
     assert!(metrics.contains("dsv_engine_reconnects_total 0"), "{metrics}");

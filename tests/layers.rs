@@ -29,6 +29,10 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ),
     ("sync", &["api", "channel", "cluster", "keys", "plan", "telemetry"]),
     ("cli", &["api", "channel::frames", "keys", "plan", "vault::verify"]),
+    (
+        "reference",
+        &["api", "channel::hub", "engine::EngineMetrics", "telemetry"],
+    ),
 ];
 
 /// What the code of a part never mentions: decisions have no clock, no client and no dice, and whoever speaks SQL does not

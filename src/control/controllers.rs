@@ -5,12 +5,14 @@ use super::hold::Error;
 use super::occupied::{self, Waiter};
 use super::watches::{self, Watches};
 use super::{audit, dynamic_secret, engine, guards, leap, lease, pool, silence, sweep};
+use crate::api::lease::Phase;
 use crate::api::{CredentialLease, DynamicSecret, Engine, EnginePool};
 use crate::telemetry::liveness::{Beat, Beats};
 use crate::telemetry::metrics::{Controller as Controlled, ReconcileOutcome};
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 use futures::{FutureExt, Stream, StreamExt, TryStreamExt};
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Namespace, Secret};
 use kube::Resource;
 use kube::api::PartialObjectMeta;
@@ -211,12 +213,17 @@ async fn sweep_for_ever(ctx: Arc<Context>) {
     // A Secret is judged against the leases. No other cache is waited for: a kind whose definition is gone has none.
     ctx.stores.filled.with(&[watches::LEASES, watches::CREDENTIALS]).await;
     loop {
-        if let Err(error) = sweep::sweep(&ctx).await {
-            tracing::warn!(
-                error = &error as &dyn std::error::Error,
-                "the sweep of credential secrets was interrupted"
-            );
-        }
+        let outcome = match sweep::sweep(&ctx).await {
+            Ok(_) => ReconcileOutcome::Settled,
+            Err(error) => {
+                tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    "the sweep of credential secrets was interrupted"
+                );
+                ReconcileOutcome::Failed
+            }
+        };
+        ctx.metrics.reconciled(Controlled::Sweep, outcome);
         tokio::time::sleep(sweep::EVERY).await;
     }
 }
@@ -238,11 +245,25 @@ fn judged(result: &Result<Result<Action, Error>, tokio::time::error::Elapsed>) -
     }
 }
 
+/// Since when a lease's account should have gone. One that is blocked waits for a person and is counted as such.
+fn overdue(lease: &CredentialLease, now: Timestamp) -> Option<Duration> {
+    if lease.status.as_ref().and_then(|status| status.phase) == Some(Phase::Blocked) {
+        return None;
+    }
+    let deleted = lease.metadata.deletion_timestamp.as_ref().map(|at| at.0);
+    let expired = lease.claim().map(|claim| claim.expires_at.0);
+    let ended = [deleted, expired].into_iter().flatten().min()?;
+    Duration::try_from(now.duration_since(ended)).ok()
+}
+
 async fn count_for_ever(ctx: Arc<Context>) {
     loop {
         let leases = ctx.stores.leases.state();
         ctx.metrics
             .leases(leases.iter().filter_map(|lease| lease.status.as_ref()?.phase));
+        let now = ctx.now();
+        let oldest = leases.iter().filter_map(|lease| overdue(lease, now)).max();
+        ctx.metrics.overdue(oldest.unwrap_or_default());
         let pools = ctx.stores.pools.state();
         let connected = pools.iter().map(|pool| {
             ctx.hub

@@ -202,6 +202,9 @@ impl Plant {
         stop.cancel();
         hub.close_all(CloseCode::NotLeading);
         drain(parts, number).await;
+        // The next leader counts these; two counts of one lease would look like two leases.
+        self.metrics.leases(std::iter::empty());
+        self.metrics.overdue(Duration::ZERO);
         match ended {
             Some(Ok(name)) if !token.is_cancelled() => Err(RunError::Ended(name)),
             Some(Err(_)) => Err(RunError::Ended("a controller")),

@@ -125,7 +125,7 @@ impl<A: Accounts> Tasks for Dispatcher<A> {
             tracing::info!(kind = task.kind(), ?class, sqlstate, message, "a task failed");
         }
         failpoint!(format!("engine.{}.done", task.kind()), subject(&task));
-        self.metrics.task(task.kind(), &outcome);
+        self.metrics.task(&task, &outcome);
         outcome
     }
 }

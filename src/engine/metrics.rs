@@ -1,9 +1,10 @@
 //! What the engine counts.
 
-use crate::channel::frames::Outcome;
+use crate::channel::frames::{Outcome, Task};
 use crate::channel::link::LinkStatus;
+use crate::telemetry::metrics::{TaskKind, TaskOutcome};
+use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
-use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
@@ -24,16 +25,8 @@ pub struct EngineMetrics {
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct TaskLabels {
-    kind: &'static str,
-    outcome: OutcomeLabel,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
-enum OutcomeLabel {
-    Done,
-    Failed,
-    Unknown,
-    Unsupported,
+    kind: TaskKind,
+    outcome: TaskOutcome,
 }
 
 impl Default for EngineMetrics {
@@ -41,30 +34,26 @@ impl Default for EngineMetrics {
         let (tasks, connected, reconnects) = (Family::default(), Gauge::default(), Counter::default());
         let (guarded, expired, zombies) = (Gauge::default(), Counter::default(), Counter::default());
         let mut registry = Registry::with_prefix("dsv_engine");
-        registry.register("tasks", "Tasks by kind and outcome", Family::clone(&tasks));
+        registry.register("tasks", "Tasks that it did", Family::clone(&tasks));
         registry.register(
             "connected",
             "1 while there is a session with the operator",
             Gauge::clone(&connected),
         );
-        registry.register(
-            "reconnects",
-            "Sessions after the first one",
-            Counter::clone(&reconnects),
-        );
+        registry.register("reconnects", "Sessions after the first", Counter::clone(&reconnects));
         registry.register(
             "zombie_sessions",
-            "Sessions that were ended because their account's role was gone",
+            "Sessions that it ended because their account's role was gone",
             Counter::clone(&zombies),
         );
         registry.register(
             "guarded_servers",
-            "Servers with open leases, whose logins are kept",
+            "Database servers with open leases, whose logins it keeps",
             Gauge::clone(&guarded),
         );
         registry.register(
             "expired_revoked",
-            "Accounts past their end that were revoked without an operator",
+            "Accounts past their end that it revoked while it had no operator",
             Counter::clone(&expired),
         );
         Self {
@@ -80,13 +69,8 @@ impl Default for EngineMetrics {
 }
 
 impl EngineMetrics {
-    pub(super) fn task(&self, kind: &'static str, outcome: &Outcome) {
-        let outcome = match outcome {
-            Outcome::Done { .. } => OutcomeLabel::Done,
-            Outcome::Failed(_) => OutcomeLabel::Failed,
-            Outcome::Unknown { .. } => OutcomeLabel::Unknown,
-            Outcome::Unsupported => OutcomeLabel::Unsupported,
-        };
+    pub(super) fn task(&self, task: &Task, outcome: &Outcome) {
+        let (kind, outcome) = (task.into(), outcome.into());
         self.tasks.get_or_create(&TaskLabels { kind, outcome }).inc();
     }
 
@@ -100,6 +84,21 @@ impl EngineMetrics {
 
     pub(super) fn expired_revoked(&self, accounts: usize) {
         self.expired.inc_by(u64::try_from(accounts).unwrap_or(u64::MAX));
+    }
+
+    /// Every metric with each value that its labels can have, in the same format: for the reference.
+    pub fn every() -> Result<String, std::fmt::Error> {
+        let metrics = Self::default();
+        for &kind in TaskKind::EVERY {
+            // No engine was asked: that is counted by who asks.
+            for &outcome in TaskOutcome::EVERY
+                .iter()
+                .filter(|outcome| **outcome != TaskOutcome::NotSent)
+            {
+                drop(metrics.tasks.get_or_create(&TaskLabels { kind, outcome }));
+            }
+        }
+        metrics.text(&LinkStatus::default())
     }
 
     /// Everything in the text format that Prometheus reads.

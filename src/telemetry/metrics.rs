@@ -76,6 +76,7 @@ pub struct Metrics {
     task_seconds: Family<Kind, Histogram>,
     leases: Family<Leases, Gauge>,
     blocked: Gauge,
+    overdue: Gauge,
     issue: Histogram,
     revoke: Histogram,
     engines: Gauge,
@@ -115,6 +116,7 @@ impl Metrics {
             task_seconds: Family::new_with_constructor(|| Histogram::new(TASK_SECONDS)),
             leases: Family::default(),
             blocked: Gauge::default(),
+            overdue: Gauge::default(),
             issue: Histogram::new(ISSUE_SECONDS),
             revoke: Histogram::new(REVOKE_SECONDS),
             engines: Gauge::default(),
@@ -140,58 +142,87 @@ impl Metrics {
     }
 
     fn register(&self, registry: &mut Registry) {
-        registry.register("tasks", "Tasks for engines by kind and outcome", self.tasks.clone());
         registry.register(
-            "task_seconds",
-            "Time until an engine's answer, by kind of task",
-            self.task_seconds.clone(),
+            "leader",
+            "1 while this replica leads; the sum over all replicas should be 1",
+            self.leader.clone(),
         );
-        registry.register("leases", "Leases on the books by phase", self.leases.clone());
+        registry.register(
+            "engines_connected",
+            "Sessions of engines at this replica",
+            self.engines.clone(),
+        );
+        registry.register(
+            "definition_missing",
+            "1 while the definition of a kind is not installed: apply crds/",
+            self.missing.clone(),
+        );
+        registry.register(
+            "reconciles",
+            "Passes of the controllers; failed and timed_out should stay rare",
+            self.reconciles.clone(),
+        );
+        registry.register(
+            "api_writes",
+            "Writes to the API server by kind of object",
+            self.writes.clone(),
+        );
+        self.register_leases(registry);
+        self.register_tasks(registry);
+        self.register_audit(registry);
+    }
+
+    fn register_leases(&self, registry: &mut Registry) {
+        registry.register("leases", "Leases on the books", self.leases.clone());
         registry.register(
             "blocked_leases",
             "Accounts that cannot be dropped until somebody acts; their login is cut",
             self.blocked.clone(),
         );
         registry.register(
+            "overdue_seconds",
+            "Since when the oldest ended account has not been proven gone, blocked ones aside; 0 without one",
+            self.overdue.clone(),
+        );
+        registry.register(
+            "abandoned",
+            "Accounts and group roles that were let go of without proof",
+            self.abandoned.clone(),
+        );
+        registry.register(
             "issue_seconds",
-            "Time from a lease's claim to its delivery",
+            "From a lease's claim to its delivery",
             self.issue.clone(),
         );
         registry.register(
             "revoke_seconds",
-            "Time from a lease's end to the proof that its account is gone",
+            "From a lease's end to the proof that its account is gone",
             self.revoke.clone(),
         );
+    }
+
+    fn register_tasks(&self, registry: &mut Registry) {
         registry.register(
-            "engines_connected",
-            "Engines with a session at this replica",
-            self.engines.clone(),
+            "tasks",
+            "Tasks for engines; outcome not_sent means that no engine could be asked",
+            self.tasks.clone(),
         );
         registry.register(
-            "api_writes",
-            "Writes to the API server by kind and verb",
-            self.writes.clone(),
+            "task_seconds",
+            "From asking an engine to its answer",
+            self.task_seconds.clone(),
         );
-        registry.register(
-            "reconciles",
-            "Reconciles by controller and outcome",
-            self.reconciles.clone(),
-        );
-        registry.register(
-            "definition_missing",
-            "1 while the definition of a kind is not installed",
-            self.missing.clone(),
-        );
-        registry.register("leader", "1 while this replica leads", self.leader.clone());
-        registry.register("abandoned", "What was let go of without proof", self.abandoned.clone());
+    }
+
+    fn register_audit(&self, registry: &mut Registry) {
         registry.register(
             "audit_findings",
-            "Differences between databases and books at the last audit, by finding",
+            "Differences between databases and books at the last audit",
             self.audit_findings.clone(),
         );
         registry.register(
             "audit_actions",
-            "What audits did about them, by action",
+            "What audits did about them",
             self.audit_actions.clone(),
         );
         registry.register(
@@ -199,6 +230,29 @@ impl Metrics {
             "Servers that the last audit could not look at",
             self.audit_unreached.clone(),
         );
+    }
+
+    /// Makes every metric visible with each value that its labels can have: for the reference, not for a program that runs.
+    pub fn show_all(&self) {
+        for &kind in TaskKind::EVERY {
+            drop(self.task_seconds.get_or_create(&Kind { kind }));
+            for &outcome in TaskOutcome::EVERY {
+                drop(self.tasks.get_or_create(&Tasks { kind, outcome }));
+            }
+        }
+        for &kind in ObjectKind::EVERY {
+            for &verb in Verb::EVERY {
+                drop(self.writes.get_or_create(&Writes { kind, verb }));
+            }
+        }
+        for kind in ObjectKind::DEFINED {
+            self.definition_missing(kind, false);
+        }
+        for &controller in Controller::EVERY {
+            for &outcome in ReconcileOutcome::EVERY {
+                drop(self.reconciles.get_or_create(&Reconciles { controller, outcome }));
+            }
+        }
     }
 
     /// A task ended.
@@ -224,6 +278,11 @@ impl Metrics {
                 self.blocked.set(count);
             }
         }
+    }
+
+    /// For how long the oldest ended account has not been proven gone; zero without one.
+    pub fn overdue(&self, oldest: Duration) {
+        self.overdue.set(i64::try_from(oldest.as_secs()).unwrap_or(i64::MAX));
     }
 
     /// A lease was delivered; the time since its claim.
@@ -296,6 +355,7 @@ mod tests {
         metrics.leases([Phase::Issued, Phase::Issued, Phase::Blocked]);
         metrics.issued(Duration::from_millis(20));
         metrics.revoked(Duration::from_secs(4000));
+        metrics.overdue(Duration::from_millis(61_500));
         metrics.engines_connected(3);
         metrics.api_write(ObjectKind::Secret, Verb::Create);
         metrics.reconciled(Controller::CredentialLease, ReconcileOutcome::TimedOut);
@@ -317,6 +377,7 @@ mod tests {
             "dsv_issue_seconds_bucket{le=\"0.01\"} 0",
             "dsv_issue_seconds_bucket{le=\"0.025\"} 1",
             "dsv_revoke_seconds_sum 4000.0",
+            "dsv_overdue_seconds 61",
             "dsv_engines_connected 3",
             "dsv_api_writes_total{kind=\"secret\",verb=\"create\"} 1",
             "dsv_reconciles_total{controller=\"credential_lease\",outcome=\"timed_out\"} 1",

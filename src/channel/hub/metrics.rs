@@ -59,17 +59,17 @@ impl HubMetrics {
         let registry = registry.sub_registry_with_prefix("dsv_channel");
         registry.register(
             "overflows",
-            "Tasks that found an engine's queue full",
+            "Tasks that found an engine's queue full; more engines help",
             self.overflows.clone(),
         );
         registry.register(
             "takeovers",
-            "Sessions that replaced an older one of the same engine",
+            "Sessions that replaced an older one of the same engine; many mean two processes with one key",
             self.takeovers.clone(),
         );
         registry.register(
             "handshakes",
-            "Attempts of engines to connect, by result",
+            "Attempts of engines to connect; refused ones had a wrong name or key",
             self.handshakes.clone(),
         );
         // A counter that is absent cannot be told from one that was forgotten.

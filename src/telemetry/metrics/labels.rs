@@ -110,6 +110,16 @@ label! {
     }
 }
 
+impl ObjectKind {
+    /// Those whose definitions this operator brings.
+    pub const DEFINED: [Self; 4] = [
+        Self::DynamicSecret,
+        Self::CredentialLease,
+        Self::EnginePool,
+        Self::Engine,
+    ];
+}
+
 label! {
     /// Kind of a write.
     Verb {
