@@ -2,6 +2,7 @@
 //! `config/rbac` is printed from here, so code, manifests and chart cannot drift apart.
 
 mod chart;
+mod trial;
 mod uninstall;
 
 pub use chart::chart;

@@ -35,5 +35,6 @@ pub mod silence;
 pub mod sweep;
 pub mod takeon;
 pub mod tasks;
+pub mod trial;
 pub mod uninstall;
 pub mod watches;

@@ -1,12 +1,13 @@
 //! The same rights and definitions as the Helm chart carries them: names are filled in by Helm.
 
-use super::uninstall;
 use super::{Installation, Manifest, manifests, render};
+use super::{trial, uninstall};
 use kube::ResourceExt;
 
 /// Without spaces, so that no line is ever folded inside of them.
 const NAMESPACE: &str = "{{.Release.Namespace}}";
 const SERVICE_ACCOUNT: &str = "{{.Values.serviceAccount.name}}";
+const TRIAL_NAMESPACE: &str = "{{.Values.trial.namespace}}";
 /// What `helm uninstall` leaves: with a definition all its objects would go, and nobody would take the accounts back.
 const KEEP: (&str, &str) = ("helm.sh/resource-policy", "keep");
 
@@ -26,6 +27,8 @@ pub fn chart() -> Result<Vec<Manifest>, serde_json::Error> {
     }
     let yaml = uninstall::manifest(&installation)?;
     files.push(template("uninstall.yaml", only_if("uninstall.enabled", &yaml)));
+    let yaml = trial::manifest(&installation, TRIAL_NAMESPACE)?;
+    files.push(template("trial.yaml", only_if("trial.dynamicSecret", &yaml)));
     for mut definition in crate::api::definitions() {
         let (key, value) = KEEP;
         definition.annotations_mut().insert(key.to_owned(), value.to_owned());

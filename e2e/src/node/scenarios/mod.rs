@@ -7,6 +7,7 @@ mod install;
 mod memory;
 mod rotation;
 mod tenants;
+mod trial;
 mod uninstall;
 mod upgrade;
 
@@ -43,6 +44,8 @@ pub async fn run(world: &World) -> Result<()> {
     memory::busy(world).context(what)?;
     let what = told("helm upgrade while leases live");
     upgrade::run(world).await.context(what)?;
+    let what = told("helm test has an account issued and taken back");
+    trial::run(world).await.context(what)?;
     let what = told("helm uninstall leaves nothing");
     uninstall::run(world).await.context(what)
 }
