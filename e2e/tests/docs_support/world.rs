@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use e2e::control_plane::ControlPlane;
+use e2e::engine_runner::EngineRunner;
 use e2e::postgres::{Login, Major, Options, Server, Tls, random_password};
 use e2e::process::{Process, Spec};
 use e2e::run_dir::RunDir;
@@ -31,7 +32,7 @@ pub struct World {
     engine_health: SocketAddr,
     readme: String,
     // Last: the folder goes after those who work in it.
-    _run: Arc<RunDir>,
+    run: Arc<RunDir>,
 }
 
 fn loopback() -> Result<SocketAddr> {
@@ -73,7 +74,7 @@ impl World {
         )?;
         let issuer = issuer(&postgres).await?;
         let dir = run.subfolder("reader")?;
-        for folder in ["crds", "config"] {
+        for folder in ["crds", "config", "charts"] {
             symlink(places::workspace().join(folder), dir.join(folder))?;
         }
         Ok(Self {
@@ -85,7 +86,7 @@ impl World {
             operator_health: loopback()?,
             engine_health: loopback()?,
             readme: page("README.md"),
-            _run: run,
+            run,
         })
     }
 
@@ -94,15 +95,50 @@ impl World {
         self.bash(name, &self.block(name)?)
     }
 
+    /// A kubeconfig with which a ServiceAccount is acted as.
+    pub fn act_as(&self, namespace: &str, account: &str) -> PathBuf {
+        let file = self.dir.join(format!("{namespace}-{account}.kubeconfig"));
+        let script = format!(
+            "kubectl config view --raw --minify --flatten > {file}
+             kubectl config --kubeconfig {file} unset users
+             kubectl config --kubeconfig {file} set-credentials {account} --token=\"$(kubectl -n {namespace} create token {account})\"
+             kubectl config --kubeconfig {file} set-context --current --user={account}",
+            file = file.display()
+        );
+        self.bash("act-as", &script).unwrap();
+        file
+    }
+
     /// A block with the README's example names replaced by those of this world.
     fn block(&self, name: &str) -> Result<String> {
-        let text = block(&self.readme, name)?;
-        Ok(text
-            .replace("operator.example.com:8443", &self.channel.to_string())
+        Ok(self.fill_in(&block(&self.readme, name)?))
+    }
+
+    /// A text with the example names of the pages replaced by those of this world.
+    pub fn fill_in(&self, text: &str) -> String {
+        text.replace("operator.example.com:8443", &self.channel.to_string())
             .replace("db.example.com", self.postgres.host())
             .replace("port=5432", &format!("port={}", self.postgres.port()))
             .replace("dsv_issuer", &self.issuer.user)
-            .replace("change-me", &self.issuer.password))
+            .replace("change-me", &self.issuer.password)
+    }
+
+    /// The other way round: what a program printed, with the names that the pages have.
+    pub fn as_on_the_pages(&self, text: &str) -> String {
+        let address = format!("{}:{}", self.postgres.host(), self.postgres.port());
+        text.replace(&address, "db.example.com:5432")
+            .replace(self.postgres.host(), "db.example.com")
+            .replace(&self.postgres.port().to_string(), "5432")
+            .replace(&self.issuer.user, "dsv_issuer")
+    }
+
+    /// Stands in for the kubelet: there is no node, so the engines' Deployments are run as processes. Until it is dropped.
+    pub async fn run_engines(&self) -> Result<EngineRunner> {
+        Ok(EngineRunner::start(
+            Arc::clone(&self.run),
+            self.plane.client().await?,
+            None,
+        ))
     }
 
     fn spec(&self, name: &str, script: &str) -> Result<Spec> {
@@ -179,20 +215,25 @@ impl World {
         self.postgres.port().to_string()
     }
 
-    fn key_of(&self, secret: &str, key: &str) -> String {
-        let script = format!("kubectl -n shop get secret {secret} -o jsonpath='{{.data.{key}}}' | base64 -d");
+    fn key_of(&self, namespace: &str, secret: &str, key: &str) -> String {
+        let script = format!("kubectl -n {namespace} get secret {secret} -o jsonpath='{{.data.{key}}}' | base64 -d");
         self.bash("key", &script).unwrap()
     }
 
     /// The account in a credential Secret.
     pub fn user_of(&self, secret: &str) -> String {
-        self.key_of(secret, "username")
+        self.key_of("shop", secret, "username")
     }
 
     /// Uses the credential in a Secret.
     pub async fn log_in_with(&self, secret: &str) -> Result<()> {
-        self.log_in(&self.user_of(secret), &self.key_of(secret, "password"))
-            .await
+        self.log_in_as("shop", secret).await
+    }
+
+    /// Uses the credential in a Secret of this namespace.
+    pub async fn log_in_as(&self, namespace: &str, secret: &str) -> Result<()> {
+        let value = |key: &str| self.key_of(namespace, secret, key);
+        self.log_in(&value("username"), &value("password")).await
     }
 
     /// Logs in and reads what every sample grants.

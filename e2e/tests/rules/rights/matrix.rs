@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use e2e::install::{NAMESPACE as HOME, SERVICE_ACCOUNT};
+use e2e::places;
 use futures::stream::{self, StreamExt};
 use k8s_openapi::api::authorization::v1::{ResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec};
 use kube::Client;
@@ -202,6 +203,30 @@ async fn the_operator_has_the_rights_it_needs_and_no_other() {
         let (more, less): (Vec<_>, Vec<_>) = (has.difference(&needs).collect(), needs.difference(&has).collect());
         assert!(more.is_empty(), "in {namespace} it may also: {more:?}");
         assert!(less.is_empty(), "in {namespace} it may not: {less:?}");
+    }
+}
+
+/// The chart's manifest as Helm fills it in.
+fn trial_rights() -> String {
+    let file = places::workspace().join("charts/dsv-operator/templates/rights-trial.yaml");
+    let text = std::fs::read_to_string(file).unwrap();
+    let lines = text.lines().filter(|line| !line.starts_with("{{-"));
+    let text = lines.collect::<Vec<_>>().join("\n");
+    text.replace("{{.Release.Namespace}}", HOME)
+        .replace("{{.Values.trial.namespace}}", ELSEWHERE)
+}
+
+#[tokio::test]
+async fn the_account_of_helm_test_may_ask_for_accounts_in_one_namespace_and_nothing_else() {
+    let cluster = cluster().await;
+    cluster.kubectl_with(&["apply", "-f", "-"], &trial_rights()).unwrap();
+    let client = cluster.client().await.unwrap();
+    let all = every_right(&client).await;
+    for (namespace, verbs) in [(ELSEWHERE, &["create", "get", "delete"][..]), (HOME, &[])] {
+        let usual = rights_of(&client, &account("somebody-else"), &all, namespace).await;
+        let has = rights_of(&client, &account("dsv-operator-trial"), &all, namespace).await;
+        let has: BTreeSet<Right> = has.difference(&usual).cloned().collect();
+        assert_eq!(has, rights("dsv.dev", &["credentialleases"], verbs), "in {namespace}");
     }
 }
 
