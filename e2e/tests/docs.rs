@@ -20,7 +20,8 @@ use e2e::say::say;
 use e2e::service::Service;
 use serde_json::Value;
 
-#[tokio::test]
+// Scripts are waited for, and the engines of the tutorial's pool are run meanwhile.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_readme_leads_from_an_empty_cluster_to_a_credential() {
     let world = World::start().await.unwrap();
     world.run("install").unwrap();
