@@ -8,6 +8,7 @@ use anyhow::{Context, Result, ensure};
 use super::{CHART, Generated, generated, helm};
 use crate::cluster::Cluster;
 use crate::control_plane::ControlPlane;
+use crate::install::NAMESPACE;
 use crate::places;
 use crate::say::say;
 
@@ -58,6 +59,8 @@ async fn on_a_real_api_server() -> Result<()> {
     cluster.kubectl(&["wait", "--for=condition=Established", "crd", "--all", "--timeout=60s"])?;
     // Where the account of `helm test` gets its rights.
     cluster.kubectl(&["create", "namespace", "shop"])?;
+    // A pod is refused, even on trial, unless its account is there.
+    cluster.kubectl(&["create", "serviceaccount", "dsv-operator-trial", "-n", NAMESPACE])?;
     let own = ["cert-manager.io", "gateway.networking.k8s.io", "monitoring.coreos.com"];
     let everything = fs::read_to_string(places::workspace().join(super::EVERYTHING))?;
     let known: Vec<&str> = everything
