@@ -11,13 +11,10 @@ use std::process::Command;
 
 use docs_support::text::{anchors, block, command_words, links, page, pages, table_words};
 use docs_support::world::World;
+use docs_support::{accounts, tutorial};
 use dsv::api::conditions::Reason;
-use dsv::channel::frames::{PROTOCOL_MAX, PROTOCOL_MIN};
 use e2e::places;
-use e2e::postgres::Major;
-use e2e::programs::KUBERNETES;
 use e2e::say::say;
-use e2e::service::Service;
 use serde_json::Value;
 
 // Scripts are waited for, and the engines of the tutorial's pool are run meanwhile.
@@ -43,13 +40,13 @@ async fn the_readme_leads_from_an_empty_cluster_to_a_credential() {
         assert!(out.contains(seen), "{seen} is not in\n{out}");
     }
     samples(&world).await;
-    let trial = trial(&world);
-    nightly(&world);
-    argo_cd(&world);
+    let trial = accounts::trial(&world);
+    accounts::nightly(&world);
+    accounts::argo_cd(&world);
     plugin(&world).await;
     compare_live_metrics(&world).await;
-    docs_support::tutorial::follow(&world).await;
-    trial_ended_well(&world, &trial).await;
+    tutorial::follow(&world).await;
+    accounts::trial_ended_well(&world, &trial).await;
     for process in [&engine, &operator] {
         process.check().unwrap();
     }
@@ -72,79 +69,6 @@ async fn samples(world: &World) {
         .unwrap();
     for secret in ["orders-web-db", "orders-report-db", "orders-adhoc-job"] {
         world.log_in_with(secret).await.unwrap();
-    }
-}
-
-/// What the pod of `helm test` does, with its rights and no others. It goes on beside the rest.
-fn trial(world: &World) -> Service {
-    let manifest = "charts/dsv-operator/templates/rights-trial.yaml";
-    let script = format!(
-        "sed -e '/^{{{{-/d' -e 's/{{{{.Release.Namespace}}}}/dsv-system/' -e 's/{{{{.Values.trial.namespace}}}}/shop/' {manifest} | kubectl apply -f -"
-    );
-    world.bash("trial-rights", &script).unwrap();
-    let kubeconfig = world.act_as("dsv-system", "dsv-operator-trial");
-    let script = format!(
-        "KUBECONFIG={} exec dsv-operator trial --namespace shop --dynamic-secret orders-adhoc",
-        kubeconfig.display()
-    );
-    world.service("trial", &script).unwrap()
-}
-
-async fn trial_ended_well(world: &World, trial: &Service) {
-    let ended = || (!trial.is_running()).then(|| trial.log_text());
-    let said = world.eventually("`dsv-operator trial` ends", ended).await.unwrap();
-    for step in [
-        "the account was issued, and is being taken back",
-        "the account is proven gone",
-    ] {
-        assert!(said.contains(step), "{said}");
-    }
-    let left = world
-        .bash("trials", "kubectl -n shop get credentialleases -o name")
-        .unwrap();
-    assert!(!left.contains("dsv-trial-"), "{left}");
-}
-
-/// The program of the sample's CronJob, with the rights that the sample gives it.
-fn nightly(world: &World) {
-    let sample = page("config/samples/consumer-cronjob.yaml");
-    let rights = sample.split("---\n").filter(|part| !part.contains("kind: CronJob"));
-    let rights = rights.collect::<Vec<_>>().join("---\n");
-    let script = format!("kubectl apply -f - <<'YAML'\n{rights}\nYAML");
-    world.bash("nightly-rights", &script).unwrap();
-    let (_, command) = sample.split_once("command: [").unwrap();
-    let (command, _) = command.split_once(", psql,").unwrap();
-    let command = command.replace(',', " ");
-    let kubeconfig = world.act_as("shop", "orders-nightly");
-    let script = format!(
-        "KUBECONFIG={} {command} sh -c 'echo \"$PGUSER@$PGHOST:$PGPORT/$PGDATABASE\"'",
-        kubeconfig.display()
-    );
-    let said = world.bash("nightly", &script).unwrap();
-    let end = format!(":{}/orders", world.port());
-    assert!(
-        said.lines()
-            .any(|line| line.starts_with("shop_orders-adhoc_") && line.ends_with(&end)),
-        "{said}"
-    );
-}
-
-/// Objects as the operator leaves them are healthy for Argo CD.
-fn argo_cd(world: &World) {
-    let objects = world.json("kubectl get enginepools,engines,dynamicsecrets,credentialleases -A -o json");
-    let objects = objects["items"].as_array().unwrap();
-    assert!(objects.len() > 6, "{objects:?}");
-    for object in objects
-        .iter()
-        .filter(|object| object["metadata"]["deletionTimestamp"].is_null())
-    {
-        let health = docs_support::argocd::health(object);
-        let issued = object["status"]["phase"].as_str().is_none_or(|phase| phase == "Issued");
-        let own_key = object["metadata"]["name"] == "dc-east-1";
-        assert!(
-            health.status == "Healthy" || !issued || own_key,
-            "{health:?} for {object}"
-        );
     }
 }
 
@@ -292,40 +216,6 @@ async fn compare_live_metrics(world: &World) {
         let missing: Vec<_> = shown.difference(&documented).collect();
         assert!(missing.is_empty(), "docs/metrics.md lacks {missing:?}");
     }
-}
-
-#[test]
-fn the_pages_on_fields_and_metrics_are_what_the_code_says() {
-    for (name, text) in dsv::reference::pages().unwrap() {
-        let found = page(&format!("docs/{name}"));
-        let (mark, found) = found.split_once('\n').unwrap();
-        assert!(
-            mark.contains("Generated by `make crds`"),
-            "docs/{name} begins with {mark}"
-        );
-        assert!(
-            found == text,
-            "docs/{name} is old: run `make crds` and commit the result"
-        );
-    }
-}
-
-#[test]
-fn the_support_table_is_what_is_tested() {
-    let versions = page("docs/api-versions.md");
-    let major = |major: &Major| major.to_string();
-    let majors: Vec<String> = Major::ALL.iter().map(major).collect();
-    let release = env!("CARGO_PKG_VERSION").rsplit_once('.').unwrap().0;
-    let row = format!(
-        "| {release} | 1.33 and newer | {} | {release} | {PROTOCOL_MIN} to {PROTOCOL_MAX} | `dsv.dev/v1alpha1` |",
-        majors.join(", ")
-    );
-    assert!(versions.contains(&row), "docs/api-versions.md lacks\n{row}");
-    let tested = format!("Tests run on {KUBERNETES};");
-    assert!(versions.contains(&tested), "docs/api-versions.md lacks {tested:?}");
-    let changes = page("CHANGELOG.md");
-    let heading = format!("\n## {}", env!("CARGO_PKG_VERSION"));
-    assert!(changes.contains(&heading), "CHANGELOG.md has no {heading:?}");
 }
 
 #[test]

@@ -1,6 +1,8 @@
 //! What the tests of the documentation stand on.
 
+pub mod accounts;
 pub mod argocd;
+mod generated;
 mod monitoring;
 pub mod text;
 pub mod tutorial;
