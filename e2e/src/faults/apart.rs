@@ -194,7 +194,8 @@ async fn definitions(lane: &Lane<'_>, _: &str) -> Result<()> {
 /// Deleted while the operator is away, which comes back and lets it go when no account needs it; then it is installed again.
 async fn deleted(scene: &Scene<'_>, definition: &str) -> Result<()> {
     for (name, mode) in [("once", "Once"), ("rotates", "Rotate")] {
-        let spec = json!({"ttl": "10m", "issuance": {"mode": mode}});
+        // A pool goes when the last credential has ended, and lets no other be issued.
+        let spec = json!({"ttl": 30, "issuance": {"mode": mode}});
         scene.ask(name, &spec).await?;
     }
     let once = scene.wait_credential("once").await?;
