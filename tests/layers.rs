@@ -17,17 +17,26 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("plan", &["api", "channel::frames", "keys"]),
     ("telemetry", &["api", "channel::frames"]),
     ("postgres", &["api", "channel", "keys", "plan", "telemetry"]),
+    ("sync", &["keys", "plan"]),
     ("cluster", &["api", "channel", "clock", "keys", "plan", "telemetry"]),
     ("engine", &["api", "channel", "keys", "plan", "postgres", "telemetry"]),
     (
         "control",
-        &["api", "channel", "clock", "cluster", "keys", "plan", "telemetry"],
+        &[
+            "api",
+            "channel",
+            "clock",
+            "cluster",
+            "keys",
+            "plan",
+            "sync",
+            "telemetry",
+        ],
     ),
     (
         "vault",
         &["api", "channel", "clock", "cluster", "keys", "plan", "telemetry"],
     ),
-    ("sync", &["api", "channel", "cluster", "keys", "plan", "telemetry"]),
     ("cli", &["api", "channel::frames", "keys", "plan", "vault::verify"]),
 ];
 
@@ -63,6 +72,7 @@ const NEVER: &[(&str, &[&str])] = &[
     ("keys", &["kube::", "k8s_openapi", "tokio_postgres"]),
     ("channel", &["kube::", "k8s_openapi", "tokio_postgres"]),
     ("postgres", &["kube::", "k8s_openapi"]),
+    ("sync", &["kube::", "k8s_openapi", "tokio_postgres"]),
     ("engine", &["kube::", "k8s_openapi"]),
     ("cluster", &["tokio_postgres"]),
     ("control", &["tokio_postgres"]),

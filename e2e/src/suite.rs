@@ -23,7 +23,7 @@ pub const AT_ONCE: &str = "TESTS_AT_ONCE";
 /// How often the machine is asked whether it can carry one more program.
 const LOOK: Duration = Duration::from_millis(500);
 /// Programs with a control plane or a server of their own: first those that only wait, for they leave room, then the longest.
-const SCENARIOS: [&str; 17] = [
+const SCENARIOS: [&str; 18] = [
     "idle",
     "silent_server",
     "scenes",
@@ -35,6 +35,7 @@ const SCENARIOS: [&str; 17] = [
     "audit",
     "dead_man",
     "vault",
+    "sync",
     "secrecy",
     "harness",
     "docs",

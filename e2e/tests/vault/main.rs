@@ -13,3 +13,12 @@ mod register;
 mod secrets;
 mod walk;
 mod world;
+
+/// What the world of these scenarios runs on.
+fn shape() -> anyhow::Result<e2e::stack::Shape> {
+    Ok(e2e::stack::Shape {
+        operators: 2,
+        operator_args: ["--api-addr", "127.0.0.1:0"].map(str::to_owned).into(),
+        ..e2e::stack::Shape::default()
+    })
+}
