@@ -52,14 +52,14 @@ pub struct SecretSyncSpec {
     /// What the secret at the tenant holds: names, and for each a slug of the source such as $password, or a text. Default:
     /// every field under its own name.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    #[schemars(extend("maxProperties" = 64))]
+    #[schemars(extend("maxProperties" = 64, "additionalProperties" = {"type": "string", "maxLength": 1024}))]
     pub fields: BTreeMap<String, String>,
     /// True also pushes fields that the source's annotation dsv.dev/hidden-fields names. Default: false.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub push_hidden: Option<bool>,
     /// Attributes of the secret at the tenant.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    #[schemars(extend("maxProperties" = 64))]
+    #[schemars(extend("maxProperties" = 64, "additionalProperties" = {"type": "string", "maxLength": 1024}))]
     pub attributes: BTreeMap<String, String>,
     /// Description of the secret at the tenant. Default: the source's field with the slug notes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -81,12 +81,19 @@ pub struct SecretSyncSpec {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 pub struct SyncSource {
     /// Secret, or DynamicSecret for the credential that one delivers. Default: Secret.
-    #[serde(default)]
-    pub kind: SourceKind,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kind: Option<SourceKind>,
     /// Its name.
     #[schemars(length(min = 1, max = 253))]
     #[x_kube(validation = Rule::new(format!("self.matches('{OBJECT_NAME}')")).message("the source's name must be a Kubernetes object name"))]
     pub name: String,
+}
+
+impl SyncSource {
+    /// The kind, or its default.
+    pub fn kind(&self) -> SourceKind {
+        self.kind.unwrap_or_default()
+    }
 }
 
 /// Kind of a source.
@@ -199,7 +206,7 @@ impl SecretSyncSpec {
 
     /// What becomes of the secret at the tenant: a credential never outlives its account there.
     pub fn removal(&self) -> RemovalPolicy {
-        match self.source.kind {
+        match self.source.kind() {
             SourceKind::DynamicSecret => RemovalPolicy::Delete,
             SourceKind::Secret => self.deletion_policy.unwrap_or_default(),
         }

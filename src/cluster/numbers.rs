@@ -83,7 +83,7 @@ impl Numbers {
 
 /// What a source is called among the numbers.
 pub fn source_name(source: &SyncSource) -> String {
-    match source.kind {
+    match source.kind() {
         SourceKind::Secret => format!("secret/{}", source.name),
         SourceKind::DynamicSecret => format!("dynamic/{}", source.name),
     }

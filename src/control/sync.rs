@@ -103,7 +103,8 @@ pub async fn reconcile(sync: Arc<SecretSync>, ctx: Arc<Context>) -> Result<Actio
     };
     let uid = sync.uid().unwrap_or_default();
     let nudged = ctx.nudges.take(&uid);
-    let (now, then) = (ctx.now(), due_at(&ctx, &sync, interval, nudged));
+    let now = ctx.now();
+    let then = due_at(&ctx, &sync, (interval, nudged), now);
     if then > now {
         return Ok(Action::requeue(until_then(now, then)));
     }
@@ -177,11 +178,10 @@ fn usable(
     Ok((tenant, interval))
 }
 
-fn due_at(ctx: &Context, sync: &SecretSync, interval: Duration, nudged: bool) -> Timestamp {
+fn due_at(ctx: &Context, sync: &SecretSync, (interval, nudged): (Duration, bool), now: Timestamp) -> Timestamp {
     let none = SecretSyncStatus::default();
     let status = sync.status.as_ref().unwrap_or(&none);
     let uid = sync.uid().unwrap_or_default();
-    let now = ctx.now();
     let seen = due::Seen {
         uid: &uid,
         interval,
@@ -221,7 +221,8 @@ async fn pass(
         return Ok(Action::await_change());
     };
     // The cache may be older than the last push.
-    let (now, then) = (ctx.now(), due_at(ctx, &sync, interval, nudged));
+    let now = ctx.now();
+    let then = due_at(ctx, &sync, (interval, nudged), now);
     if then > now {
         return Ok(Action::requeue(until_then(now, then)));
     }

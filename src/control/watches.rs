@@ -192,7 +192,7 @@ fn wake_syncs(ctx: &Context, namespace: Option<&str>, dynamic_secret: &str) {
     let pushes = |sync: &SecretSync| {
         let source = &sync.spec.source;
         sync.metadata.namespace.as_deref() == namespace
-            && source.kind == SourceKind::DynamicSecret
+            && source.kind() == SourceKind::DynamicSecret
             && source.name == dynamic_secret
     };
     for sync in ctx.stores.secret_syncs.state_filter(pushes) {

@@ -33,7 +33,7 @@ pub fn tenants_fence(installation: &Installation) -> (ValidatingAdmissionPolicy,
 /// Of a sync the source. The Secret of a dynamic secret may have any name, so there the right to all of them is asked for.
 pub fn syncs_fence(installation: &Installation) -> (ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding) {
     let read = format!(
-        "(object.spec.source.kind == 'Secret' ? {} : {})",
+        "(!has(object.spec.source.kind) || object.spec.source.kind == 'Secret' ? {} : {})",
         may_read(".name(object.spec.source.name)"),
         may_read("")
     );

@@ -44,7 +44,7 @@ pub struct Found {
 pub async fn source(ctx: &Context, sync: &SecretSync) -> Result<Source, Trouble> {
     let namespace = sync.namespace().unwrap_or_default();
     let name = &sync.spec.source.name;
-    match sync.spec.source.kind {
+    match sync.spec.source.kind() {
         SourceKind::Secret => {
             let secret = objects::read::<Secret>(&ctx.client, &namespace, name).await?;
             let secret = secret.filter(|secret| !is_deleted(secret));
@@ -111,7 +111,7 @@ fn end_of(annotations: &BTreeMap<String, String>) -> Option<Timestamp> {
 
 /// Version and end of the credential of a sync's dynamic secret, as the caches know them; none for other sources.
 fn cached(ctx: &Context, sync: &SecretSync) -> Option<(Option<String>, Option<Timestamp>)> {
-    if sync.spec.source.kind != SourceKind::DynamicSecret {
+    if sync.spec.source.kind() != SourceKind::DynamicSecret {
         return None;
     }
     let namespace = sync.namespace()?;

@@ -47,7 +47,7 @@ async fn take_back(ctx: &Context, sync: &SecretSync, client: &Tenant, path: &str
     let with_attributes = !sync.spec.attributes.is_empty();
     let there = look::there(client, path, (&key, &uid), with_attributes).await?;
     let status = sync.status.clone().unwrap_or_default();
-    let may = sync.spec.source.kind == SourceKind::DynamicSecret || sync.spec.drift == Some(DriftPolicy::Overwrite);
+    let may = sync.spec.source.kind() == SourceKind::DynamicSecret || sync.spec.drift == Some(DriftPolicy::Overwrite);
     match &there {
         There::Absent => return Ok(Left::Nothing),
         There::Marked if policy == RemovalPolicy::SoftDelete => return Ok(Left::Nothing),
@@ -74,7 +74,7 @@ pub async fn source_gone(
     interval: Duration,
 ) -> Result<Timestamp, Trouble> {
     let places = places(sync);
-    let source = format!("{:?} {}", sync.spec.source.kind, sync.spec.source.name);
+    let source = format!("{:?} {}", sync.spec.source.kind(), sync.spec.source.name);
     if places.is_empty() {
         let message = format!("{source} is not there, or has nothing to be pushed yet");
         return Err(Hold::new(Reason::SourceMissing, message).into());

@@ -266,7 +266,7 @@ mod tests {
     fn spec(path: &[&str]) -> SecretSyncSpec {
         SecretSyncSpec {
             source: SyncSource {
-                kind: crate::api::secret_sync::SourceKind::Secret,
+                kind: None,
                 name: "s".into(),
             },
             tenant: "t".into(),

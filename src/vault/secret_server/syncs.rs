@@ -50,7 +50,7 @@ impl Vault {
         };
         let spec = SecretSyncSpec {
             source: SyncSource {
-                kind,
+                kind: Some(kind),
                 name: found.object.clone(),
             },
             tenant: tenant.name_any(),
