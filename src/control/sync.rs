@@ -116,12 +116,8 @@ pub async fn reconcile(sync: Arc<SecretSync>, ctx: Arc<Context>) -> Result<Actio
     }
     match entry {
         Entry::Wait => Ok(Action::requeue(WAITING)),
-        Entry::Closed(until) => {
-            let message = format!(
-                "DsvTenant {} does not answer; it is asked again soon",
-                tenant.name_any()
-            );
-            say::waits(&ctx, &sync, &Hold::new(Reason::TenantUnreachable, message)).await?;
+        Entry::Closed(until, why) => {
+            say::waits(&ctx, &sync, &why).await?;
             Ok(Action::requeue(until_then(now, until)))
         }
         Entry::Go(permit) => {
@@ -229,7 +225,10 @@ async fn pass(
     let uid = tenant.uid().unwrap_or_default();
     match attempt(ctx, &sync, tenant, interval).await {
         Ok(next) => {
-            ctx.lanes.answered(&uid, &ctx.wakes);
+            if ctx.lanes.answered(&uid, &ctx.wakes) {
+                // What failed meanwhile goes on when the tenant is ready again.
+                let _ = ctx.wakes.dsv_tenants.send(ObjectRef::from_obj(tenant));
+            }
             Ok(Action::requeue(until_then(ctx.now(), next)))
         }
         Err(Trouble::Hold(hold)) => say::failed(ctx, &sync, &hold).await,

@@ -1,15 +1,16 @@
 //! One watch per kind: it fills the cache, and what it shows wakes the controllers that care.
 
 mod filled;
+mod syncs;
 
 pub use filled::*;
+pub use syncs::dsv_tenant_changed;
 
 use super::abandon;
 use super::context::{Context, Stores};
 use super::definitions::definition;
 use crate::api::conditions::{self, READY};
 use crate::api::names::{CONFIRM_REVOCATION, LEASE_LABEL, TYPE_LABEL, credential};
-use crate::api::secret_sync::SourceKind;
 use crate::api::{CredentialLease, DsvTenant, DynamicSecret, Engine, EnginePool, SecretSync};
 use crate::channel::hub::HubEvent;
 use crate::telemetry::metrics::{Metrics, ObjectKind};
@@ -105,18 +106,7 @@ pub fn prepare(client: &Client, metrics: &Metrics) -> (Stores, Watches) {
         (&filled, ENGINES),
         definition(metrics, ObjectKind::Engine),
     );
-    let (dsv_tenants, tenant_stream) = watch(
-        Api::<DsvTenant>::all(client.clone()),
-        watcher::Config::default(),
-        (&filled, DSV_TENANTS),
-        definition(metrics, ObjectKind::DsvTenant),
-    );
-    let (secret_syncs, sync_stream) = watch(
-        Api::<SecretSync>::all(client.clone()),
-        watcher::Config::default(),
-        (&filled, SECRET_SYNCS),
-        definition(metrics, ObjectKind::SecretSync),
-    );
+    let ((dsv_tenants, tenant_stream), (secret_syncs, sync_stream)) = syncs::syncs(client, metrics, &filled);
     let secrets = |label: &str, cache| {
         watch(
             Api::<PartialObjectMeta<Secret>>::all(client.clone()),
@@ -138,25 +128,29 @@ pub fn prepare(client: &Client, metrics: &Metrics) -> (Stores, Watches) {
         bases,
         filled,
     };
-    // No cache: namespaces are read live where it counts.
-    let namespaces = watcher(
-        Api::<PartialObjectMeta<Namespace>>::all(client.clone()),
-        watcher::Config::default(),
-    )
-    .default_backoff()
-    .touched_objects();
     let watches = Watches {
-        namespaces: namespaces.boxed(),
+        namespaces: namespaces(client),
         leases: lease_stream.boxed(),
         dynamic_secrets: dynamic_stream.boxed(),
         pools: pool_stream.boxed(),
         engines: engine_stream.boxed(),
-        dsv_tenants: tenant_stream.boxed(),
-        secret_syncs: sync_stream.boxed(),
+        dsv_tenants: tenant_stream,
+        secret_syncs: sync_stream,
         credentials: credential_stream.boxed(),
         bases: base_stream.boxed(),
     };
     (stores, watches)
+}
+
+/// No cache: namespaces are read live where it counts.
+fn namespaces(
+    client: &Client,
+) -> futures::stream::BoxStream<'static, Result<PartialObjectMeta<Namespace>, watcher::Error>> {
+    let all = Api::<PartialObjectMeta<Namespace>>::all(client.clone());
+    watcher(all, watcher::Config::default())
+        .default_backoff()
+        .touched_objects()
+        .boxed()
 }
 
 /// What else cares when a lease changes: its dynamic secret, and when it is gone whoever waits for its place.
@@ -176,7 +170,7 @@ pub fn lease_changed(ctx: &Context, lease: &CredentialLease) {
 
 /// What else cares when a dynamic secret changes: leases that somebody asked for.
 pub fn dynamic_secret_changed(ctx: &Context, changed: &DynamicSecret) {
-    wake_syncs(ctx, changed.metadata.namespace.as_deref(), &changed.name_any());
+    syncs::wake_syncs(ctx, changed.metadata.namespace.as_deref(), &changed.name_any());
     ctx.places.note_dynamic_secret(ctx, changed);
     let (namespace, name) = (changed.namespace(), changed.name_any());
     let asked = |lease: &CredentialLease| {
@@ -184,31 +178,6 @@ pub fn dynamic_secret_changed(ctx: &Context, changed: &DynamicSecret) {
     };
     for lease in ctx.stores.leases.state_filter(asked) {
         ctx.wake_lease(&namespace.clone().unwrap_or_default(), &lease.name_any());
-    }
-}
-
-/// Syncs that push what this dynamic secret delivers: another credential is pushed at once.
-fn wake_syncs(ctx: &Context, namespace: Option<&str>, dynamic_secret: &str) {
-    let pushes = |sync: &SecretSync| {
-        let source = &sync.spec.source;
-        sync.metadata.namespace.as_deref() == namespace
-            && source.kind() == SourceKind::DynamicSecret
-            && source.name == dynamic_secret
-    };
-    for sync in ctx.stores.secret_syncs.state_filter(pushes) {
-        let _ = ctx.wakes.secret_syncs.send(ObjectRef::from_obj(sync.as_ref()));
-    }
-}
-
-/// What else cares when a DSV tenant changes: its syncs.
-pub fn dsv_tenant_changed(ctx: &Context, tenant: &DsvTenant) {
-    let (namespace, name) = (tenant.namespace(), tenant.name_any());
-    if ctx.stores.dsv_tenants.get(&ObjectRef::from_obj(tenant)).is_none() {
-        ctx.lanes.forget(&tenant.uid().unwrap_or_default());
-    }
-    let of = |sync: &SecretSync| sync.namespace() == namespace && sync.spec.tenant == name;
-    for sync in ctx.stores.secret_syncs.state_filter(of) {
-        let _ = ctx.wakes.secret_syncs.send(ObjectRef::from_obj(sync.as_ref()));
     }
 }
 
@@ -293,22 +262,12 @@ pub async fn follow_credentials(
             return;
         };
         ctx.wake_lease(&namespace, lease);
-        sync_credential_changed(&ctx, secret);
+        syncs::sync_credential_changed(&ctx, secret);
         if let Some(lease) = ctx.stores.leases.get(&ObjectRef::new(lease).within(&namespace)) {
             ctx.wake_owner(&lease);
         }
     })
     .await;
-}
-
-/// A credential came, changed or went: what failed for want of one is tried at once.
-fn sync_credential_changed(ctx: &Context, secret: &PartialObjectMeta<Secret>) {
-    let owner = secret.annotations().get(credential::DYNAMIC_SECRET_UID);
-    let namespace = secret.namespace();
-    let is_owner = |one: &DynamicSecret| one.namespace() == namespace && one.metadata.uid.as_ref() == owner;
-    for one in ctx.stores.dynamic_secrets.state_filter(is_owner) {
-        wake_syncs(ctx, namespace.as_deref(), &one.name_any());
-    }
 }
 
 /// Follows base secrets: pools beside them and dynamic secrets that link them look again.

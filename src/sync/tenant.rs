@@ -63,6 +63,12 @@ impl Tenant {
         self.token().await.map(|_| ())
     }
 
+    /// Logs in, whether or not a token is valid.
+    pub async fn log_in_anew(&self) -> Result<(), PushError> {
+        *self.token.lock().await = None;
+        self.log_in().await
+    }
+
     async fn token(&self) -> Result<SecretText, PushError> {
         let mut kept = self.token.lock().await;
         if let Some((token, until)) = kept.as_ref()

@@ -135,8 +135,8 @@ impl Transport {
         let base = settings.url.trim_end_matches('/').to_owned();
         let uri: Uri = base.parse().map_err(|_| wrong_url())?;
         let host = uri.host().ok_or_else(wrong_url)?.to_owned();
-        let bare = uri.path() == "/" && uri.query().is_none();
-        if uri.scheme_str() != Some("https") || !bare || base.contains('@') {
+        let is_root = uri.path() == "/" && uri.query().is_none();
+        if uri.scheme_str() != Some("https") || !is_root || base.contains('@') {
             return Err(wrong_url());
         }
         let guard = Guarded::new(settings.allowed.clone());

@@ -10,7 +10,7 @@ use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use crate::world::{World, fresh, world};
 
-const PATIENCE: Duration = Duration::from_secs(25);
+const PATIENCE: Duration = Duration::from_mins(2);
 
 /// Held for reading by who needs the operator alive, and for writing by who kills it.
 static PEACE: RwLock<()> = RwLock::const_new(());

@@ -15,6 +15,7 @@ mod walk;
 mod world;
 
 /// What the world of these scenarios runs on.
+#[allow(clippy::unnecessary_wraps, reason = "other programs with this world look for a port")]
 fn shape() -> anyhow::Result<e2e::stack::Shape> {
     Ok(e2e::stack::Shape {
         operators: 2,

@@ -1,10 +1,11 @@
 //! A lane for each tenant: how many pushes are under way, who waits, whether the tenant answers, and the client that is
 //! logged in.
 
+use crate::api::conditions::Reason;
 use crate::api::{DsvTenant, SecretSync};
 use crate::cluster::numbers::{self, Numbered};
 use crate::control::context::{Context, Wakes};
-use crate::control::hold::Error;
+use crate::control::hold::{Error, Hold};
 use crate::plan::sync::breaker::Breaker;
 use crate::sync::{PushError, Tenant};
 use jiff::{SignedDuration, Timestamp};
@@ -31,6 +32,8 @@ struct Lane {
     waiting: VecDeque<ObjectRef<SecretSync>>,
     queued: HashSet<ObjectRef<SecretSync>>,
     breaker: Breaker,
+    /// Why it is open.
+    why: Option<Hold>,
     /// What the client was made of, and itself.
     client: Option<(String, Arc<Tenant>)>,
 }
@@ -42,7 +45,7 @@ pub enum Entry {
     /// Others are under way; one is woken when there is room.
     Wait,
     /// The tenant does not answer; not before then.
-    Closed(Timestamp),
+    Closed(Timestamp, Hold),
 }
 
 /// A place in a lane, given back when dropped: the next one is woken.
@@ -67,6 +70,13 @@ impl Drop for Permit {
     }
 }
 
+impl Lane {
+    fn told(&self) -> Hold {
+        let why = || Hold::new(Reason::TenantUnreachable, "the tenant does not answer");
+        self.why.clone().unwrap_or_else(why)
+    }
+}
+
 impl Lanes {
     fn locked(&self) -> MutexGuard<'_, HashMap<String, Lane>> {
         self.lanes.lock().unwrap_or_else(PoisonError::into_inner)
@@ -84,7 +94,7 @@ impl Lanes {
             return Entry::Wait;
         }
         if let Err(until) = lane.breaker.ask(now) {
-            return Entry::Closed(until);
+            return Entry::Closed(until, lane.told());
         }
         lane.in_flight += 1;
         Entry::Go(Permit {
@@ -94,16 +104,20 @@ impl Lanes {
         })
     }
 
-    /// The tenant answered: whoever waited for that goes on.
-    pub fn answered(&self, tenant: &str, wakes: &Wakes) {
+    /// The tenant answered: whoever waited for that goes on. Returns whether it is back.
+    pub fn answered(&self, tenant: &str, wakes: &Wakes) -> bool {
         let mut lanes = self.locked();
-        let Some(lane) = lanes.get_mut(tenant) else { return };
-        if lane.breaker.answered() {
+        let Some(lane) = lanes.get_mut(tenant) else {
+            return false;
+        };
+        let is_back = lane.breaker.answered();
+        if is_back {
             lane.queued.clear();
             for next in lane.waiting.drain(..) {
                 let _ = wakes.secret_syncs.send(next);
             }
         }
+        is_back
     }
 
     /// Something went wrong at the tenant. Returns whether it counts as down from now on.
@@ -111,6 +125,7 @@ impl Lanes {
         let mut lanes = self.locked();
         let lane = lanes.entry(tenant.to_owned()).or_default();
         let was_open = lane.breaker.open_until().is_some();
+        lane.why = Some(Hold::from(error));
         match error {
             PushError::Patience(length) => {
                 let length = SignedDuration::try_from(*length).unwrap_or(SignedDuration::from_mins(1));
@@ -124,9 +139,11 @@ impl Lanes {
         !was_open && lane.breaker.open_until().is_some()
     }
 
-    /// Until when nobody asks the tenant.
-    pub fn closed_until(&self, tenant: &str) -> Option<Timestamp> {
-        self.locked().get(tenant)?.breaker.open_until()
+    /// Until when nobody asks the tenant, and why.
+    pub fn closed_until(&self, tenant: &str) -> Option<(Timestamp, Hold)> {
+        let lanes = self.locked();
+        let lane = lanes.get(tenant)?;
+        Some((lane.breaker.open_until()?, lane.told()))
     }
 
     /// The client that was made of the same, or the one that `make` makes.

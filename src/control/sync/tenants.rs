@@ -2,6 +2,7 @@
 
 use super::Trouble;
 use crate::api::conditions::{self, READY, Reason, ReasonKind};
+use crate::api::ttl::Span;
 use crate::api::{DsvTenant, DsvTenantSpec};
 use crate::cluster::numbers::Numbered;
 use crate::cluster::{objects, status};
@@ -36,7 +37,7 @@ const URL: [&str; 4] = ["tenant-url", "tenanturl", "tenant", "url"];
 
 /// How often the syncs of a tenant look for changes.
 pub fn interval(ctx: &Context, spec: &DsvTenantSpec) -> Result<Duration, Hold> {
-    let asked = spec.sync_interval.as_ref().and_then(|span| span.length());
+    let asked = spec.sync_interval.as_ref().and_then(Span::length);
     due::interval(asked, ctx.settings.sync_period).map_err(|short| {
         Hold::new(
             Reason::InvalidSpec,
@@ -53,12 +54,12 @@ pub async fn reconcile(tenant: Arc<DsvTenant>, ctx: Arc<Context>) -> Result<Acti
     }
     let (namespace, uid) = (tenant.namespace().unwrap_or_default(), tenant.uid().unwrap_or_default());
     let known = tenant.status.as_ref().and_then(|status| status.number);
-    let number = match known {
-        Some(number) => number,
-        None => {
-            let what = (Numbered::Tenant, uid.as_str(), tenant.name_any());
-            ctx.lanes.number(&ctx, &namespace, (what.0, what.1, &what.2)).await?
-        }
+    let number = if let Some(number) = known {
+        number
+    } else {
+        let name = tenant.name_any();
+        let what = (Numbered::Tenant, uid.as_str(), name.as_str());
+        ctx.lanes.number(&ctx, &namespace, what).await?
     };
     let (hold, url) = match looked_at(&ctx, &tenant).await {
         Ok(url) => (Hold::new(Reason::Connected, "the login works"), Some(url)),
@@ -78,7 +79,7 @@ pub async fn reconcile(tenant: Arc<DsvTenant>, ctx: Arc<Context>) -> Result<Acti
         _ if hold.reason == Reason::Inactive => Ok(Action::await_change()),
         _ => {
             let now = ctx.now();
-            let until = ctx.lanes.closed_until(&uid).map(|then| until_then(now, then));
+            let until = ctx.lanes.closed_until(&uid).map(|(then, _)| until_then(now, then));
             Ok(Action::requeue(until.unwrap_or(LOOK_AGAIN).max(Duration::from_secs(1))))
         }
     }
@@ -92,7 +93,12 @@ async fn looked_at(ctx: &Context, tenant: &DsvTenant) -> Result<String, Trouble>
     interval(ctx, &tenant.spec)?;
     let (client, url) = connect(ctx, tenant).await?;
     ctx.still_leading()?;
-    client.log_in().await?;
+    match ctx.lanes.closed_until(&tenant.uid().unwrap_or_default()) {
+        Some((until, why)) if until > ctx.now() => return Err(why.into()),
+        // A token from before is no sign of life.
+        Some(_) => client.log_in_anew().await?,
+        None => client.log_in().await?,
+    }
     Ok(url)
 }
 

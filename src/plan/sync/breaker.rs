@@ -5,6 +5,8 @@ use jiff::{SignedDuration, Timestamp};
 
 /// Failures in a row after which nobody else tries.
 const THRESHOLD: i64 = 3;
+/// Longest pause: one attempt costs next to nothing, and everything that waits goes on after it.
+const LONGEST: SignedDuration = SignedDuration::from_secs(20);
 /// How long the one who tries has until somebody else may.
 const TRIAL: SignedDuration = SignedDuration::from_secs(60);
 
@@ -39,7 +41,9 @@ impl Breaker {
     pub fn silent(&mut self, now: Timestamp, uid: &str) {
         self.failures += 1;
         if self.failures >= THRESHOLD {
-            self.open_until = Some(backoff::next_attempt(self.failures - THRESHOLD + 1, now, uid));
+            let pause = backoff::next_attempt(self.failures - THRESHOLD + 1, now, uid);
+            let longest = LONGEST + backoff::share(LONGEST / 4, uid);
+            self.open_until = Some(pause.min(now.saturating_add(longest).unwrap_or(Timestamp::MAX)));
         }
     }
 
@@ -84,6 +88,13 @@ mod tests {
         assert_eq!(breaker.ask(later), Ok(()));
         assert_eq!(breaker.ask(later), Ok(()));
         assert!(!breaker.answered());
+        for _ in 0..30 {
+            breaker.silent(later, "u");
+        }
+        assert!(
+            breaker.ask(later).unwrap_err() <= at(later.as_second() + 26),
+            "it stops growing"
+        );
     }
 
     #[test]

@@ -57,16 +57,17 @@ fn is_public_v6(address: Ipv6Addr) -> bool {
 
 /// The IPv4 address inside of one that a translator leads to.
 fn embedded(address: Ipv6Addr) -> Option<Ipv4Addr> {
-    let [a, b, c, d, e, f, g, h] = address.segments();
+    let [first, second, third, middle @ .., high, low] = address.segments();
+    let between = [&[third], &middle[..]].concat().iter().all(|segment| *segment == 0);
     let of = |high: u16, low: u16| {
         let [one, two] = high.to_be_bytes();
         let [three, four] = low.to_be_bytes();
         Ipv4Addr::new(one, two, three, four)
     };
-    match (a, b) {
-        (0x64, 0xff9b) if [c, d, e, f] == [0; 4] => Some(of(g, h)),
-        (0x2002, _) => Some(of(b, c)),
-        (0, 0) if [c, d, e, f] == [0; 4] && address != Ipv6Addr::LOCALHOST => Some(of(g, h)),
+    match (first, second) {
+        (0x64, 0xff9b) if between => Some(of(high, low)),
+        (0x2002, _) => Some(of(second, third)),
+        (0, 0) if between && address != Ipv6Addr::LOCALHOST => Some(of(high, low)),
         _ => None,
     }
 }

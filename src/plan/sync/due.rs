@@ -6,6 +6,7 @@ use jiff::{SignedDuration, Timestamp};
 use std::time::Duration;
 
 /// What is known of a sync without reading its source.
+#[allow(clippy::struct_excessive_bools, reason = "each is a question of its own")]
 #[derive(Debug, Clone, Copy)]
 pub struct Seen<'a> {
     /// Its UID: where in the interval its place is.

@@ -48,6 +48,11 @@ impl Page {
         let (total, skip, take) = (all.len(), self.skip, self.take);
         let records: Vec<_> = all.into_iter().skip(skip).take(take).collect();
         let next = skip.saturating_add(take);
+        let sorted = self.by.map(|(name, down)| {
+            let direction = if down { "Desc" } else { "Asc" };
+            json!({"name": name, "direction": direction, "priority": 0})
+        });
+        let sorted: Vec<Value> = sorted.into_iter().collect();
         json!({
             "records": records,
             "skip": skip,
@@ -60,7 +65,7 @@ impl Page {
             "currentPage": skip / take + 1,
             "pageCount": total.div_ceil(take),
             "batchCount": records.len(),
-            "sortBy": self.by.map(|(name, down)| json!([{"name": name, "direction": if down { "Desc" } else { "Asc" }, "priority": 0}])).unwrap_or_else(|| json!([])),
+            "sortBy": sorted,
             "success": true,
             "severity": "None",
         })
