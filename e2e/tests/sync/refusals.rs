@@ -76,7 +76,7 @@ async fn a_definition_refuses_what_is_no_path_and_what_must_not_change() {
     let refused = |kind: &str, name: &str, spec: serde_json::Value, says: &str| {
         let manifest = json!({
             "apiVersion": "dsv.dev/v1alpha1", "kind": kind,
-            "metadata": {"name": name, "namespace": &*setup.namespace}, "spec": spec,
+            "metadata": {"name": name, "namespace": setup.namespace}, "spec": spec,
         });
         let error = format!("{:#}", setup.world.stack.apply(&manifest).unwrap_err());
         assert!(error.contains(says), "{error}");
@@ -98,7 +98,7 @@ async fn who_may_not_read_a_secret_cannot_have_it_pushed() {
     let _peace = peace().await;
     let setup = Setup::new(None).await;
     let stack = &setup.world.stack;
-    let namespace = &*setup.namespace;
+    let namespace = setup.namespace.as_str();
     let rules = json!([
         {"apiGroups": ["dsv.dev"], "resources": ["dsvtenants", "secretsyncs"], "verbs": ["get", "create", "update", "patch"]},
         {"apiGroups": [""], "resources": ["secrets"], "resourceNames": ["mine"], "verbs": ["get"]},

@@ -25,7 +25,9 @@ pub async fn war() -> RwLockWriteGuard<'static, ()> {
 
 pub struct Setup {
     pub world: &'static World,
-    pub namespace: Namespace<'static>,
+    pub namespace: String,
+    /// Goes with this.
+    own: Option<Namespace<'static>>,
     /// First part of every path: the tenant's login may write below it.
     pub root: String,
     pub objects: Objects,
@@ -34,8 +36,15 @@ pub struct Setup {
 impl Setup {
     /// With a tenant `tenant` at `url`, or at our own API, and a source `source`.
     pub async fn new(url: Option<&str>) -> Self {
+        let own = world().await.stack.namespace("sync", &[]).unwrap();
+        let mut setup = Self::within(&own, url).await;
+        setup.own = Some(own);
+        setup
+    }
+
+    /// The same in a namespace that is there.
+    pub async fn within(namespace: &str, url: Option<&str>) -> Self {
         let world = world().await;
-        let namespace = world.stack.namespace("sync", &[]).unwrap();
         let root = fresh("demo");
         let resources = [format!("secrets:{root}:<.*>")];
         let statement = json!({"actions": ["<create|read|update|delete>"], "resources": resources});
@@ -43,7 +52,8 @@ impl Setup {
         let url = url.map_or_else(|| world.url(), str::to_owned);
         let setup = Self {
             objects: world.objects().await,
-            namespace,
+            namespace: namespace.to_owned(),
+            own: None,
             root,
             world,
         };
@@ -63,7 +73,7 @@ impl Setup {
         let manifest = json!({
             "apiVersion": "dsv.dev/v1alpha1",
             "kind": kind,
-            "metadata": {"name": name, "namespace": &*self.namespace},
+            "metadata": {"name": name, "namespace": self.namespace},
             "spec": spec,
         });
         self.world.stack.apply(&manifest).unwrap();
@@ -73,7 +83,7 @@ impl Setup {
         let manifest = json!({
             "apiVersion": "v1",
             "kind": "Secret",
-            "metadata": {"name": name, "namespace": &*self.namespace},
+            "metadata": {"name": name, "namespace": self.namespace},
             "stringData": data,
         });
         self.world.stack.apply(&manifest).unwrap();
