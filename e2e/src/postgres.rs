@@ -1,5 +1,6 @@
 //! Real PostgreSQL servers on loopback: scram-sha-256 only, every statement in a log file, TLS by an authority of our own.
 
+mod disk;
 mod life;
 mod standby;
 
@@ -25,6 +26,7 @@ use crate::process::{Process, Spec};
 use crate::programs::{self, PostgresPrograms};
 use crate::run_dir::RunDir;
 use crate::service::Service;
+use disk::Disk;
 
 pub use crate::programs::Major;
 
@@ -50,6 +52,8 @@ pub struct Options {
     pub tls: Tls,
     /// Further lines of `postgresql.conf`; they win over ours.
     pub settings: Vec<(String, String)>,
+    /// The data lies on a disk of its own, of so many MiB; only root can have one.
+    pub disk_mib: Option<u32>,
 }
 
 /// A login of a server.
@@ -78,6 +82,7 @@ pub struct Server {
     /// PEM of the authority behind the server's certificate.
     authority: String,
     superuser: Login,
+    disk: Option<Disk>,
     run: Arc<RunDir>,
 }
 
@@ -113,6 +118,7 @@ impl Server {
         let account = Account::for_postgres();
         let programs = programs::postgres(major, account)?;
         let dir = run.subfolder_for(&format!("postgres-{major}"), account)?;
+        let small = options.disk_mib.map(|mib| Disk::mount(&dir.join("data"), mib, account));
         let superuser = Login {
             user: SUPERUSER.to_owned(),
             password: random_password(),
@@ -131,6 +137,7 @@ impl Server {
             tls: options.tls,
             authority: authority.pem().to_owned(),
             superuser,
+            disk: small.transpose()?,
             run,
         };
         server.init_db()?;
@@ -368,6 +375,7 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         self.stop();
+        drop(self.disk.take());
         let _ = fs::remove_dir_all(&self.dir);
     }
 }

@@ -15,11 +15,13 @@ use anyhow::{Context, Result, anyhow};
 use crate::places;
 use crate::say::say;
 use load::Load;
-use program::{Ended, Program};
+use program::{Company, Ended, Program};
 pub use tally::Tally;
 
 /// Environment variable with the number of test programs that run at a time, at most.
 pub const AT_ONCE: &str = "TESTS_AT_ONCE";
+/// Environment variable that is there where a program runs beside others, which all want the same processors.
+pub const BESIDE: &str = "TESTS_BESIDE_OTHERS";
 /// How often the machine is asked whether it can carry one more program.
 const LOOK: Duration = Duration::from_millis(500);
 /// Programs with a control plane or a server of their own: first those that only wait, for they leave room, then the longest.
@@ -67,15 +69,15 @@ pub fn run() -> Result<bool> {
         .into_iter()
         .partition(|program| SCENARIOS.contains(&program.name.as_str()));
     // What is over in a moment first: whatever fails there need not be waited for.
-    let mut ended = run_all(quick, 1);
+    let mut ended = run_all(quick, 1, Company::Others);
     let repeatable: Vec<Program> = scenarios.iter().chain(&alone).cloned().collect();
     let examples = std::thread::spawn({
         let folder = folder.clone();
         move || program::doc_tests(&folder)
     });
-    ended.extend(run_all(scenarios, most));
+    ended.extend(run_all(scenarios, most, Company::Others));
     let pair = alone.len();
-    ended.extend(run_all(alone, pair));
+    ended.extend(run_all(alone, pair, Company::None));
     try_again(&repeatable, &mut ended)?;
     let examples = examples
         .join()
@@ -120,7 +122,7 @@ fn at_once() -> Result<usize> {
 
 /// Always one, and one more whenever there is room for it, up to `most`: a slow machine runs fewer at a time, and the
 /// waits of the tests hold on it too.
-fn run_all(programs: Vec<Program>, most: usize) -> Vec<Ended> {
+fn run_all(programs: Vec<Program>, most: usize, company: Company) -> Vec<Ended> {
     let mut waiting = VecDeque::from(programs);
     let mut running = Vec::<String>::new();
     let mut ended = Vec::new();
@@ -135,7 +137,7 @@ fn run_all(programs: Vec<Program>, most: usize) -> Vec<Ended> {
                 let sender: Sender<Ended> = sender.clone();
                 scope.spawn(move || {
                     // Whoever listens does so until the last one is heard.
-                    let _ = sender.send(program.run());
+                    let _ = sender.send(program.run(company));
                 });
             }
             if running.is_empty() {

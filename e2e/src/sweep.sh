@@ -35,4 +35,9 @@ for pidfile in "$folder"/*/data/postmaster.pid; do
   [ -n "$segment" ] && ipcrm -m "$segment" 2>/dev/null
 done
 
+# A small disk that a test filled is mounted where its server had the data.
+for data in "$folder"/*/data; do
+  mountpoint -q "$data" 2>/dev/null && umount --lazy "$data"
+done
+
 [ "$keep" = keep ] || rm -rf -- "$folder"

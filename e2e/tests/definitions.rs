@@ -8,11 +8,9 @@ use std::time::Duration;
 use anyhow::ensure;
 use e2e::install;
 use e2e::objects::text;
-use e2e::scene::{Credential, PATIENCE, Scene};
+use e2e::scene::{Credential, PATIENCE, Scene, grace};
 use e2e::stack::{Shape, Stack};
 use serde_json::{Value, json};
-
-const GRACE: Duration = Duration::from_secs(2);
 
 async fn stack() -> Stack {
     let shape = Shape {
@@ -85,7 +83,7 @@ async fn without_the_definition_of_what_asked_for_them_accounts_are_taken_back()
         "{said:?}"
     );
     scene.use_account(&kept.login).await.expect("it lives to its end");
-    scene.ended("kept", &kept, GRACE).await.unwrap();
+    scene.ended("kept", &kept, grace()).await.unwrap();
     scene
         .objects
         .delete("CredentialLease", &scene.shop, &deleted.lease)
@@ -107,7 +105,7 @@ async fn without_the_definition_of_what_asked_for_them_accounts_are_taken_back()
         .await
         .unwrap();
     delete_definition(&scene, definition).await;
-    scene.ended("anew", &anew, GRACE).await.unwrap();
+    scene.ended("anew", &anew, grace()).await.unwrap();
     none_left(&scene).await;
 }
 
@@ -128,7 +126,7 @@ async fn of_engines_that_are_deleted_together_all_stay_until_no_account_needs_th
     delete_definition(&scene, definition).await;
     stack.operators()[0].restart().await.unwrap();
     scene.use_account(&credential.login).await.expect("it lives to its end");
-    scene.ended("app", &credential, GRACE).await.unwrap();
+    scene.ended("app", &credential, grace()).await.unwrap();
     scene
         .wait_absent("CustomResourceDefinition", "", definition)
         .await

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use e2e::objects::{number, text};
@@ -10,6 +11,7 @@ use e2e::sample;
 use e2e::say::say;
 use e2e::scene::{Credential, PATIENCE, Scene};
 use e2e::stack::Stack;
+use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
 use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
@@ -18,6 +20,8 @@ use tokio_postgres::error::SqlState;
 const DELIVERED: Duration = Duration::from_secs(2);
 /// How long after the end of a credential something of it may still be seen.
 const GRACE: Duration = Duration::from_secs(2);
+/// Enough for a 99th percentile.
+const MANY: usize = 100;
 
 #[tokio::test]
 async fn a_credential_works_until_its_ttl_and_leaves_nothing_on_postgresql_15() {
@@ -27,6 +31,45 @@ async fn a_credential_works_until_its_ttl_and_leaves_nothing_on_postgresql_15() 
 #[tokio::test]
 async fn a_credential_works_until_its_ttl_and_leaves_nothing_on_postgresql_18() {
     a_life(Major::V18).await;
+}
+
+#[tokio::test]
+async fn of_many_accounts_each_is_gone_within_two_seconds_of_its_end() {
+    let stack = Stack::shared().await.unwrap();
+    let scene = Scene::open(stack, Some(2)).await.unwrap();
+    for number in 0..MANY {
+        // Ends that are spread over a few seconds, and some that meet.
+        let spec = json!({"ttl": 15 + number % 5});
+        scene.ask(&format!("app-{number}"), &spec).await.unwrap();
+    }
+    let mut ends = BTreeMap::new();
+    for number in 0..MANY {
+        let credential = scene.wait_credential(&format!("app-{number}")).await.unwrap();
+        ends.insert(credential.login.user, credential.expires_at);
+    }
+    let mut late = Vec::new();
+    while !ends.is_empty() {
+        let left = scene.all_accounts().await.unwrap();
+        let now = Timestamp::now();
+        ends.retain(|user, end| {
+            let there = left.contains(user);
+            if !there {
+                late.push(Duration::try_from(now.duration_since(*end)).unwrap_or_default());
+            }
+            let overdue = now.duration_since(*end) > SignedDuration::from_secs(60);
+            assert!(!overdue, "{user} is still there a minute after its end");
+            there
+        });
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    late.sort();
+    let at = |percent: usize| late[(late.len() * percent).div_ceil(100) - 1];
+    say(format!(
+        "{MANY} accounts were gone after their ends: p50 {:?}, p99 {:?}",
+        at(50),
+        at(99)
+    ));
+    assert!(at(99) <= GRACE, "{late:?}");
 }
 
 async fn a_life(major: Major) {

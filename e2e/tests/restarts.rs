@@ -10,7 +10,7 @@ use dsv::api::names::base32_uid;
 use e2e::objects::{condition, text};
 use e2e::postgres::{Login, Major, random_password};
 use e2e::say::say;
-use e2e::scene::{PATIENCE, Scene};
+use e2e::scene::{PATIENCE, Scene, grace};
 use e2e::stack::{Shape, Stack};
 use nix::sys::signal::Signal;
 use rand::RngExt;
@@ -18,7 +18,6 @@ use serde_json::{Value, json};
 use tokio::sync::Mutex;
 use tokio::time::sleep;
 
-const GRACE: Duration = Duration::from_secs(2);
 /// How long after the death of a leader the next one works.
 const TAKEOVER: Duration = Duration::from_secs(15);
 /// How long a handover in good order takes.
@@ -177,8 +176,8 @@ async fn after_the_death_of_the_leader_the_other_takes_over_and_accounts_end_on_
         .use_account(&early.login)
         .await
         .expect("what the dead leader issued still works");
-    scene.ended("early", &early, GRACE).await.unwrap();
-    scene.ended("late", &late, GRACE).await.unwrap();
+    scene.ended("early", &early, grace()).await.unwrap();
+    scene.ended("late", &late, grace()).await.unwrap();
 }
 
 #[tokio::test]

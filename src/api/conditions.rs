@@ -7,6 +7,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 pub const READY: &str = "Ready";
 /// See [`READY`].
 pub const STALLED: &str = "Stalled";
+/// Of a pool: true while databases and books agree.
+pub const AUDITED: &str = "Audited";
 
 macro_rules! reasons {
     ($($(#[doc = $doc:literal])+ $name:ident => $kind:ident,)+) => {

@@ -11,11 +11,16 @@ mod engine;
 mod error;
 mod exec;
 mod follow;
+mod get;
 mod issue;
+mod orphans;
 mod pool;
+mod preflight;
+mod revoke;
 mod rotate;
 mod show;
 mod status;
+mod who;
 mod why;
 
 pub use error::Error;
@@ -71,6 +76,14 @@ enum Command {
         #[arg(long, short, value_enum, default_value_t = Output::Table)]
         output: Output,
     },
+    /// Show the leases of a dynamic secret: account, engine, and how long each still lives
+    Get {
+        /// Name of the DynamicSecret
+        name: String,
+        /// How it is shown
+        #[arg(long, short, value_enum, default_value_t = Output::Table)]
+        output: Output,
+    },
     /// Ask for a new credential now, in mode Once or Rotate
     Rotate {
         /// Name of the DynamicSecret
@@ -80,11 +93,39 @@ enum Command {
         wait: Option<u64>,
     },
     /// Have an account issued to yourself, in mode OnDemand: the password is made here and never leaves this machine
+    #[command(visible_alias = "read")]
     Issue(issue::IssueArguments),
     /// Run a program with a fresh account in its environment, and take the account back when it ends
     Exec(exec::ExecArguments),
     /// Run psql with a fresh account, and take the account back when it ends
     Psql(exec::PsqlArguments),
+    /// Take accounts back now, issue no other, and wait until all are gone
+    Revoke(revoke::RevokeArguments),
+    /// Say to whom an account of the database belongs, and which pods use it
+    Who {
+        /// Name of the account: what pg_stat_activity calls usename
+        user: String,
+        /// How it is shown
+        #[arg(long, short, value_enum, default_value_t = Output::Table)]
+        output: Output,
+    },
+    /// Show accounts of which the books do not know, as the operator's audit found them
+    Orphans {
+        /// All namespaces
+        #[arg(long, short = 'A', conflicts_with = "namespace")]
+        all_namespaces: bool,
+        /// How it is shown
+        #[arg(long, short, value_enum, default_value_t = Output::Table)]
+        output: Output,
+    },
+    /// Show what the login behind a dynamic secret lacks on its server, as SQL to run
+    Preflight {
+        /// Name of the DynamicSecret
+        name: String,
+        /// How it is shown
+        #[arg(long, short, value_enum, default_value_t = Output::Table)]
+        output: Output,
+    },
     /// Engines
     #[command(subcommand)]
     Engine(engine::EngineCommand),
@@ -122,6 +163,11 @@ pub async fn run(arguments: Arguments) -> Result<(), Error> {
         Command::Issue(asked) => Box::pin(issue::run(&cluster, asked)).await,
         Command::Exec(asked) => Box::pin(exec::run(&cluster, asked)).await,
         Command::Psql(asked) => Box::pin(exec::psql(&cluster, asked)).await,
+        Command::Get { name, output } => get::run(&cluster, &name, output).await,
+        Command::Revoke(asked) => Box::pin(revoke::run(&cluster, &asked)).await,
+        Command::Who { user, output } => who::run(&cluster, &user, output).await,
+        Command::Orphans { all_namespaces, output } => orphans::run(&cluster, all_namespaces, output).await,
+        Command::Preflight { name, output } => preflight::run(&cluster, &name, output).await,
         Command::Engine(asked) => engine::run(&cluster, &asked).await,
         Command::Pool(asked) => pool::run(&cluster, &asked).await,
         Command::Audit(asked) => audit::run(&asked),

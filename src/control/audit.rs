@@ -13,7 +13,6 @@ mod records;
 mod say;
 
 pub use memory::{AuditMemory, Wanted};
-pub use say::AUDITED;
 
 use super::context::Context;
 use super::hold::Error;

@@ -4,7 +4,7 @@ use super::context::{Context, Wakes};
 use super::hold::Error;
 use super::occupied::{self, Waiter};
 use super::watches::{self, Watches};
-use super::{audit, dynamic_secret, engine, guards, leap, lease, pool, silence, sweep, sync};
+use super::{audit, crowd, dynamic_secret, engine, guards, leap, lease, pool, silence, sweep, sync};
 use crate::api::{CredentialLease, DsvTenant, DynamicSecret, Engine, EnginePool, SecretSync};
 use crate::telemetry::liveness::{Beat, Beats};
 use crate::telemetry::metrics::{Controller as Controlled, ReconcileOutcome};
@@ -29,7 +29,7 @@ use tokio_util::sync::CancellationToken;
 
 /// Passes of one controller at once. A pass waits up to 20 s for a server that does not answer, and meanwhile the objects of
 /// all other servers must find a place.
-const CONCURRENCY: u16 = 64;
+const CONCURRENCY: u16 = 2 * crowd::INSIDE;
 /// How long one pass may take: client retries could otherwise hold an object for minutes.
 const PASS: Duration = Duration::from_mins(1);
 /// A pass that runs longer than this is stuck: beyond [`PASS`] something blocks the thread itself.

@@ -6,7 +6,7 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Passes that wait for one server at a time: half of a controller's, so that all others have the rest.
-const INSIDE: usize = 32;
+pub const INSIDE: u16 = 32;
 
 /// Namespace and name of a lease.
 type Lease = (String, String);
@@ -50,7 +50,7 @@ impl Crowds {
     fn admit(&self, record: &str, lease: Lease) -> bool {
         let mut crowds = self.locked();
         let crowd = crowds.entry(record.to_owned()).or_default();
-        if crowd.inside < INSIDE {
+        if crowd.inside < usize::from(INSIDE) {
             crowd.inside += 1;
             return true;
         }
@@ -98,7 +98,7 @@ mod tests {
     fn whoever_leaves_calls_the_one_who_came_first() {
         let crowds = Crowds::default();
         for number in 0..INSIDE {
-            assert!(crowds.admit("server", lease(number)));
+            assert!(crowds.admit("server", lease(usize::from(number))));
         }
         assert!(!crowds.admit("server", lease(100)));
         assert!(!crowds.admit("server", lease(101)));

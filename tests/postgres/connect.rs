@@ -68,6 +68,7 @@ async fn tls_world(settings: &[(&str, &str)]) -> (World, PathBuf) {
         Options {
             tls: Tls::Offered,
             settings,
+            ..Options::default()
         },
     )
     .await
@@ -224,7 +225,7 @@ async fn failures_to_get_in_are_told_apart() {
         Major::V15,
         Options {
             tls: Tls::Off,
-            settings: Vec::new(),
+            ..Options::default()
         },
     )
     .await
@@ -276,6 +277,7 @@ async fn a_restarted_server_is_found_again_and_a_full_one_is_busy() {
             Options {
                 tls: Tls::Off,
                 settings,
+                ..Options::default()
             },
         )
         .await

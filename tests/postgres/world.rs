@@ -41,6 +41,7 @@ pub async fn shared(major: Major) -> Arc<Server> {
             Options {
                 tls: Tls::Offered,
                 settings,
+                ..Options::default()
             },
         )
         .await

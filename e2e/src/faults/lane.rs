@@ -32,6 +32,7 @@ pub async fn stack(major: Major) -> Result<Stack> {
             tls: Tls::Required,
             // For accounts that resist by one.
             settings: vec![("max_prepared_transactions".to_owned(), "10".to_owned())],
+            ..Options::default()
         },
         node: true,
         faults: true,

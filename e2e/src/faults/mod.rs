@@ -1,5 +1,6 @@
 //! The fault matrix: everything that can break, at every step of a credential's life, judged by the database.
 
+pub mod apart;
 pub mod api_proxy;
 pub mod api_rules;
 pub mod api_server;
@@ -12,6 +13,7 @@ pub mod hang;
 pub mod judge;
 pub mod lane;
 pub mod lead;
+pub mod many;
 pub mod matrix;
 pub mod people;
 pub mod relay;

@@ -24,7 +24,7 @@ use crate::say::say;
 const SERVICE_LIMIT: Duration = Duration::from_secs(100);
 /// How long after healing and deletion nothing at all is left. Proofs of absence take as long as a credential lives.
 const CLEAN_LIMIT: Duration = Duration::from_secs(75);
-const POLL: Duration = Duration::from_millis(250);
+const POLL: Duration = Duration::from_millis(400);
 
 /// What became of one place.
 #[derive(Debug, Clone, Default)]

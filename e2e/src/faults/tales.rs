@@ -42,5 +42,7 @@ pub fn all() -> Vec<Tale> {
     all.extend(super::resisting::tales());
     all.extend(super::clocks::tales());
     all.extend(super::servers::tales());
+    all.extend(super::apart::tales());
+    all.extend(super::many::tales());
     all
 }

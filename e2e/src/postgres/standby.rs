@@ -31,6 +31,7 @@ impl Server {
             tls: self.tls,
             authority: self.authority.clone(),
             superuser: self.superuser.clone(),
+            disk: None,
             run: Arc::clone(&self.run),
         };
         self.stop();

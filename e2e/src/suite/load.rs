@@ -4,9 +4,9 @@ use std::fs;
 use std::time::{Duration, Instant};
 
 /// A program that starts keeps all processors busy for a while, so the next one is not judged by the time before.
-const WINDOW: Duration = Duration::from_secs(4);
+const WINDOW: Duration = Duration::from_secs(3);
 /// With less than this share of the processors' time idle, one more program makes all of them slow instead of the whole fast.
-const SPARE: f64 = 0.25;
+const SPARE: f64 = 0.15;
 /// What a scenario program uses at most: a control plane, a few database servers, and itself.
 const MEMORY_OF_ONE: u64 = 2 << 30;
 

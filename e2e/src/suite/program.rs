@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
 
+use super::BESIDE;
 use super::tally::Tally;
 use crate::places;
 
@@ -24,6 +25,15 @@ pub struct Program {
     executable: PathBuf,
     package: PathBuf,
     log: PathBuf,
+}
+
+/// Who works while a program runs.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Company {
+    /// Nobody to speak of: what the product promises in seconds is held to.
+    None,
+    /// As many others as the machine can carry.
+    Others,
 }
 
 /// A test program that has ended.
@@ -100,14 +110,18 @@ fn built(line: &str, folder: &Path) -> Option<Program> {
 
 impl Program {
     /// Runs it to its end. A program that cannot be started counts as failed, since the others are worth running.
-    pub fn run(&self) -> Ended {
-        self.run_only(&[])
+    pub fn run(&self, company: Company) -> Ended {
+        self.run_these(&[], company)
     }
 
-    /// Runs these of its tests; all of them if none is named.
+    /// Runs these of its tests, all of them if none is named, with the machine for itself.
     pub fn run_only(&self, tests: &[String]) -> Ended {
+        self.run_these(tests, Company::None)
+    }
+
+    fn run_these(&self, tests: &[String], company: Company) -> Ended {
         let start = Instant::now();
-        let broken = match self.start(tests).and_then(|child| wait(child, start)) {
+        let broken = match self.start(tests, company).and_then(|child| wait(child, start)) {
             Ok(status) if status.success() => None,
             Ok(status) => Some(status.to_string()),
             Err(error) => Some(format!("{error:#}")),
@@ -122,9 +136,14 @@ impl Program {
         Ok(kept)
     }
 
-    fn start(&self, tests: &[String]) -> Result<Child> {
+    fn start(&self, tests: &[String], company: Company) -> Result<Child> {
         let log = File::create(&self.log).with_context(|| format!("cannot write {}", self.log.display()))?;
-        Command::new(&self.executable)
+        let mut command = Command::new(&self.executable);
+        match company {
+            Company::None => command.env_remove(BESIDE),
+            Company::Others => command.env(BESIDE, "yes"),
+        };
+        command
             .arg("--exact")
             .args(tests)
             // As `cargo test` does: tests find their fixtures by it.

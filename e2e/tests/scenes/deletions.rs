@@ -8,15 +8,13 @@ use e2e::install::NAMESPACE;
 use e2e::objects::text;
 use e2e::postgres::{Major, random_password};
 use e2e::sample::{BASE_SECRET, ISSUER, ORDERS};
-use e2e::scene::{Credential, PATIENCE, Scene};
+use e2e::scene::{Credential, PATIENCE, Scene, grace};
 use e2e::stack::Stack;
 use jiff::SignedDuration;
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
-/// Beside other scenarios a machine may not have the two seconds of the promise, which `life` holds to alone.
-const GRACE: Duration = Duration::from_secs(4);
 /// Without waiting for a session to look after itself, which it does every few minutes.
 const AT_ONCE: Duration = Duration::from_secs(20);
 /// Long enough for the operator to notice whatever it is going to notice.
@@ -52,9 +50,8 @@ async fn a_deleted_lease_ends_its_account_at_once_and_only_rotate_makes_another(
             .await
             .unwrap();
     }
-    sleep(GRACE).await;
     for credential in [&once, &rotate] {
-        assert!(!scene.has_role(&credential.login.user).await.unwrap());
+        scene.role_goes(&credential.login.user, grace()).await.unwrap();
     }
     let next = scene.wait_serial("rotate", 2).await.unwrap();
     scene.use_account(&next.login).await.unwrap();
@@ -250,7 +247,7 @@ async fn a_deleted_pool_waits_for_its_accounts_and_issues_no_more() {
     scene.ask("late", &json!({})).await.unwrap();
     scene.wait_ready("late", "False/PoolDeleting").await.unwrap();
     scene.use_account(&live.login).await.expect("it lives to its end");
-    scene.ended("live", &live, GRACE).await.unwrap();
+    scene.ended("live", &live, grace()).await.unwrap();
     scene.wait_absent("EnginePool", &scene.databases, ORDERS).await.unwrap();
     // Whether a pool of another namespace exists is told to nobody.
     scene.wait_ready("late", "False/AccessDenied").await.unwrap();
@@ -287,7 +284,7 @@ async fn a_pool_whose_engines_were_deleted_just_before_it_gets_one_to_drop_its_g
     let scene = Scene::open_alone(stack, Major::V15, Some(1)).await.unwrap();
     let before = scene.books().await.unwrap();
     let over = issued(&scene, "over", &json!({})).await;
-    scene.ended("over", &over, GRACE).await.unwrap();
+    scene.ended("over", &over, grace()).await.unwrap();
     scene.wait_ready("over", "True/Expired").await.unwrap();
     let engine = format!("{ORDERS}-0");
     let found = scene.objects.get("Engine", &scene.databases, &engine).await.unwrap();
@@ -329,7 +326,7 @@ async fn a_mistyped_second_base_secret_of_a_login_keeps_no_account_alive() {
     };
     let what = "the mistyped base secret is told";
     scene.stack.eventually(what, PATIENCE, refused).await.unwrap();
-    scene.ended("live", &live, GRACE).await.unwrap();
+    scene.ended("live", &live, grace()).await.unwrap();
 }
 
 #[tokio::test]
@@ -346,7 +343,7 @@ async fn without_the_base_secret_accounts_end_on_time_and_none_is_issued() {
     scene.ask("late", &json!({})).await.unwrap();
     scene.wait_ready("late", "False/BaseSecretMissing").await.unwrap();
     scene.use_account(&live.login).await.expect("it lives to its end");
-    scene.ended("live", &live, GRACE).await.unwrap();
+    scene.ended("live", &live, grace()).await.unwrap();
     delete(&scene, "live").await;
     assert_eq!(
         before.difference(&scene.books().await.unwrap()),
@@ -388,7 +385,7 @@ async fn a_changed_administrative_password_reaches_revocations_and_changes_no_ac
         live.version,
         "it is no other target"
     );
-    scene.ended("live", &live, GRACE).await.unwrap();
+    scene.ended("live", &live, grace()).await.unwrap();
     issued(&scene, "late", &json!({})).await;
 }
 
@@ -406,7 +403,7 @@ async fn after_consent_is_withdrawn_live_accounts_end_at_their_ttl_and_none_foll
     scene.ask("late", &json!({})).await.unwrap();
     scene.wait_ready("late", "False/AccessDenied").await.unwrap();
     scene.use_account(&live.login).await.expect("it lives to its end");
-    scene.ended("live", &live, GRACE).await.unwrap();
+    scene.ended("live", &live, grace()).await.unwrap();
     assert_eq!(
         scene.all_accounts().await.unwrap(),
         [""; 0],

@@ -12,13 +12,11 @@ use e2e::places;
 use e2e::postgres::random_password;
 use e2e::sample::ORDERS;
 use e2e::say::say;
-use e2e::scene::{PATIENCE, Scene, sleep_until};
+use e2e::scene::{PATIENCE, Scene, grace, sleep_until};
 use e2e::stack::Stack;
 use futures::stream::{self, StreamExt, TryStreamExt};
 use serde_json::{Value, json};
 
-/// Beside other scenarios a machine may not have the two seconds of the promise, which `life` holds to alone.
-const GRACE: Duration = Duration::from_secs(4);
 /// Longer than an engine takes to be told that it is not wanted.
 const NOTICE: Duration = Duration::from_secs(3);
 
@@ -34,7 +32,7 @@ async fn without_an_engine_the_secret_goes_on_time_and_the_account_as_soon_as_on
     scene.wait_ready("app", "True/Issued").await.unwrap();
     assert!(engine.stop(), "an engine that is asked to stop stops");
 
-    sleep_until(credential.expires_at, GRACE).await;
+    sleep_until(credential.expires_at, grace()).await;
     assert!(
         scene.credential("app").await.unwrap().is_none(),
         "the Secret outlived its account"
@@ -61,7 +59,7 @@ async fn without_an_engine_the_secret_goes_on_time_and_the_account_as_soon_as_on
     let back = Instant::now();
     scene.wait_no_role(user).await.unwrap();
     assert!(
-        back.elapsed() < GRACE,
+        back.elapsed() < grace(),
         "the account went {:?} after the engine came back",
         back.elapsed()
     );
@@ -87,7 +85,7 @@ async fn what_one_engine_issued_another_one_takes_back() {
     gone.kill9();
     scene.objects.delete("Engine", &scene.databases, &issuer).await.unwrap();
     scene.use_account(&credential.login).await.unwrap();
-    scene.ended("app", &credential, GRACE).await.unwrap();
+    scene.ended("app", &credential, grace()).await.unwrap();
     scene.wait_absent("Engine", &scene.databases, &issuer).await.unwrap();
 }
 

@@ -76,6 +76,88 @@ async fn a_program_has_an_account_as_long_as_it_runs() {
     assert!(said(&output).contains(&pool), "{}", said(&output));
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn whose_an_account_is_can_be_asked_and_all_of_them_taken_back_at_once() {
+    let world = world().await;
+    let (pool, _engine) = world.pool_with_engine().await;
+    let path = world.dynamic(&world.base().await, &pool, &json!({})).await;
+    let id = text(&world.get(&format!("secrets/{path}::description")).await.is(200), "/id");
+    let mut users = Vec::new();
+    for _ in 0..2 {
+        let output = plugin(world, &["read", &id, "--ttl", "10m", "-o", "json"]).await;
+        let credential: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{}", said(&output)));
+        users.push(text(&credential, "/username"));
+    }
+    let output = plugin(world, &["get", &id, "-o", "json"]).await;
+    let leases: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let mut shown: Vec<String> = leases
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|one| text(one, "/username"))
+        .collect();
+    shown.sort();
+    users.sort();
+    assert_eq!(shown, users, "{leases}");
+    let output = plugin(world, &["get", &id]).await;
+    assert!(
+        said(&output).contains(&users[0]) && said(&output).contains("Issued"),
+        "{}",
+        said(&output)
+    );
+
+    let output = plugin(world, &["who", &users[0], "-o", "json"]).await;
+    let whose: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{}", said(&output)));
+    assert_eq!(
+        (text(&whose, "/namespace"), text(&whose, "/dynamicSecret")),
+        (TENANT.to_owned(), id.clone())
+    );
+    let output = plugin(world, &["who", "nobody-has-this-name"]).await;
+    assert!(
+        !output.status.success() && said(&output).contains("no lease has the account"),
+        "{}",
+        said(&output)
+    );
+    let output = plugin(world, &["preflight", &id]).await;
+    assert!(
+        output.status.success() && said(&output).contains("): ready"),
+        "{}",
+        said(&output)
+    );
+    assert!(
+        output.stdout.is_empty(),
+        "nothing is missing, so there is no SQL to run"
+    );
+    let output = plugin(world, &["orphans", "-o", "json"]).await;
+    let pools: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert!(
+        pools.as_array().unwrap().iter().any(|one| one["pool"] == pool),
+        "{pools}"
+    );
+
+    let output = plugin(world, &["revoke", &id]).await;
+    assert!(
+        !output.status.success() && said(&output).contains("--yes"),
+        "{}",
+        said(&output)
+    );
+    let output = plugin(world, &["revoke", "--pool", &pool, "--yes"]).await;
+    assert!(
+        output.status.success() && said(&output).contains("no account is left"),
+        "{}",
+        said(&output)
+    );
+    let administrator = world.stack.postgres().connect("postgres").await.unwrap();
+    let query = "SELECT rolname::text FROM pg_roles WHERE rolname = ANY($1)";
+    assert!(administrator.query(query, &[&users]).await.unwrap().is_empty());
+    let output = plugin(world, &["read", &id, "--timeout", "3"]).await;
+    assert!(
+        !output.status.success() && said(&output).contains("Suspended"),
+        "{}",
+        said(&output)
+    );
+}
+
 /// The test's own server takes any encryption.
 async fn tokio_postgres_uri(uri: &str) -> (tokio_postgres::Client, tokio::task::JoinHandle<()>) {
     let config: tokio_postgres::Config = uri.replace("sslmode=require", "sslmode=disable").parse().unwrap();

@@ -2,7 +2,7 @@
 
 use super::look::Look;
 use crate::api::EnginePool;
-use crate::api::conditions::{self, Reason, ReasonKind};
+use crate::api::conditions::{self, AUDITED, Reason, ReasonKind};
 use crate::api::names::CONFIRM_REVOCATION;
 use crate::cluster::status;
 use crate::control::context::Context;
@@ -14,8 +14,6 @@ use kube::runtime::events::EventType;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-/// Type of the condition: true while databases and books agree.
-pub const AUDITED: &str = "Audited";
 /// Names that are told of each kind; the rest is a number.
 const NAMED: usize = 5;
 const IN_ORDER: &str = "the roles in the databases are those on the books";

@@ -146,7 +146,7 @@ fn nudge(ctx: &Context, tenant: &DsvTenant) {
     let (namespace, name) = (tenant.namespace(), tenant.name_any());
     let of = |sync: &crate::api::SecretSync| sync.namespace() == namespace && sync.spec.tenant == name;
     for sync in ctx.stores.secret_syncs.state_filter(of) {
-        if sync.status.as_ref().is_some_and(|status| status.failures.is_some()) {
+        if waits_for_it(&sync) {
             ctx.nudges.nudge(&sync.uid().unwrap_or_default());
         }
         let _ = ctx
@@ -154,6 +154,19 @@ fn nudge(ctx: &Context, tenant: &DsvTenant) {
             .secret_syncs
             .send(kube::runtime::reflector::ObjectRef::from_obj(sync.as_ref()));
     }
+}
+
+/// Whether a sync failed, or rested while the tenant was switched off or away.
+fn waits_for_it(sync: &crate::api::SecretSync) -> bool {
+    let Some(status) = &sync.status else { return true };
+    let ready = conditions::find(&status.conditions, READY).map(|ready| ready.reason.as_str());
+    let waiting = [
+        Reason::Inactive,
+        Reason::TenantMissing,
+        Reason::TenantUnreachable,
+        Reason::TenantBusy,
+    ];
+    status.failures.is_some() || waiting.iter().any(|reason| ready == Some(reason.as_str()))
 }
 
 /// The client of a tenant, made anew when its spec or its credentials change.

@@ -5,11 +5,11 @@ use std::time::{Duration, Instant};
 use anyhow::ensure;
 use e2e::objects::{condition, text};
 use e2e::postgres::{Login, random_password};
-use e2e::scene::{PATIENCE, Scene, sleep_until};
+use e2e::scene::{PATIENCE, Scene, grace, sleep_until};
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
-use crate::modes::{GRACE, scene};
+use crate::modes::scene;
 
 /// A password and the verifier that a person would hand in for it.
 fn verifier() -> (String, String) {
@@ -66,8 +66,8 @@ async fn on_demand_gives_an_account_for_a_password_that_only_the_asker_knows() {
         "nobody asked for a Secret"
     );
 
-    sleep_until(end, GRACE).await;
-    assert!(!scene.has_role(&login.user).await.unwrap());
+    sleep_until(end, Duration::ZERO).await;
+    scene.role_goes(&login.user, grace()).await.unwrap();
     assert!(session.simple_query("SELECT 1").await.is_err());
     scene.wait_absent("CredentialLease", &scene.shop, "mine").await.unwrap();
 }
@@ -105,8 +105,7 @@ async fn a_lease_that_asks_for_a_secret_gets_one_and_takes_it_along_when_deleted
         .delete("CredentialLease", &scene.shop, "mine")
         .await
         .unwrap();
-    sleep(GRACE).await;
-    assert!(!scene.has_role(&given.login.user).await.unwrap());
+    scene.role_goes(&given.login.user, grace()).await.unwrap();
     assert!(scene.credential("given").await.unwrap().is_none());
     scene
         .use_account(&other.login)
@@ -207,7 +206,7 @@ async fn no_more_leases_are_open_than_the_pool_admits_for_a_namespace() {
     scene.ask("second", &json!({"ttl": 10})).await.unwrap();
     scene.wait_ready("second", "False/TooManyLeases").await.unwrap();
     assert_eq!(scene.accounts("second").await.unwrap(), [""; 0]);
-    scene.ended("first", &first, GRACE).await.unwrap();
+    scene.ended("first", &first, grace()).await.unwrap();
     let second = scene.wait_credential("second").await.unwrap();
     scene.use_account(&second.login).await.unwrap();
 }

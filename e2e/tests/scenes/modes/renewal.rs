@@ -2,12 +2,13 @@
 
 use std::time::{Duration, Instant};
 
+use anyhow::ensure;
 use e2e::objects::{number, text};
-use e2e::scene::{Credential, PATIENCE};
+use e2e::scene::{Credential, PATIENCE, grace};
 use serde_json::json;
 use tokio::time::sleep;
 
-use crate::modes::{GRACE, NOTICE, nothing_follows, scene};
+use crate::modes::{NOTICE, nothing_follows, scene};
 
 #[tokio::test]
 async fn rotate_keeps_a_working_credential_in_the_secret_and_the_old_one_for_the_overlap() {
@@ -39,7 +40,7 @@ async fn rotate_keeps_a_working_credential_in_the_secret_and_the_old_one_for_the
                     .use_account(&old.login)
                     .await
                     .expect("the replaced account works during the overlap");
-            } else if since.elapsed() > Duration::from_secs(4) + GRACE {
+            } else if since.elapsed() > Duration::from_secs(4) + grace() {
                 assert!(
                     !scene.has_role(&old.login.user).await.unwrap(),
                     "the replaced account outlived the overlap"
@@ -48,9 +49,21 @@ async fn rotate_keeps_a_working_credential_in_the_secret_and_the_old_one_for_the
         }
         sleep(Duration::from_millis(200)).await;
     }
-    let status = scene.seen("app").await.unwrap()["status"].clone();
-    assert_eq!(text(&status, "/history/0/why"), "Rotated", "{status}");
-    assert_eq!(number(&status, "/deliveredSerial"), 4, "{status}");
+    for (old, _) in replaced {
+        scene.wait_no_role(&old.login.user).await.unwrap();
+    }
+    // The Secret is written first, and what was replaced ends later.
+    let told = || async {
+        let status = scene.seen("app").await?["status"].clone();
+        let (why, serial) = (text(&status, "/history/0/why"), number(&status, "/deliveredSerial"));
+        ensure!(why == "Rotated" && serial >= 4, "{status}");
+        Ok(Some(()))
+    };
+    scene
+        .stack
+        .eventually("the status tells of the rotation", PATIENCE, told)
+        .await
+        .unwrap();
 }
 
 #[tokio::test]
@@ -64,7 +77,7 @@ async fn suspend_stops_issuing_and_never_revoking() {
     let first = scene.wait_credential("app").await.unwrap();
     scene.change("app", &json!({"suspend": true})).await.unwrap();
     scene.use_account(&first.login).await.expect("what was issued stays");
-    scene.ended("app", &first, GRACE).await.unwrap();
+    scene.ended("app", &first, grace()).await.unwrap();
     scene.wait_ready("app", "False/Suspended").await.unwrap();
     scene.change("app", &json!({"suspend": null})).await.unwrap();
     let second = scene.wait_serial("app", 2).await.unwrap();
@@ -83,7 +96,7 @@ async fn each_value_of_rotate_at_gives_exactly_one_credential() {
     scene.wait_no_role(&first.login.user).await.unwrap();
     scene.rotate("app", "one").await.unwrap();
     nothing_follows(&scene, "app", 2).await;
-    scene.ended("app", &second, GRACE).await.unwrap();
+    scene.ended("app", &second, grace()).await.unwrap();
     scene.wait_ready("app", "True/Expired").await.unwrap();
     nothing_follows(&scene, "app", 0).await;
     // After the end as well, and without the annotation nothing.
@@ -135,6 +148,6 @@ async fn with_let_expire_a_deleted_dynamic_secret_waits_for_the_end_of_its_accou
     scene.use_account(&credential.login).await.expect("it lives to its end");
     assert!(scene.credential("app").await.unwrap().is_some());
     assert!(!scene.seen("app").await.unwrap().is_null());
-    scene.ended("app", &credential, GRACE).await.unwrap();
+    scene.ended("app", &credential, grace()).await.unwrap();
     scene.wait_absent("DynamicSecret", &scene.shop, "app").await.unwrap();
 }

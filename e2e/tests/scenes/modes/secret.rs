@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use e2e::objects::text;
 use e2e::postgres::Login;
-use e2e::scene::{Credential, Scene};
+use e2e::scene::{Credential, Scene, grace};
 use serde_json::json;
 
-use crate::modes::{GRACE, nothing_follows, scene};
+use crate::modes::{nothing_follows, scene};
 
 /// Does something to the Secret of a live credential of mode Once; returns the credential.
 async fn meddle_once(scene: &Scene<'_>, name: &str, meddling: Meddling) -> Credential {
@@ -105,7 +105,7 @@ async fn labels_that_others_put_on_the_secret_are_no_edit() {
     scene.objects.merge("Secret", &scene.shop, "app", &patch).await.unwrap();
     nothing_follows(&scene, "app", 1).await;
     scene.use_account(&credential.login).await.unwrap();
-    scene.ended("app", &credential, GRACE).await.unwrap();
+    scene.ended("app", &credential, grace()).await.unwrap();
 }
 
 #[tokio::test]

@@ -1,0 +1,68 @@
+//! `kubectl dsv preflight`: what the login of a base secret lacks, as SQL to run. It is what an engine found last.
+
+use super::connect::Cluster;
+use super::error::Intention;
+use super::rotate::existing;
+use super::{Error, Output, show};
+use crate::api::pool::ServerStatus;
+use crate::api::{DynamicSecret, EnginePool};
+use jiff::Timestamp;
+use kube::Api;
+
+/// Runs the command. Standard output has SQL only, so that it can go straight into `psql`.
+pub async fn run(cluster: &Cluster, name: &str, output: Output) -> Result<(), Error> {
+    let namespace = &cluster.namespace;
+    let secrets: Api<DynamicSecret> = Api::namespaced(cluster.client.clone(), namespace);
+    let asked = existing(&secrets, namespace, name).await?;
+    let server = server(cluster, &asked).await?;
+    if output == Output::Json {
+        return show::print_json(&server);
+    }
+    show::remark(&summary(&server, Timestamp::now()));
+    for line in &server.advice {
+        show::remark(&format!("advice: {line}"));
+    }
+    if server.missing.is_empty() {
+        return Ok(());
+    }
+    show::remark("a superuser of the database runs:");
+    show::print(&server.missing.join("\n"))
+}
+
+async fn server(cluster: &Cluster, asked: &DynamicSecret) -> Result<ServerStatus, Error> {
+    let namespace = asked.spec.pool.namespace.as_ref().unwrap_or(&cluster.namespace);
+    let (name, linked) = (&asked.spec.pool.name, &asked.spec.link_config.linked_secret);
+    let pools: Api<EnginePool> = Api::namespaced(cluster.client.clone(), namespace);
+    let pool = pools.get(name).await;
+    let pool = pool.to(|| format!("read EnginePool {namespace}/{name}"))?;
+    let servers = pool.status.unwrap_or_default().servers;
+    servers
+        .into_iter()
+        .find(|server| server.linked_secret == *linked)
+        .ok_or_else(|| {
+            Error::Refused(format!(
+                "EnginePool {namespace}/{name} does not list the base secret {linked}: it lies in namespace {namespace} with \
+                 the label dsv.dev/type=postgresql, and is looked at when an engine is connected"
+            ))
+        })
+}
+
+fn summary(server: &ServerStatus, now: Timestamp) -> String {
+    let unknown = "unknown";
+    let looked = server
+        .checked_at
+        .as_ref()
+        .map_or_else(|| "never".to_owned(), |at| show::from_now(now, at.0));
+    let state = match (server.ready, &server.message) {
+        (true, _) => "ready".to_owned(),
+        (false, Some(message)) => format!("not ready: {message}"),
+        (false, None) => "not ready".to_owned(),
+    };
+    format!(
+        "{} ({}, PostgreSQL {}, TLS {}, looked at {looked}): {state}",
+        server.linked_secret,
+        server.address.as_deref().unwrap_or(unknown),
+        server.version.as_deref().unwrap_or(unknown),
+        server.tls.as_deref().unwrap_or("off"),
+    )
+}
