@@ -1,7 +1,7 @@
 //! Just-in-time PostgreSQL accounts for Kubernetes: the library behind `dsv-operator`, `dsv-engine` and `kubectl-dsv`.
 //!
 //! The layers, lowest first; a module uses only modules of the layers before its own (held by `tests/layers.rs`):
-//! `api`, `channel`, `keys` <- `plan` <- `postgres`, `cluster` <- `engine`, `control`, `vault` <- the programs.
+//! `api`, `channel`, `keys` <- `plan` <- `postgres`, `sync`, `cluster` <- `engine`, `control`, `vault` <- the programs.
 
 #[macro_use]
 mod failpoint;
@@ -17,5 +17,6 @@ pub mod keys;
 pub mod plan;
 pub mod postgres;
 pub mod reference;
+pub mod sync;
 pub mod telemetry;
 pub mod vault;

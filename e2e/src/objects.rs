@@ -8,11 +8,13 @@ use kube::api::{
 use serde_json::Value;
 
 /// Group, version and plural of the kinds that scenarios touch.
-const KINDS: [(&str, &str, &str, &str); 11] = [
+const KINDS: [(&str, &str, &str, &str); 13] = [
     ("DynamicSecret", "dsv.dev", "v1alpha1", "dynamicsecrets"),
     ("CredentialLease", "dsv.dev", "v1alpha1", "credentialleases"),
     ("EnginePool", "dsv.dev", "v1alpha1", "enginepools"),
     ("Engine", "dsv.dev", "v1alpha1", "engines"),
+    ("DsvTenant", "dsv.dev", "v1alpha1", "dsvtenants"),
+    ("SecretSync", "dsv.dev", "v1alpha1", "secretsyncs"),
     ("Secret", "", "v1", "secrets"),
     ("Namespace", "", "v1", "namespaces"),
     ("Event", "events.k8s.io", "v1", "events"),

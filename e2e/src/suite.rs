@@ -25,7 +25,7 @@ pub const BESIDE: &str = "TESTS_BESIDE_OTHERS";
 /// How often the machine is asked whether it can carry one more program.
 const LOOK: Duration = Duration::from_millis(500);
 /// Programs with a control plane or a server of their own: first those that only wait, for they leave room, then the longest.
-const SCENARIOS: [&str; 17] = [
+const SCENARIOS: [&str; 18] = [
     "idle",
     "silent_server",
     "scenes",
@@ -38,6 +38,7 @@ const SCENARIOS: [&str; 17] = [
     "audit",
     "dead_man",
     "vault",
+    "sync",
     "secrecy",
     "harness",
     "rules",

@@ -52,7 +52,14 @@ async fn alone(stack: &Stack) {
     let objects = Objects::new(stack.client().await.unwrap());
     let gone = || async {
         let mut left = Vec::new();
-        for kind in ["EnginePool", "Engine", "DynamicSecret", "CredentialLease"] {
+        for kind in [
+            "EnginePool",
+            "Engine",
+            "DynamicSecret",
+            "CredentialLease",
+            "DsvTenant",
+            "SecretSync",
+        ] {
             let found = objects.list(kind, "").await?;
             left.extend(found.iter().map(|object| text(object, "/metadata/name")));
         }

@@ -55,6 +55,8 @@ reasons! {
     Connected => Good,
     /// Databases and books agree.
     Consistent => Good,
+    /// The tenant has what the source holds.
+    Synced => Good,
     /// Issuing is suspended by the user.
     Suspended => Waiting,
     /// A lease is on its way.
@@ -101,6 +103,14 @@ reasons! {
     UnknownAccount => Waiting,
     /// A group role was changed by hand.
     GroupAltered => Waiting,
+    /// A sync or its tenant is switched off.
+    Inactive => Waiting,
+    /// A DSV tenant cannot be reached.
+    TenantUnreachable => Waiting,
+    /// A DSV tenant asks for patience or fails by itself.
+    TenantBusy => Waiting,
+    /// The source of a sync is not there.
+    SourceMissing => Waiting,
     /// An audit wants to end much at once.
     ConfirmationNeeded => Refused,
     /// The base secret does not exist.
@@ -143,6 +153,16 @@ reasons! {
     Disabled => Refused,
     /// The root key is missing while engines have keys.
     RootKeyMissing => Refused,
+    /// The DsvTenant of a sync does not exist.
+    TenantMissing => Refused,
+    /// A DSV tenant refused the login, or what the login asked for.
+    TenantRefused => Refused,
+    /// The credentials Secret of a DsvTenant is missing or lacks a field.
+    CredentialsInvalid => Refused,
+    /// The address of a DSV tenant is one that nothing is pushed to.
+    DestinationRefused => Refused,
+    /// The secret at the DSV tenant is not what was pushed.
+    DestinationDiffers => Refused,
     /// The database answered something unexpected.
     DatabaseError => Waiting,
     /// The API server answered something unexpected.

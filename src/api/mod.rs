@@ -4,6 +4,7 @@
 
 pub mod base_secret;
 pub mod conditions;
+pub mod dsv_tenant;
 pub mod dynamic_secret;
 pub mod engine;
 pub mod grants;
@@ -11,13 +12,16 @@ pub mod lease;
 pub mod names;
 pub mod permissions;
 pub mod pool;
+pub mod secret_sync;
 pub mod target;
 pub mod ttl;
 
+pub use dsv_tenant::{DsvTenant, DsvTenantSpec, DsvTenantStatus};
 pub use dynamic_secret::{DynamicSecret, DynamicSecretSpec, DynamicSecretStatus};
 pub use engine::{Engine, EngineSpec, EngineStatus};
 pub use lease::{Claim, CredentialLease, CredentialLeaseSpec, CredentialLeaseStatus};
 pub use pool::{EnginePool, EnginePoolSpec, EnginePoolStatus};
+pub use secret_sync::{SecretSync, SecretSyncSpec, SecretSyncStatus};
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
     CustomResourceDefinition, JSONSchemaProps, JSONSchemaPropsOrArray, JSONSchemaPropsOrBool,
@@ -31,6 +35,8 @@ pub fn definitions() -> Vec<CustomResourceDefinition> {
         Engine::crd(),
         DynamicSecret::crd(),
         CredentialLease::crd(),
+        DsvTenant::crd(),
+        SecretSync::crd(),
     ];
     for version in all.iter_mut().flat_map(|definition| &mut definition.spec.versions) {
         if let Some(schema) = version.schema.as_mut().and_then(|s| s.open_api_v3_schema.as_mut()) {

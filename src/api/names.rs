@@ -61,6 +61,18 @@ pub const PING: &str = "dsv.dev/ping";
 /// Annotation on pools and engines: the name that a DSV client gave, where it is no object name.
 pub const GIVEN_NAME: &str = "dsv.dev/name";
 
+/// Annotation on a SecretSync: a new value asks for a push, also where nothing changed.
+pub const PUSH_AT: &str = "dsv.dev/push-at";
+/// Annotation on a source Secret: other slugs for its keys, as `key=slug` separated by commas.
+pub const SLUGS: &str = "dsv.dev/slugs";
+/// Annotation on a source Secret: slugs of fields that are not pushed, separated by commas.
+pub const HIDDEN_FIELDS: &str = "dsv.dev/hidden-fields";
+/// Finalizer of syncs: what they pushed is removed at the tenant before it comes off.
+pub const SYNC_FINALIZER: &str = "dsv.dev/remove-at-tenant";
+/// Beginning of the names of Secrets with the numbers of the REST API, in the operator's namespace; the hash of a
+/// namespace's UID follows.
+pub const NUMBERS_SECRET: &str = "dsv-numbers-";
+
 /// Finalizer of leases: the account is proven gone before it comes off.
 pub const LEASE_FINALIZER: &str = "dsv.dev/revoke";
 /// Finalizer of dynamic secrets: leases and groups are gone before it comes off.

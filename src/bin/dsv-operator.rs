@@ -9,12 +9,15 @@ use dsv::control::operator::{Beside, Operator};
 use dsv::control::run::Channel;
 use dsv::control::trial::Trial;
 use dsv::control::uninstall::Uninstall;
+use dsv::plan::sync::destination::Allowed;
 use dsv::telemetry::logs;
 use dsv::telemetry::version::version;
 use dsv::vault;
+use ipnet::IpNet;
 use std::io::Write;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -137,6 +140,12 @@ struct RunArguments {
     /// Seconds between two audits, which compare the roles in every database with the leases.
     #[arg(long, env = "DSV_AUDIT_EVERY", default_value_t = 300, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     audit_every: u64,
+    /// Seconds between two looks at whether a secret is to be pushed to a DSV tenant; no tenant's interval is shorter.
+    #[arg(long, env = "DSV_SYNC_PERIOD", default_value_t = 600, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    sync_period: u64,
+    /// Networks besides public addresses that secrets may be pushed to, such as 10.20.0.0/16; separated by commas.
+    #[arg(long, env = "DSV_SYNC_ALLOW_DESTINATIONS", value_delimiter = ',')]
+    sync_allow_destinations: Vec<String>,
     #[command(flatten)]
     api: ApiArguments,
     /// How log lines are written.
@@ -175,7 +184,12 @@ struct ApiArguments {
 }
 
 impl ApiArguments {
-    fn settings(self, home: &str, release: &str, endpoints: &[String]) -> Option<vault::Settings> {
+    fn settings(
+        self,
+        (home, release): (&str, &str),
+        endpoints: &[String],
+        sync_period: Duration,
+    ) -> Option<vault::Settings> {
         (!self.api_addr.is_empty()).then(|| vault::Settings {
             address: self.api_addr,
             home: home.to_owned(),
@@ -185,6 +199,7 @@ impl ApiArguments {
             names: self.api_name,
             certificate: self.api_tls_cert.zip(self.api_tls_key),
             audit_file: self.api_audit_file,
+            sync_period,
         })
     }
 }
@@ -256,9 +271,9 @@ async fn run(arguments: RunArguments) -> anyhow::Result<()> {
         (Some(certificate), Some(key)) => listener::from_files(certificate, key)?,
         _ => listener::self_signed(&host_names(&arguments.engine_endpoint))?,
     };
-    let api = arguments
-        .api
-        .settings(&arguments.namespace, &arguments.release, &arguments.engine_endpoint);
+    let sync_period = Duration::from_secs(arguments.sync_period);
+    let names = (arguments.namespace.as_str(), arguments.release.as_str());
+    let api = arguments.api.settings(names, &arguments.engine_endpoint, sync_period);
     let beside = api.map(|api| -> Beside {
         Box::new(move |client, stop| Box::pin(async move { Ok(vault::run(client, api, stop).await?) }))
     });
@@ -269,6 +284,8 @@ async fn run(arguments: RunArguments) -> anyhow::Result<()> {
         engine_image: arguments.engine_image,
         max_engines_per_pool: arguments.max_engines_per_pool,
         audit_every: Duration::from_secs(arguments.audit_every),
+        sync_period,
+        sync_allowed: Arc::new(allowed(&arguments.sync_allow_destinations)?),
         pod: arguments.pod,
     };
     let operator = Operator {
@@ -310,6 +327,15 @@ async fn trial(arguments: TrialArguments) -> anyhow::Result<()> {
     let limit = Duration::from_secs(arguments.timeout);
     let trial = Trial::new(client().await?, arguments.namespace, arguments.dynamic_secret, limit);
     Ok(trial.run().await?)
+}
+
+fn allowed(networks: &[String]) -> anyhow::Result<Allowed> {
+    let named = networks.iter().map(|text| text.trim()).filter(|text| !text.is_empty());
+    let read = named.map(|text| {
+        let network = text.parse::<IpNet>();
+        network.with_context(|| format!("--sync-allow-destinations: {text} is no network such as 10.20.0.0/16"))
+    });
+    Ok(Allowed::new(read.collect::<anyhow::Result<_>>()?))
 }
 
 fn host_names(endpoints: &[String]) -> Vec<String> {

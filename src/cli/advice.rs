@@ -16,7 +16,7 @@ pub fn ready(conditions: &[Condition]) -> Option<(bool, &Condition)> {
 /// The next step for a reason; empty where nothing is to be done.
 pub fn next_step(reason: Reason) -> &'static str {
     match reason {
-        Reason::Issued | Reason::Connected | Reason::Consistent => "",
+        Reason::Issued | Reason::Connected | Reason::Consistent | Reason::Synced => "",
         Reason::Expired | Reason::TargetDeleted | Reason::TargetEdited | Reason::TargetReleased => {
             "for another credential: kubectl dsv rotate NAME"
         }
@@ -58,6 +58,14 @@ pub fn next_step(reason: Reason) -> &'static str {
         Reason::InvalidSpec => "correct the spec as the message says",
         Reason::Disabled => "take spec.disabled off the Engine",
         Reason::RootKeyMissing => "restore the Secret dsv-root from backup",
+        Reason::Inactive => "set spec.active of sync and tenant to true",
+        Reason::TenantUnreachable | Reason::TenantBusy => "wait; check URL and network between operator and DSV tenant",
+        Reason::SourceMissing => "create the source, or delete the sync",
+        Reason::TenantMissing => "create the DsvTenant",
+        Reason::TenantRefused => "correct the login, or its policies at the DSV tenant",
+        Reason::CredentialsInvalid => "correct the credentials Secret as the message says",
+        Reason::DestinationRefused => "ask whoever installed the operator to allow the address",
+        Reason::DestinationDiffers => "set spec.drift to Overwrite, or change the secret at the tenant back",
         Reason::DatabaseError | Reason::ClusterError => "read the message; it is tried again",
     }
 }

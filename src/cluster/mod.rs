@@ -6,6 +6,7 @@ pub mod credential_secret;
 pub mod installation;
 pub mod leader_pod;
 pub mod leadership;
+pub mod numbers;
 pub mod objects;
 pub mod rights;
 pub mod server_record;

@@ -2,6 +2,7 @@
 //! `config/rbac` is printed from here, so code, manifests and chart cannot drift apart.
 
 mod chart;
+mod syncs;
 mod trial;
 mod uninstall;
 
@@ -35,7 +36,14 @@ pub struct Manifest {
     pub yaml: String,
 }
 
-const KINDS: [&str; 4] = ["enginepools", "engines", "dynamicsecrets", "credentialleases"];
+const KINDS: [&str; 6] = [
+    "enginepools",
+    "engines",
+    "dynamicsecrets",
+    "credentialleases",
+    "dsvtenants",
+    "secretsyncs",
+];
 const READ: [&str; 3] = ["get", "list", "watch"];
 const WRITE: [&str; 4] = ["create", "update", "patch", "delete"];
 
@@ -48,7 +56,13 @@ pub fn manifests(installation: &Installation) -> Result<Vec<Manifest>, serde_jso
     account.push(render(&own_role_binding(installation))?);
     let people = people_roles().iter().map(render).collect::<Result<Vec<_>, _>>()?;
     let mut fences = Vec::new();
-    for (policy, binding) in [secrets_fence(installation), leases_fence(installation)] {
+    let all = [
+        secrets_fence(installation),
+        leases_fence(installation),
+        syncs::tenants_fence(installation),
+        syncs::syncs_fence(installation),
+    ];
+    for (policy, binding) in all {
         fences.push(render(&policy)?);
         fences.push(render(&binding)?);
     }
@@ -194,13 +208,17 @@ fn people_roles() -> Vec<ClusterRole> {
         aggregated(
             "dsv-view",
             &["view", "edit", "admin"],
-            vec![rule(GROUP, &["enginepools", "engines", "dynamicsecrets"], &READ)],
+            vec![rule(
+                GROUP,
+                &["enginepools", "engines", "dynamicsecrets", "dsvtenants", "secretsyncs"],
+                &READ,
+            )],
         ),
         aggregated(
             "dsv-edit",
             &["edit", "admin"],
             vec![
-                rule(GROUP, &["dynamicsecrets"], &WRITE),
+                rule(GROUP, &["dynamicsecrets", "secretsyncs"], &WRITE),
                 rule(
                     GROUP,
                     &["credentialleases"],
@@ -212,7 +230,7 @@ fn people_roles() -> Vec<ClusterRole> {
             "dsv-admin",
             &["admin"],
             vec![
-                rule(GROUP, &["enginepools", "engines"], &WRITE),
+                rule(GROUP, &["enginepools", "engines", "dsvtenants"], &WRITE),
                 rule(GROUP, &["enginepools/scale"], &["get", "update", "patch"]),
             ],
         ),

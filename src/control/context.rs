@@ -9,16 +9,18 @@ use super::occupied::Waiter;
 use super::places::Places;
 use super::revocations::Revocations;
 use super::silence::Silence;
+use super::sync::lanes::Lanes;
 use super::watches::Filled;
 use crate::api::conditions::Reason;
 use crate::api::lease::{ClaimedPool, Maker};
 use crate::api::names::OPERATOR;
-use crate::api::{CredentialLease, DynamicSecret, Engine, EnginePool};
+use crate::api::{CredentialLease, DsvTenant, DynamicSecret, Engine, EnginePool, SecretSync};
 use crate::channel::hub::Hub;
 use crate::clock;
 use crate::cluster::installation::Installation;
 use crate::cluster::leadership::{Leader, NotLeading, Term};
 use crate::cluster::objects;
+use crate::plan::sync::destination::Allowed;
 use crate::telemetry::metrics::Metrics;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ObjectReference, Secret};
@@ -46,6 +48,10 @@ pub struct Settings {
     pub max_engines_per_pool: i32,
     /// Between two audits of every server.
     pub audit_every: Duration,
+    /// Between two looks at whether something is to be pushed; no tenant's interval is shorter.
+    pub sync_period: Duration,
+    /// Addresses that secrets are pushed to besides public ones.
+    pub sync_allowed: Arc<Allowed>,
     /// Our own pod, where we run in one: it is labelled while we lead, and the Service selects the label.
     pub pod: Option<String>,
 }
@@ -61,6 +67,10 @@ pub struct Stores {
     pub pools: Store<EnginePool>,
     /// Engines.
     pub engines: Store<Engine>,
+    /// DSV tenants.
+    pub dsv_tenants: Store<DsvTenant>,
+    /// Syncs.
+    pub secret_syncs: Store<SecretSync>,
     /// Credential Secrets, metadata only.
     pub credentials: Store<PartialObjectMeta<Secret>>,
     /// Base secrets, metadata only.
@@ -80,6 +90,10 @@ pub struct Wakes {
     pub pools: UnboundedSender<ObjectRef<EnginePool>>,
     /// Look at this engine.
     pub engines: UnboundedSender<ObjectRef<Engine>>,
+    /// Look at this DSV tenant.
+    pub dsv_tenants: UnboundedSender<ObjectRef<DsvTenant>>,
+    /// Look at this sync.
+    pub secret_syncs: UnboundedSender<ObjectRef<SecretSync>>,
     /// Watch the Secret that occupies somebody's target.
     pub occupied: UnboundedSender<Waiter>,
 }
@@ -145,6 +159,8 @@ pub struct Context {
     pub keeping: Arc<tokio::sync::RwLock<()>>,
     /// What audits remember.
     pub audit: AuditMemory,
+    /// Pushes that are under way.
+    pub lanes: Lanes,
 }
 
 impl Context {
@@ -191,6 +207,7 @@ impl Context {
             admission: tokio::sync::Mutex::default(),
             keeping: Arc::default(),
             audit: AuditMemory::default(),
+            lanes: Lanes::default(),
         }
     }
 

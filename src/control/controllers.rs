@@ -4,14 +4,14 @@ use super::context::{Context, Wakes};
 use super::hold::Error;
 use super::occupied::{self, Waiter};
 use super::watches::{self, Watches};
-use super::{audit, crowd, dynamic_secret, engine, guards, leap, lease, pool, silence, sweep};
+use super::{audit, crowd, dynamic_secret, engine, guards, leap, lease, pool, silence, sweep, sync};
 use crate::api::lease::Phase;
-use crate::api::{CredentialLease, DynamicSecret, Engine, EnginePool};
+use crate::api::{CredentialLease, DsvTenant, DynamicSecret, Engine, EnginePool, SecretSync};
 use crate::telemetry::liveness::{Beat, Beats};
 use crate::telemetry::metrics::{Controller as Controlled, ReconcileOutcome};
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
-use futures::{FutureExt, Stream, StreamExt, TryStreamExt};
+use futures::{FutureExt, StreamExt, TryStreamExt};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Namespace, Secret};
 use kube::Resource;
@@ -54,6 +54,8 @@ impl Controllers {
             Controlled::DynamicSecret,
             Controlled::EnginePool,
             Controlled::Engine,
+            Controlled::DsvTenant,
+            Controlled::SecretSync,
         ];
         let beats = controllers.map(|which| (which, beats.register(which.as_str(), STALLED)));
         Self { beats: beats.into() }
@@ -114,9 +116,41 @@ impl Controllers {
             woken.engines,
             engine::reconcile,
         ));
+        self.start_syncs(
+            &mut parts,
+            ctx,
+            (watches.dsv_tenants, watches.secret_syncs),
+            (woken.dsv_tenants, woken.secret_syncs),
+            stop,
+        );
         let rest = (watches.credentials, watches.bases, watches.namespaces);
         follow_the_rest(&mut parts, ctx, rest, woken.occupied, stop);
         parts
+    }
+
+    fn start_syncs(
+        &self,
+        parts: &mut JoinSet<&'static str>,
+        ctx: &Arc<Context>,
+        (tenants, syncs): (Stream<DsvTenant>, Stream<SecretSync>),
+        (woken_tenants, woken_syncs): (Woke<DsvTenant>, Woke<SecretSync>),
+        stop: &CancellationToken,
+    ) {
+        let stores = ctx.stores.clone();
+        let c = ctx.clone();
+        let tenants = tenants
+            .inspect_ok(move |tenant| watches::dsv_tenant_changed(&c, tenant))
+            .boxed();
+        let part = self.runs(Controlled::DsvTenant, ctx, stop);
+        parts.spawn(control(
+            part,
+            tenants,
+            stores.dsv_tenants,
+            woken_tenants,
+            sync::tenants::reconcile,
+        ));
+        let part = self.runs(Controlled::SecretSync, ctx, stop);
+        parts.spawn(control(part, syncs, stores.secret_syncs, woken_syncs, sync::reconcile));
     }
 
     fn runs(&self, which: Controlled, ctx: &Arc<Context>, stop: &CancellationToken) -> Part {
@@ -134,6 +168,8 @@ impl Controllers {
     }
 }
 
+type Stream<K> = BoxStream<'static, Result<K, watcher::Error>>;
+type Woke<K> = mpsc::UnboundedReceiver<ObjectRef<K>>;
 type Secrets = BoxStream<'static, Result<PartialObjectMeta<Secret>, watcher::Error>>;
 type Namespaces = BoxStream<'static, Result<PartialObjectMeta<Namespace>, watcher::Error>>;
 
@@ -171,6 +207,8 @@ pub struct Woken {
     dynamic_secrets: mpsc::UnboundedReceiver<ObjectRef<DynamicSecret>>,
     pools: mpsc::UnboundedReceiver<ObjectRef<EnginePool>>,
     engines: mpsc::UnboundedReceiver<ObjectRef<Engine>>,
+    dsv_tenants: mpsc::UnboundedReceiver<ObjectRef<DsvTenant>>,
+    secret_syncs: mpsc::UnboundedReceiver<ObjectRef<SecretSync>>,
     occupied: mpsc::UnboundedReceiver<Waiter>,
 }
 
@@ -180,12 +218,16 @@ pub fn wakes() -> (Wakes, Woken) {
     let (dynamic_secrets, woken_dynamic) = mpsc::unbounded_channel();
     let (pools, woken_pools) = mpsc::unbounded_channel();
     let (engines, woken_engines) = mpsc::unbounded_channel();
+    let (dsv_tenants, woken_tenants) = mpsc::unbounded_channel();
+    let (secret_syncs, woken_syncs) = mpsc::unbounded_channel();
     let (occupied, woken_occupied) = mpsc::unbounded_channel();
     let woken = Woken {
         leases: woken_leases,
         dynamic_secrets: woken_dynamic,
         pools: woken_pools,
         engines: woken_engines,
+        dsv_tenants: woken_tenants,
+        secret_syncs: woken_syncs,
         occupied: woken_occupied,
     };
     (
@@ -194,6 +236,8 @@ pub fn wakes() -> (Wakes, Woken) {
             dynamic_secrets,
             pools,
             engines,
+            dsv_tenants,
+            secret_syncs,
             occupied,
         },
         woken,
@@ -335,7 +379,7 @@ where
     name
 }
 
-fn receive<T: Send + 'static>(receiver: mpsc::UnboundedReceiver<T>) -> impl Stream<Item = T> + Send {
+fn receive<T: Send + 'static>(receiver: mpsc::UnboundedReceiver<T>) -> impl futures::Stream<Item = T> + Send {
     futures::stream::unfold(receiver, async |mut receiver| {
         receiver.recv().await.map(|item| (item, receiver))
     })

@@ -33,6 +33,7 @@ pub mod run;
 pub mod servers;
 pub mod silence;
 pub mod sweep;
+pub mod sync;
 pub mod takeon;
 pub mod tasks;
 pub mod trial;

@@ -2,7 +2,7 @@
 //! waits. In the order in which things need each other, and nothing is deleted whose account is not proven gone.
 
 use crate::api::names::{BASE_SECRET_LABEL, ENGINE_LABEL, MANAGED_BY, OPERATOR};
-use crate::api::{CredentialLease, DynamicSecret, Engine, EnginePool};
+use crate::api::{CredentialLease, DsvTenant, DynamicSecret, Engine, EnginePool, SecretSync};
 use crate::cluster::{Error, Intention, objects};
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::Deployment;
@@ -60,6 +60,9 @@ impl Uninstall {
             Ok(left)
         })
         .await?;
+        tracing::info!("taking back what was pushed to DSV tenants");
+        self.until_gone(|| self.delete_all::<SecretSync>()).await?;
+        self.until_gone(|| self.delete_all::<DsvTenant>()).await?;
         tracing::info!("waiting until no database server has a role of ours");
         let records = ListParams::default().labels(BASE_SECRET_LABEL);
         self.until_gone(|| self.list::<Secret>(&records)).await?;

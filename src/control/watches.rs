@@ -1,15 +1,17 @@
 //! One watch per kind: it fills the cache, and what it shows wakes the controllers that care.
 
 mod filled;
+mod syncs;
 
 pub use filled::*;
+pub use syncs::dsv_tenant_changed;
 
 use super::abandon;
 use super::context::{Context, Stores};
 use super::definitions::definition;
 use crate::api::conditions::{self, READY};
 use crate::api::names::{CONFIRM_REVOCATION, LEASE_LABEL, TYPE_LABEL, credential};
-use crate::api::{CredentialLease, DynamicSecret, Engine, EnginePool};
+use crate::api::{CredentialLease, DsvTenant, DynamicSecret, Engine, EnginePool, SecretSync};
 use crate::channel::hub::HubEvent;
 use crate::telemetry::metrics::{Metrics, ObjectKind};
 use futures::{FutureExt, Stream, StreamExt, TryStreamExt};
@@ -65,6 +67,10 @@ pub struct Watches {
     pub pools: futures::stream::BoxStream<'static, Result<EnginePool, watcher::Error>>,
     /// Engines.
     pub engines: futures::stream::BoxStream<'static, Result<Engine, watcher::Error>>,
+    /// DSV tenants.
+    pub dsv_tenants: futures::stream::BoxStream<'static, Result<DsvTenant, watcher::Error>>,
+    /// Syncs.
+    pub secret_syncs: futures::stream::BoxStream<'static, Result<SecretSync, watcher::Error>>,
     /// Credential Secrets.
     pub credentials: futures::stream::BoxStream<'static, Result<PartialObjectMeta<Secret>, watcher::Error>>,
     /// Namespaces, whose labels decide about access.
@@ -100,6 +106,7 @@ pub fn prepare(client: &Client, metrics: &Metrics) -> (Stores, Watches) {
         (&filled, ENGINES),
         definition(metrics, ObjectKind::Engine),
     );
+    let ((dsv_tenants, tenant_stream), (secret_syncs, sync_stream)) = syncs::syncs(client, metrics, &filled);
     let secrets = |label: &str, cache| {
         watch(
             Api::<PartialObjectMeta<Secret>>::all(client.clone()),
@@ -115,27 +122,35 @@ pub fn prepare(client: &Client, metrics: &Metrics) -> (Stores, Watches) {
         dynamic_secrets,
         pools,
         engines,
+        dsv_tenants,
+        secret_syncs,
         credentials,
         bases,
         filled,
     };
-    // No cache: namespaces are read live where it counts.
-    let namespaces = watcher(
-        Api::<PartialObjectMeta<Namespace>>::all(client.clone()),
-        watcher::Config::default(),
-    )
-    .default_backoff()
-    .touched_objects();
     let watches = Watches {
-        namespaces: namespaces.boxed(),
+        namespaces: namespaces(client),
         leases: lease_stream.boxed(),
         dynamic_secrets: dynamic_stream.boxed(),
         pools: pool_stream.boxed(),
         engines: engine_stream.boxed(),
+        dsv_tenants: tenant_stream,
+        secret_syncs: sync_stream,
         credentials: credential_stream.boxed(),
         bases: base_stream.boxed(),
     };
     (stores, watches)
+}
+
+/// No cache: namespaces are read live where it counts.
+fn namespaces(
+    client: &Client,
+) -> futures::stream::BoxStream<'static, Result<PartialObjectMeta<Namespace>, watcher::Error>> {
+    let all = Api::<PartialObjectMeta<Namespace>>::all(client.clone());
+    watcher(all, watcher::Config::default())
+        .default_backoff()
+        .touched_objects()
+        .boxed()
 }
 
 /// What else cares when a lease changes: its dynamic secret, and when it is gone whoever waits for its place.
@@ -155,6 +170,7 @@ pub fn lease_changed(ctx: &Context, lease: &CredentialLease) {
 
 /// What else cares when a dynamic secret changes: leases that somebody asked for.
 pub fn dynamic_secret_changed(ctx: &Context, changed: &DynamicSecret) {
+    syncs::wake_syncs(ctx, changed.metadata.namespace.as_deref(), &changed.name_any());
     ctx.places.note_dynamic_secret(ctx, changed);
     let (namespace, name) = (changed.namespace(), changed.name_any());
     let asked = |lease: &CredentialLease| {
@@ -246,6 +262,7 @@ pub async fn follow_credentials(
             return;
         };
         ctx.wake_lease(&namespace, lease);
+        syncs::sync_credential_changed(&ctx, secret);
         if let Some(lease) = ctx.stores.leases.get(&ObjectRef::new(lease).within(&namespace)) {
             ctx.wake_owner(&lease);
         }

@@ -4,6 +4,7 @@ use super::certificate::{self, ChannelCertificate, RootLink, SigningCertificate}
 use super::{ChannelPublicKey, RootHash, RootPublicKey, SecretText, Signature, SigningPublicKey};
 use data_encoding::BASE64;
 use jiff::Timestamp;
+use ring::hmac;
 use ring::rand::SystemRandom;
 use ring::signature::{Ed25519KeyPair, KeyPair};
 use zeroize::Zeroizing;
@@ -98,6 +99,15 @@ impl RootKey {
     /// PKCS#8 in base64, for the Secret that holds it.
     pub fn store(&self) -> SecretText {
         self.pair.store()
+    }
+
+    /// A key for hashes of one purpose, always the same for the same purpose.
+    pub fn hash_key(&self, purpose: &str) -> hmac::Key {
+        let derived = hmac::sign(
+            &hmac::Key::new(hmac::HMAC_SHA256, self.pair.pkcs8()),
+            purpose.as_bytes(),
+        );
+        hmac::Key::new(hmac::HMAC_SHA256, derived.as_ref())
     }
 
     /// The public half.

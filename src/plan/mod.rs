@@ -11,4 +11,5 @@ pub mod dead_man;
 pub mod dynamic_secret;
 pub mod lease;
 pub mod shape;
+pub mod sync;
 pub mod template;

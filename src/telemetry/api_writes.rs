@@ -11,6 +11,8 @@ pub fn classify(method: &Method, path: &str) -> Option<(ObjectKind, Verb)> {
         "credentialleases" => ObjectKind::CredentialLease,
         "enginepools" => ObjectKind::EnginePool,
         "engines" => ObjectKind::Engine,
+        "dsvtenants" => ObjectKind::DsvTenant,
+        "secretsyncs" => ObjectKind::SecretSync,
         "secrets" => ObjectKind::Secret,
         "deployments" => ObjectKind::Deployment,
         "pods" => ObjectKind::Pod,

@@ -2,6 +2,7 @@
 
 use super::body::{Fields, MAX_BODY};
 use super::reply::Refusal;
+use super::secret_server;
 use super::tenants::Tenant;
 use crate::channel::listener::Peer;
 use axum::extract::ConnectInfo;
@@ -53,7 +54,11 @@ impl Call {
     pub async fn read(parts: Parts, body: axum::body::Body, tenant: Tenant) -> Result<Self, Refusal> {
         let decoded = percent_decode_str(parts.uri.path()).decode_utf8();
         let decoded = decoded.map_err(|_| Refusal::bad("the path is not UTF-8"))?;
-        let path = decoded.strip_prefix("/v1/").ok_or_else(Refusal::not_found)?;
+        let served = secret_server::path(&decoded);
+        let path = served
+            .as_deref()
+            .or_else(|| dsv(&decoded))
+            .ok_or_else(Refusal::not_found)?;
         let (area, rest) = path.split_once('/').unwrap_or((path, ""));
         let remote = parts.extensions.get::<ConnectInfo<Peer>>();
         let pairs = form_urlencoded::parse(parts.uri.query().unwrap_or_default().as_bytes());
@@ -72,6 +77,16 @@ impl Call {
             body: read_body(body).await?,
             method: parts.method,
         })
+    }
+
+    /// Whether it is one of Secret Server's calls.
+    pub fn is_secret_server(&self) -> bool {
+        matches!(self.area.as_str(), secret_server::API | secret_server::LOGIN)
+    }
+
+    /// The body as it came.
+    pub fn bytes(&self) -> &[u8] {
+        &self.body
     }
 
     /// Whether there is a body.
@@ -112,6 +127,13 @@ impl Call {
     pub fn segments(&self) -> Vec<&str> {
         self.rest.split('/').filter(|segment| !segment.is_empty()).collect()
     }
+}
+
+/// What follows `/v1/`, unless it looks like a call that is served elsewhere.
+fn dsv(path: &str) -> Option<&str> {
+    let rest = path.strip_prefix("/v1/")?;
+    let area = rest.split('/').next().unwrap_or_default();
+    (![secret_server::API, secret_server::LOGIN].contains(&area)).then_some(rest)
 }
 
 /// Bare, or behind `Bearer`; an empty header is none.

@@ -25,6 +25,7 @@ mod pools;
 mod records;
 mod reply;
 mod roles;
+mod secret_server;
 mod secrets;
 mod serve;
 mod tenants;
@@ -74,6 +75,8 @@ pub struct Settings {
     pub certificate: Option<(PathBuf, PathBuf)>,
     /// File to which audit lines are appended.
     pub audit_file: Option<PathBuf>,
+    /// Between two looks at whether something is to be pushed; no tenant's interval is shorter.
+    pub sync_period: Duration,
 }
 
 /// The API of one replica.
@@ -129,7 +132,10 @@ impl Vault {
                 "a call was refused"
             );
         }
-        outcome
+        match outcome {
+            Err(refusal) if call.is_secret_server() => Ok(secret_server::shown(refusal)),
+            other => other,
+        }
     }
 
     async fn route(&self, call: &Call, principal: &mut String) -> Result<Reply, Refusal> {
@@ -138,11 +144,13 @@ impl Vault {
             ("GET", "heartbeat", []) => return self.heartbeat(call).await,
             ("POST", "initialize", []) => return self.initialize(call).await,
             ("POST", "revoke", [_]) => return self.revoke_token(call).await,
+            ("POST", secret_server::LOGIN, ["token"]) => return self.secret_server_token(call).await,
             _ => {}
         }
         let caller = self.caller(call).await?;
         caller.subject.clone_into(principal);
         match call.area.as_str() {
+            secret_server::API => self.secret_server(call, &caller).await,
             "secrets" => self.secrets(call, &caller, Space::Secrets).await,
             "home" => self.secrets(call, &caller, Space::Home).await,
             "pools" => self.pools(call, &caller).await,

@@ -13,3 +13,13 @@ mod register;
 mod secrets;
 mod walk;
 mod world;
+
+/// What the world of these scenarios runs on.
+#[allow(clippy::unnecessary_wraps, reason = "other programs with this world look for a port")]
+fn shape() -> anyhow::Result<e2e::stack::Shape> {
+    Ok(e2e::stack::Shape {
+        operators: 2,
+        operator_args: ["--api-addr", "127.0.0.1:0"].map(str::to_owned).into(),
+        ..e2e::stack::Shape::default()
+    })
+}

@@ -11,7 +11,7 @@ use e2e::engine::Engine;
 use e2e::install::NAMESPACE;
 use e2e::objects::{Objects, text};
 use e2e::say::say;
-use e2e::stack::{Shape, Stack};
+use e2e::stack::Stack;
 use http_body_util::{BodyExt, Full};
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::pem::PemObject;
@@ -86,15 +86,9 @@ pub fn fresh(stem: &str) -> String {
 
 impl World {
     async fn start() -> Result<Self> {
-        let audit = ["--api-audit-file", AUDIT];
-        let args = ["--api-addr", "127.0.0.1:0", "--api-tenant", TENANT]
-            .into_iter()
-            .chain(audit);
-        let shape = Shape {
-            operators: 2,
-            operator_args: args.map(str::to_owned).collect(),
-            ..Shape::default()
-        };
+        let mut shape = crate::shape()?;
+        let args = ["--api-tenant", TENANT, "--api-audit-file", AUDIT];
+        shape.operator_args.extend(args.map(str::to_owned));
         let stack = Stack::start(shape).await?;
         stack.kubectl(&["create", "namespace", TENANT])?;
         stack.kubectl(&["create", "namespace", OTHER])?;

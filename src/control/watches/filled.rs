@@ -10,6 +10,10 @@ pub const DYNAMIC_SECRETS: &str = "dynamic secrets";
 pub const POOLS: &str = "pools";
 /// The cache of engines.
 pub const ENGINES: &str = "engines";
+/// The cache of DSV tenants.
+pub const DSV_TENANTS: &str = "DSV tenants";
+/// The cache of syncs.
+pub const SECRET_SYNCS: &str = "syncs";
 /// The cache of credential Secrets.
 pub const CREDENTIALS: &str = "credential secrets";
 /// The cache of base secrets.

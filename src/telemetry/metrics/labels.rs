@@ -99,6 +99,10 @@ label! {
         EnginePool = "engine_pool",
         /// `Engine`.
         Engine = "engine",
+        /// `DsvTenant`.
+        DsvTenant = "dsv_tenant",
+        /// `SecretSync`.
+        SecretSync = "secret_sync",
         /// A Secret: credential, registration, key or server record.
         Secret = "secret",
         /// Deployment of a managed engine.
@@ -147,6 +151,10 @@ label! {
         EnginePool = "engine_pool",
         /// Of engines.
         Engine = "engine",
+        /// Of DSV tenants.
+        DsvTenant = "dsv_tenant",
+        /// Of syncs.
+        SecretSync = "secret_sync",
         /// The audit of what lies in the databases.
         Inventory = "inventory",
         /// The search for Secrets whose lease is gone.

@@ -85,7 +85,12 @@ impl Vault {
         self.make_kept(asked, &kept, &path).await
     }
 
-    async fn make_kept(&self, asked: &Asked<'_>, kept: &Kept, path: &SecretPath) -> Result<Reply, Refusal> {
+    pub(in crate::vault) async fn make_kept(
+        &self,
+        asked: &Asked<'_>,
+        kept: &Kept,
+        path: &SecretPath,
+    ) -> Result<Reply, Refusal> {
         let tenant = &asked.call.tenant;
         let object = kept.compose(asked.space);
         for _ in 0..2 {

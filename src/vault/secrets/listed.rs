@@ -69,7 +69,7 @@ impl Vault {
     }
 
     /// The path of a base secret's object: what its own annotations say, or its name.
-    pub(super) fn path_of(&self, namespace: &str, object: &str) -> String {
+    pub(in crate::vault) fn path_of(&self, namespace: &str, object: &str) -> String {
         let found = self.secrets.get(namespace, object);
         found.map_or_else(|| object.to_owned(), |entry| entry.value.item.path.clone())
     }

@@ -26,7 +26,7 @@ pub async fn run(world: &World) -> Result<()> {
         "app.kubernetes.io/managed-by=dsv-operator",
         "app.kubernetes.io/name=dsv-operator",
     );
-    let of_dsv = "enginepools,engines,dynamicsecrets,credentialleases";
+    let of_dsv = "enginepools,engines,dynamicsecrets,credentialleases,secretsyncs,dsvtenants";
     let here = "deployments,pods,leases.coordination.k8s.io,services,networkpolicies,jobs,serviceaccounts";
     let of_cluster = "clusterroles,clusterrolebindings,validatingadmissionpolicies,validatingadmissionpolicybindings";
     nothing(world, &["get", of_dsv, "-A", name]).await?;
@@ -46,7 +46,7 @@ pub async fn run(world: &World) -> Result<()> {
     nothing(world, &["get", of_cluster, "-l", labelled, name]).await?;
     let definitions = world.kubectl(&["get", "crd", name])?;
     ensure!(
-        definitions.matches("dsv.dev").count() == 4,
+        definitions.matches("dsv.dev").count() == 6,
         "the definitions must stay: {definitions}"
     );
     Ok(())

@@ -251,11 +251,12 @@ async fn people_have_of_our_kinds_what_their_role_says_and_only_in_their_namespa
         .map(|right| (right, true))
         .collect();
     let (read, write) = (["get", "list", "watch"], ["create", "update", "patch", "delete"]);
-    let mut wanted = rights("dsv.dev", &["dynamicsecrets", "enginepools", "engines"], &read);
+    let seen = ["dsvtenants", "dynamicsecrets", "enginepools", "engines", "secretsyncs"];
+    let mut wanted = rights("dsv.dev", &seen, &read);
     for role in ROLES {
         match role {
             "edit" => {
-                wanted.extend(rights("dsv.dev", &["dynamicsecrets"], &write));
+                wanted.extend(rights("dsv.dev", &["dynamicsecrets", "secretsyncs"], &write));
                 wanted.extend(rights(
                     "dsv.dev",
                     &["credentialleases"],
@@ -263,7 +264,7 @@ async fn people_have_of_our_kinds_what_their_role_says_and_only_in_their_namespa
                 ));
             }
             "admin" => {
-                wanted.extend(rights("dsv.dev", &["enginepools", "engines"], &write));
+                wanted.extend(rights("dsv.dev", &["dsvtenants", "enginepools", "engines"], &write));
                 wanted.extend(rights("dsv.dev", &["enginepools/scale"], &["get", "update", "patch"]));
             }
             _ => {}

@@ -13,7 +13,14 @@ use matrix::{may, person, right};
 const ELSEWHERE: &str = "team";
 /// Of the aggregated roles; each is bound in [`ELSEWHERE`] to a user of the same name.
 const ROLES: [&str; 3] = ["view", "edit", "admin"];
-const KINDS: [&str; 4] = ["credentialleases", "dynamicsecrets", "enginepools", "engines"];
+const KINDS: [&str; 6] = [
+    "credentialleases",
+    "dsvtenants",
+    "dynamicsecrets",
+    "enginepools",
+    "engines",
+    "secretsyncs",
+];
 
 static PEOPLE: OnceCell<&Cluster> = OnceCell::const_new();
 

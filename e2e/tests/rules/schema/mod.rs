@@ -6,4 +6,5 @@ mod engine;
 mod lease;
 mod pool;
 mod reading;
+mod sync;
 mod world;

@@ -7,7 +7,14 @@ use serde_json::Value;
 
 use crate::cluster;
 
-const KINDS: [&str; 4] = ["enginepools", "engines", "dynamicsecrets", "credentialleases"];
+const KINDS: [&str; 6] = [
+    "enginepools",
+    "engines",
+    "dynamicsecrets",
+    "credentialleases",
+    "dsvtenants",
+    "secretsyncs",
+];
 const SAMPLES: &str = include_str!("samples.yaml");
 
 fn get(cluster: &Cluster, args: &[&str]) -> Value {
@@ -121,6 +128,8 @@ async fn short_names_and_the_category_lead_to_our_kinds() {
         ("eng", "engines"),
         ("dynsec", "dynamicsecrets"),
         ("clease", "credentialleases"),
+        ("dsvt", "dsvtenants"),
+        ("ssync", "secretsyncs"),
     ] {
         let line = resources
             .lines()
@@ -144,6 +153,8 @@ async fn kubectl_get_answers_the_usual_questions_in_its_columns() {
         ("engines", "Ready Reason Pool Version Heartbeat Age"),
         ("dynamicsecrets", "Ready Reason Mode User Engine Expires Age"),
         ("credentialleases", "Phase User Engine Expires Message Age"),
+        ("dsvtenants", "Ready Reason Number URL Age"),
+        ("secretsyncs", "Ready Reason Number Source Tenant Path Pushed Age"),
     ];
     for (kind, wanted) in columns {
         let definition = get(cluster().await, &["crd", &format!("{kind}.dsv.dev")]);
@@ -170,7 +181,11 @@ async fn a_name_that_leaves_no_room_for_what_is_named_after_it_is_refused() {
             "{pool: {name: a}, linkConfig: {linkType: dynamic, linkedSecret: b}, grantPermissions: {what: SELECT, where: a.b}, ttl: 10}",
         ),
     ];
-    for (kind, spec) in samples {
+    let syncs = [
+        ("DsvTenant", "{credentials: {secretName: a}}"),
+        ("SecretSync", "{source: {name: a}, tenant: b, path: [c]}"),
+    ];
+    for (kind, spec) in samples.into_iter().chain(syncs) {
         for (length, fits) in [(200, true), (201, false)] {
             let name = "n".repeat(length);
             let manifest = format!(
