@@ -31,6 +31,8 @@ pub struct Setup {
     /// First part of every path: the tenant's login may write below it.
     pub root: String,
     pub objects: Objects,
+    /// Of the tenant's login.
+    pub client_secret: String,
 }
 
 impl Setup {
@@ -56,6 +58,7 @@ impl Setup {
             own: None,
             root,
             world,
+            client_secret: secret.clone(),
         };
         setup.secret(
             "login",
