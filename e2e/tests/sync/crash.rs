@@ -64,15 +64,25 @@ async fn an_operator_that_is_killed_around_a_push_makes_exactly_one_version() {
 
 #[tokio::test]
 async fn an_operator_that_is_killed_in_the_middle_of_a_round_loses_nothing_and_doubles_nothing() {
-    const MANY: usize = 40;
+    const MANY: usize = 24;
     let _war = war().await;
     let setup = Setup::new(None).await;
     let operator = &setup.world.stack.operators()[0];
     let points = setup.world.stack.wiring().unwrap().failpoints.clone();
     let names: Vec<String> = (0..MANY).map(|number| format!("many-{number:02}")).collect();
-    for name in &names {
-        setup.sync(name, &json!({}));
-    }
+    let all: Vec<serde_json::Value> = names
+        .iter()
+        .map(|name| {
+            json!({
+                "apiVersion": "dsv.dev/v1alpha1",
+                "kind": "SecretSync",
+                "metadata": {"name": name, "namespace": setup.namespace},
+                "spec": {"source": {"name": "source"}, "tenant": "tenant", "path": [setup.root, name]},
+            })
+        })
+        .collect();
+    let list = json!({"apiVersion": "v1", "kind": "List", "items": all});
+    setup.world.stack.apply(&list).unwrap();
     for name in &names {
         setup.version(name, "0").await;
         setup.says(name, "Synced").await;

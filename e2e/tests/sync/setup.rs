@@ -157,7 +157,16 @@ impl Setup {
 
     /// What the tenant has for a sync.
     pub async fn there(&self, name: &str) -> Option<Value> {
-        let answer = self.world.get(&format!("secrets/{}/{name}", self.root)).await;
+        let path = format!("secrets/{}/{name}", self.root);
+        let mut answer = self.world.get(&path).await;
+        // After a start its caches are filled first, and it says so.
+        for _ in 0..300 {
+            if answer.code != 503 {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(200)).await;
+            answer = self.world.get(&path).await;
+        }
         match answer.code {
             404 => None,
             _ => Some(answer.is(200)),
