@@ -61,3 +61,46 @@ async fn an_operator_that_is_killed_around_a_push_makes_exactly_one_version() {
         assert_eq!(text(&there, "/data/password"), format!("value-{value}"), "{place}");
     }
 }
+
+#[tokio::test]
+async fn an_operator_that_is_killed_in_the_middle_of_a_round_loses_nothing_and_doubles_nothing() {
+    const MANY: usize = 24;
+    let _war = war().await;
+    let setup = Setup::new(None).await;
+    let operator = &setup.world.stack.operators()[0];
+    let points = setup.world.stack.wiring().unwrap().failpoints.clone();
+    let names: Vec<String> = (0..MANY).map(|number| format!("many-{number:02}")).collect();
+    let all: Vec<serde_json::Value> = names
+        .iter()
+        .map(|name| {
+            json!({
+                "apiVersion": "dsv.dev/v1alpha1",
+                "kind": "SecretSync",
+                "metadata": {"name": name, "namespace": setup.namespace},
+                "spec": {"source": {"name": "source"}, "tenant": "tenant", "path": [setup.root, name]},
+            })
+        })
+        .collect();
+    let list = json!({"apiVersion": "v1", "kind": "List", "items": all});
+    setup.world.stack.apply(&list).unwrap();
+    for name in &names {
+        setup.version(name, "0").await;
+        setup.says(name, "Synced").await;
+    }
+    points.arm("sync.pushed", "kill", "many-17").unwrap();
+    setup.secret("source", &json!({"password": "second"}));
+    points.reached("sync.pushed", PATIENCE).await.unwrap();
+    let dead = || async { Ok((!operator.is_running()).then_some(())) };
+    let stack = &setup.world.stack;
+    stack.eventually("the operator is dead", PATIENCE, dead).await.unwrap();
+    points.clear().unwrap();
+    operator.restart().await.unwrap();
+    for name in &names {
+        let there = setup.version(name, "1").await;
+        assert_eq!(text(&there, "/data/password"), "second", "{name}");
+    }
+    for name in &names {
+        setup.looked_again(name).await;
+        assert_eq!(text(&setup.there(name).await.unwrap(), "/version"), "1", "{name}");
+    }
+}

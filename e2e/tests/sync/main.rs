@@ -6,11 +6,18 @@
 
 mod crash;
 mod credentials;
+#[path = "../docs_support/text.rs"]
+#[allow(
+    dead_code,
+    reason = "shared with the tests of the documentation, which use all of it"
+)]
+mod docs;
 mod down;
 mod pushes;
 mod refusals;
 mod rest;
 mod setup;
+mod walk;
 #[path = "../vault/world.rs"]
 #[allow(dead_code, reason = "shared with the scenarios of the REST API, which use all of it")]
 mod world;

@@ -68,7 +68,7 @@ async fn a_secret_is_pushed_at_once_after_a_change_and_when_asked_and_not_otherw
             crate::setup::says(sync) == "Inactive"
         })
         .await;
-    for password in ["third", "fourth"] {
+    for password in ["third", "the-fourth-value"] {
         setup.secret("source", &json!({"password": password}));
     }
     assert_eq!(text(&setup.there(name).await.unwrap(), "/version"), "2");
@@ -76,7 +76,22 @@ async fn a_secret_is_pushed_at_once_after_a_change_and_when_asked_and_not_otherw
         .patch("DsvTenant", "tenant", &json!({"spec": {"active": true}}))
         .await;
     let there = setup.version(name, "3").await;
-    assert_eq!(value(&there), "fourth");
+    assert_eq!(value(&there), "the-fourth-value");
+
+    let log = setup.world.stack.operators()[0].log_text();
+    let objects = setup
+        .world
+        .stack
+        .kubectl(&["get", "dsvtenants,secretsyncs,events", "-A", "-o", "yaml"])
+        .unwrap();
+    assert!(log.contains("pushed") && objects.contains("destinationVersion"));
+    let secret = &setup.client_secret;
+    for (place, text) in [("the log", log), ("the objects", objects)] {
+        assert!(
+            !text.contains("the-fourth-value") && !text.contains(secret),
+            "{place} shows a value"
+        );
+    }
 
     // A path that follows a field moves; what was there before stays, since nothing else is said.
     setup.secret("source", &json!({"domain": "other.example"}));

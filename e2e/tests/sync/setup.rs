@@ -31,6 +31,8 @@ pub struct Setup {
     /// First part of every path: the tenant's login may write below it.
     pub root: String,
     pub objects: Objects,
+    /// Of the tenant's login.
+    pub client_secret: String,
 }
 
 impl Setup {
@@ -56,6 +58,7 @@ impl Setup {
             own: None,
             root,
             world,
+            client_secret: secret.clone(),
         };
         setup.secret(
             "login",
@@ -154,7 +157,16 @@ impl Setup {
 
     /// What the tenant has for a sync.
     pub async fn there(&self, name: &str) -> Option<Value> {
-        let answer = self.world.get(&format!("secrets/{}/{name}", self.root)).await;
+        let path = format!("secrets/{}/{name}", self.root);
+        let mut answer = self.world.get(&path).await;
+        // After a start its caches are filled first, and it says so.
+        for _ in 0..300 {
+            if answer.code != 503 {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(200)).await;
+            answer = self.world.get(&path).await;
+        }
         match answer.code {
             404 => None,
             _ => Some(answer.is(200)),

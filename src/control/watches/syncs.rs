@@ -64,6 +64,14 @@ pub(super) fn sync_credential_changed(ctx: &Context, secret: &PartialObjectMeta<
     let namespace = secret.namespace();
     let is_owner = |one: &DynamicSecret| one.namespace() == namespace && one.metadata.uid.as_ref() == owner;
     for one in ctx.stores.dynamic_secrets.state_filter(is_owner) {
+        let waits = |sync: &SecretSync| {
+            let source = &sync.spec.source;
+            let is_source = source.kind() == SourceKind::DynamicSecret && source.name == one.name_any();
+            is_source && sync.namespace() == namespace && sync.status.as_ref().is_some_and(|s| s.failures.is_some())
+        };
+        for sync in ctx.stores.secret_syncs.state_filter(waits) {
+            ctx.nudges.nudge(&sync.uid().unwrap_or_default());
+        }
         wake_syncs(ctx, namespace.as_deref(), &one.name_any());
     }
 }
