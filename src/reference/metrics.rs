@@ -160,7 +160,7 @@ mod tests {
         let page = page().unwrap();
         for part in [
             "| `dsv_leader` | gauge |  |",
-            "| `dsv_definition_missing` | gauge | `kind`: credential_lease, dynamic_secret, engine, engine_pool |",
+            "| `dsv_definition_missing` | gauge | `kind`: credential_lease, dsv_tenant, dynamic_secret, engine, engine_pool, secret_sync |",
             ", not_sent, ",
         ] {
             assert!(page.contains(part), "{part} is not in\n{page}");

@@ -1,6 +1,6 @@
 //! The health checks for Argo CD, run as Argo CD runs them: a Lua script sees one object and says how it is.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use dsv::api::conditions::{Reason, ReasonKind, set_ready};
 use jiff::Timestamp;
@@ -10,7 +10,14 @@ use serde_json::{Value, json};
 
 use super::text::page;
 
-const KINDS: [&str; 4] = ["EnginePool", "Engine", "DynamicSecret", "CredentialLease"];
+const KINDS: [&str; 6] = [
+    "EnginePool",
+    "Engine",
+    "DynamicSecret",
+    "CredentialLease",
+    "DsvTenant",
+    "SecretSync",
+];
 
 #[derive(Deserialize)]
 struct Patch {
@@ -37,7 +44,11 @@ fn scripts() -> BTreeMap<String, String> {
             )
         })
         .collect();
-    assert_eq!(scripts.len(), KINDS.len());
+    let with_a_check: BTreeSet<&str> = scripts.keys().map(String::as_str).collect();
+    let definitions = dsv::api::definitions();
+    let kinds: BTreeSet<&str> = definitions.iter().map(|one| one.spec.names.kind.as_str()).collect();
+    assert_eq!(with_a_check, kinds, "each kind has a check");
+    assert_eq!(kinds, KINDS.into());
     scripts
 }
 

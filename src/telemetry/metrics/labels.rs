@@ -116,11 +116,13 @@ label! {
 
 impl ObjectKind {
     /// Those whose definitions this operator brings.
-    pub const DEFINED: [Self; 4] = [
+    pub const DEFINED: [Self; 6] = [
         Self::DynamicSecret,
         Self::CredentialLease,
         Self::EnginePool,
         Self::Engine,
+        Self::DsvTenant,
+        Self::SecretSync,
     ];
 }
 
