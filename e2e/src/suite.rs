@@ -114,7 +114,7 @@ fn at_once() -> Result<usize> {
     let Ok(text) = std::env::var(AT_ONCE) else {
         // Most of a scenario is waiting; how many programs really fit is seen while they run.
         let cores = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
-        return Ok((cores * 3).min(load::memory_for()).max(1));
+        return Ok((cores * 4).min(load::memory_for()).max(1));
     };
     let width = text.parse().ok().filter(|width| *width > 0);
     width.with_context(|| format!("{AT_ONCE} is {text:?}; it takes a number of test programs, such as 4"))

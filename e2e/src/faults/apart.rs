@@ -76,8 +76,12 @@ pub async fn judged(stack: &Stack, tales: &[Tell]) -> Result<()> {
     let before = before.context("there is nothing to tell")?;
     let start = Instant::now();
     for scene in &scenes {
-        while !before.left(scene).await?.is_clean() {
-            if before.left(scene).await?.is_harmless() {
+        loop {
+            let found = before.left(scene).await?;
+            if found.is_clean() {
+                break;
+            }
+            if found.is_harmless() {
                 // What is in the middle of a handover is refused; then the next look does it.
                 let _ = judge::drop_kept(scene).await;
             }
@@ -240,7 +244,14 @@ async fn uninstall(scene: &Scene<'_>) -> Result<()> {
         .args(["uninstall", "--timeout", UNINSTALL_LIMIT])
         .env("KUBECONFIG", stack.cluster().kubeconfig().display().to_string());
     tokio::task::spawn_blocking(move || Process::run(&spec)).await??;
-    for kind in ["DynamicSecret", "CredentialLease", "Engine", "EnginePool"] {
+    for kind in [
+        "DynamicSecret",
+        "CredentialLease",
+        "Engine",
+        "EnginePool",
+        "SecretSync",
+        "DsvTenant",
+    ] {
         let left = scene.objects.list(kind, "").await?;
         ensure!(left.is_empty(), "{kind} left after the uninstall: {left:?}");
     }
