@@ -331,6 +331,14 @@ impl<'a> Scene<'a> {
         client.with_context(|| format!("{} cannot log in", login.user))
     }
 
+    /// Fails unless an open session dies within this time: a role is dropped first, and its sessions are ended after.
+    pub async fn session_dies(&self, session: &Client, within: Duration) -> Result<()> {
+        let dead = || async { Ok(session.simple_query("SELECT 1").await.is_err().then_some(())) };
+        self.stack
+            .eventually("the open session of an account that is gone is dead", within, dead)
+            .await
+    }
+
     /// Fails unless the account can log in and read what it was granted.
     pub async fn use_account(&self, login: &Login) -> Result<Client> {
         let client = self.log_in(login).await?;

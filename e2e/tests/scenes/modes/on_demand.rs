@@ -68,7 +68,7 @@ async fn on_demand_gives_an_account_for_a_password_that_only_the_asker_knows() {
 
     sleep_until(end, Duration::ZERO).await;
     scene.role_goes(&login.user, grace()).await.unwrap();
-    assert!(session.simple_query("SELECT 1").await.is_err());
+    scene.session_dies(&session, grace()).await.unwrap();
     scene.wait_absent("CredentialLease", &scene.shop, "mine").await.unwrap();
 }
 
