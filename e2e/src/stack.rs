@@ -1,5 +1,7 @@
 //! Everything together: a cluster with the product installed, PostgreSQL, operators, and engines where asked for.
 
+mod namespace;
+
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::path::PathBuf;
@@ -26,6 +28,7 @@ use crate::postgres::{Login, Major, Options, Server, Tls};
 use crate::run_dir::RunDir;
 use crate::sample;
 use crate::say::say;
+pub use namespace::Namespace;
 
 /// The pause between two looks begins here and grows by half each time: what is there soon is seen soon, and what takes long
 /// is not asked for all the time, since the looks of many scenarios keep the API server from working.
@@ -211,10 +214,8 @@ impl Stack {
 
     /// A new namespace `<prefix>-<random>` with further labels, which goes when the answer is dropped.
     pub fn namespace(&self, prefix: &str, labels: &[(&str, &str)]) -> Result<Namespace<'_>> {
-        let name = format!("{prefix}-{:08x}", rand::random::<u32>());
         let all = labels.iter().copied().chain([(LABEL, "true")]).collect();
-        self.apply(&sample::namespace(&name, &all))?;
-        Ok(Namespace { name, stack: self })
+        Namespace::make(&self.cluster, prefix, &all)
     }
 
     /// Puts the sample's base secret and pool into `namespace`; with `replicas` the operator makes engines for it.
@@ -303,42 +304,6 @@ impl Stack {
         logs.extend(self.runner.iter().flat_map(|runner| runner.log_tails(200)));
         logs.push(("postgres".to_owned(), self.postgres.log_text()));
         diagnosis::report(&self.cluster, title, &logs)
-    }
-}
-
-/// A namespace of one test. Dropping it has its contents deleted, without waiting.
-pub struct Namespace<'a> {
-    name: String,
-    stack: &'a Stack,
-}
-
-impl std::ops::Deref for Namespace<'_> {
-    type Target = str;
-
-    fn deref(&self) -> &str {
-        &self.name
-    }
-}
-
-impl Drop for Namespace<'_> {
-    fn drop(&mut self) {
-        // After a failure the objects stay as they are, for the report of another test or for looking at.
-        if std::thread::panicking() {
-            return;
-        }
-        // A cluster of our own goes soon. To delete a namespace its controller asks for every kind there is, twice, so only
-        // what has accounts and engines goes before.
-        let _ = match self.stack.cluster.control_plane() {
-            Some(_) => self.stack.kubectl(&[
-                "-n",
-                &self.name,
-                "delete",
-                "dynamicsecrets,enginepools",
-                "--all",
-                "--wait=false",
-            ]),
-            None => self.stack.kubectl(&["delete", "namespace", &self.name, "--wait=false"]),
-        };
     }
 }
 
