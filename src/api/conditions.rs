@@ -57,6 +57,8 @@ reasons! {
     Consistent => Good,
     /// The tenant has what the source holds.
     Synced => Good,
+    /// An engine has another key.
+    KeyChanged => Good,
     /// Issuing is suspended by the user.
     Suspended => Waiting,
     /// A lease is on its way.

@@ -85,6 +85,12 @@ pub struct EngineStatus {
     /// Secret that holds the registration, where the operator made the key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub registration_secret: Option<String>,
+    /// Since when the key in use exists, where the operator made it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key_since: Option<Time>,
+    /// The value of the annotation `dsv.dev/rotate-key` that was answered last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub answered_rotate_key: Option<String>,
     /// Program version that the engine reported.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<String>,

@@ -51,7 +51,7 @@ pub const ROTATE_AT: &str = "dsv.dev/rotate-at";
 pub const ABANDON: &str = "abandon.dsv.dev/";
 /// Annotation on an EnginePool: lets an audit end as much as its condition shows.
 pub const CONFIRM_REVOCATION: &str = "dsv.dev/confirm-revocation";
-/// Annotation on the Secret of the signing key: a new value asks for another key.
+/// Annotation on the Secret of the signing key, or on an Engine: a new value asks for another key.
 pub const ROTATE_KEY: &str = "dsv.dev/rotate-key";
 /// Annotation on the Secret of the signing key: the value of [`ROTATE_KEY`] that was answered last.
 pub const ROTATED_KEY: &str = "dsv.dev/rotated-key";

@@ -97,6 +97,11 @@ pub struct ManagedEngines {
     /// A proxy through which the engines reach the operator.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub proxy: Option<Proxy>,
+    /// Age at which an engine's key is changed: at least 1h, or 0 for never. Absent: 30 days. Each engine is started anew
+    /// for it, one at a time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[x_kube(validation = Rule::new(format!("{0} == 0 || {0} >= 3600", Span::cel_seconds("self"))).message("keyRotation must be 0 or at least 1h"))]
+    pub key_rotation: Option<Span>,
 }
 
 /// A proxy, as the variables of the same names have it.

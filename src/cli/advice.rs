@@ -16,7 +16,7 @@ pub fn ready(conditions: &[Condition]) -> Option<(bool, &Condition)> {
 /// The next step for a reason; empty where nothing is to be done.
 pub fn next_step(reason: Reason) -> &'static str {
     match reason {
-        Reason::Issued | Reason::Connected | Reason::Consistent | Reason::Synced => "",
+        Reason::Issued | Reason::Connected | Reason::Consistent | Reason::Synced | Reason::KeyChanged => "",
         Reason::Expired | Reason::TargetDeleted | Reason::TargetEdited | Reason::TargetReleased => {
             "for another credential: kubectl dsv rotate NAME"
         }

@@ -23,11 +23,13 @@ use std::collections::BTreeMap;
 const HEALTH_PORT: i32 = 8080;
 /// Annotation: hash of what we want, so that an unchanged Deployment is not written.
 const WANTED: &str = "dsv.dev/wanted";
+/// Annotation of the pod: which key it was started with, since a changed Secret alone starts no pod anew.
+const KEY: &str = "dsv.dev/key";
 /// User and group of the engine's process: nobody on distroless images.
 const NONROOT: i64 = 65532;
 
 /// Makes or updates the engine's Deployment. An update waits until all other managed engines of the pool are connected,
-/// so that at most one is away at a time.
+/// so that at most one is away at a time; one that is away itself does not wait, or two that fail would wait for each other.
 pub async fn apply(ctx: &Context, engine: &Engine, pool: &EnginePool, name: &str) -> Result<(), Error> {
     let Some(managed) = &pool.spec.engines else {
         return Ok(());
@@ -39,7 +41,8 @@ pub async fn apply(ctx: &Context, engine: &Engine, pool: &EnginePool, name: &str
     let home = &ctx.settings.home;
     let found: Option<Deployment> = objects::read(&ctx.client, home, name).await?;
     let as_wanted = |found: &Deployment| found.annotations().get(WANTED) == Some(&hash);
-    if found.is_some_and(|found| as_wanted(&found) || others_away(ctx, engine, pool)) {
+    let works = ctx.hub.session(&engine.uid().unwrap_or_default()).is_some();
+    if found.is_some_and(|found| as_wanted(&found) || (works && others_away(ctx, engine, pool))) {
         return Ok(());
     }
     let api: Api<Deployment> = Api::namespaced(ctx.client.clone(), home);
@@ -91,6 +94,14 @@ fn compose(ctx: &Context, engine: &Engine, pool: &EnginePool, managed: &ManagedE
         ]
         .map(|(key, value)| (key.to_owned(), value)),
     );
+    let mut annotations = managed.pod_annotations.clone();
+    annotations.extend(
+        engine
+            .spec
+            .public_key
+            .as_ref()
+            .map(|key| (KEY.to_owned(), base32_hash(&[key]))),
+    );
     Deployment {
         metadata: ObjectMeta {
             name: Some(name.to_owned()),
@@ -112,7 +123,7 @@ fn compose(ctx: &Context, engine: &Engine, pool: &EnginePool, managed: &ManagedE
             template: PodTemplateSpec {
                 metadata: Some(ObjectMeta {
                     labels: Some(labels),
-                    annotations: (!managed.pod_annotations.is_empty()).then(|| managed.pod_annotations.clone()),
+                    annotations: Some(annotations),
                     ..ObjectMeta::default()
                 }),
                 spec: Some(pod(ctx, managed, name)),

@@ -1,28 +1,24 @@
 //! The controller of engines: keys and registrations, Deployments of managed ones, and what `kubectl get engines` shows.
 
 use super::context::Context;
+use super::engine_key;
 use super::hold::{Error, Hold};
 use super::lease::until_then;
+use super::registration::{self, Place};
 use crate::api::conditions::{self, READY, Reason};
 use crate::api::engine::EngineStatus;
-use crate::api::names::{
-    ENGINE_LABEL, MANAGED_BY, OPERATOR, POOL_FINALIZER, POOL_LABEL, REGISTRATION_SECRET_TYPE, managed_engine,
-    registration_secret,
-};
+use crate::api::names::{POOL_FINALIZER, POOL_LABEL, managed_engine};
 use crate::api::{CredentialLease, Engine, EnginePool};
 use crate::channel::hub::SessionInfo;
 use crate::cluster::{Intention, objects, status};
-use crate::keys::EngineKey;
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::{Namespace, Secret};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::api::{ListParams, Patch, PatchParams};
 use kube::runtime::controller::Action;
 use kube::runtime::events::EventType;
 use kube::runtime::reflector::ObjectRef;
-use kube::{Api, Resource, ResourceExt};
-use std::collections::BTreeMap;
+use kube::{Api, ResourceExt};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -49,22 +45,23 @@ pub async fn reconcile(engine: Arc<Engine>, ctx: Arc<Context>) -> Result<Action,
         .pools
         .get(&ObjectRef::<EnginePool>::new(&engine.spec.pool).within(&namespace));
     let managed = is_managed(&engine);
-    let mut registration = None;
+    let place = registration::place(&ctx, &engine, managed);
+    let (mut registered, mut key_due) = (None, None);
     if engine.spec.public_key.is_none() {
-        registration = Some(register(&ctx, &engine, managed).await?);
-    } else if engine
-        .status
-        .as_ref()
-        .and_then(|s| s.registration_secret.as_ref())
-        .is_some()
-    {
-        registration = engine.status.as_ref().and_then(|s| s.registration_secret.clone());
+        return register(&ctx, &engine, &place).await;
+    }
+    if engine.status.as_ref().is_some_and(|s| s.registration_secret.is_some()) || managed {
+        registered = Some(place.name.clone());
+        match engine_key::change(&ctx, &engine, pool.as_deref(), &place).await? {
+            engine_key::Pass::Changed => return Ok(Action::await_change()),
+            engine_key::Pass::Until(then) => key_due = then,
+        }
     }
     if let (true, Some(pool), Some(name)) = (managed, &pool, managed_engine(&engine.uid().unwrap_or_default())) {
         super::deployment::apply(&ctx, &engine, pool, &name).await?;
     }
     super::ping::answer(&ctx, &engine).await?;
-    report(&ctx, &engine, pool.is_some(), registration).await
+    report(&ctx, &engine, pool.is_some(), registered, key_due).await
 }
 
 /// Engines that a pool made are owned by it.
@@ -75,106 +72,33 @@ pub fn is_managed(engine: &Engine) -> bool {
         .any(|owner| owner.controller == Some(true) && owner.kind == "EnginePool")
 }
 
-/// Makes the engine's key: the Secret first, then the public half in the spec. A Secret that is already there is read,
-/// so a crash between the two makes no second key.
-async fn register(ctx: &Context, engine: &Engine, managed: bool) -> Result<String, Error> {
-    let (namespace, name) = (engine.namespace().unwrap_or_default(), engine.name_any());
-    let (home, secret_name) = if managed {
-        (
-            ctx.settings.home.clone(),
-            managed_engine(&engine.uid().unwrap_or_default()).unwrap_or_default(),
-        )
-    } else {
-        (namespace.clone(), registration_secret(&name))
-    };
-    let key = if let Some(found) = objects::read::<Secret>(&ctx.client, &home, &secret_name).await? {
-        read_key(&found, engine)
-    } else {
-        let made = EngineKey::generate(ctx.installation.root.hash(), &namespace).map_err(|e| surprise(&e))?;
-        let secret = registration(ctx, engine, &home, &secret_name, &made, managed);
-        match objects::make(&ctx.client, &home, &secret).await {
-            Ok(_) => Ok(made),
-            Err(error) if error.is_conflict() => {
-                let found: Option<Secret> = objects::read(&ctx.client, &home, &secret_name).await?;
-                let rival = || Err(not_ours(&home, &secret_name));
-                found.map_or_else(rival, |found| read_key(&found, engine))
-            }
-            Err(error) => return Err(error.into()),
-        }
-    };
-    let key = match key {
+/// Makes the engine's key: the Secret first, then the public half in the spec.
+async fn register(ctx: &Context, engine: &Engine, place: &Place) -> Result<Action, Error> {
+    let key = match registration::first_key(ctx, engine, place).await? {
         Ok(key) => key,
         Err(hold) => {
             write_condition(ctx, engine, &hold, |_| ()).await?;
-            return Ok(secret_name);
+            return Ok(Action::requeue(AWAY));
         }
     };
-    let patch = serde_json::json!({"metadata": {"uid": engine.uid(), "resourceVersion": engine.resource_version()}, "spec": {"publicKey": key.public().to_string()}});
+    let (namespace, name) = (engine.namespace().unwrap_or_default(), engine.name_any());
+    let patch = serde_json::json!({
+        "metadata": {"uid": engine.uid(), "resourceVersion": engine.resource_version()},
+        "spec": {"publicKey": key.public().to_string()},
+    });
     let api: Api<Engine> = Api::namespaced(ctx.client.clone(), &namespace);
-    api.patch(&name, &PatchParams::default(), &Patch::Merge(&patch))
+    let written = api
+        .patch(&name, &PatchParams::default(), &Patch::Merge(&patch))
         .await
         .to(|| format!("write the public key of engine {namespace}/{name}"))?;
-    Ok(secret_name)
-}
-
-fn surprise(error: &dyn std::error::Error) -> crate::cluster::Error {
-    crate::cluster::Error {
-        intention: format!("make an engine key: {error}"),
-        source: Box::new(kube::Error::Service(error.to_string().into())),
-    }
-}
-
-fn not_ours(namespace: &str, name: &str) -> Hold {
-    Hold::new(
-        Reason::TargetNotOurs,
-        format!("Secret {namespace}/{name} exists and is not this engine's registration; delete or rename it"),
-    )
-}
-
-/// The key in a registration Secret, if the Secret is this Engine's.
-fn read_key(secret: &Secret, engine: &Engine) -> Result<EngineKey, Hold> {
-    let refused = || not_ours(&secret.namespace().unwrap_or_default(), &secret.name_any());
-    let ours = secret.labels().get(ENGINE_LABEL) == engine.uid().as_ref()
-        && secret.labels().get(MANAGED_BY).map(String::as_str) == Some(OPERATOR);
-    let bytes = secret
-        .data
-        .as_ref()
-        .and_then(|data| data.get("DSV_PRIVATE_KEY"))
-        .filter(|_| ours)
-        .ok_or_else(refused)?;
-    let text = String::from_utf8(bytes.0.clone()).map_err(|_| refused())?;
-    EngineKey::parse(&crate::keys::SecretText::new(text)).map_err(|_| refused())
-}
-
-fn registration(ctx: &Context, engine: &Engine, home: &str, name: &str, key: &EngineKey, managed: bool) -> Secret {
-    let data = [
-        ("ENGINE_NAME", engine.name_any()),
-        ("DSV_ENDPOINT", ctx.settings.engine_endpoints.join(",")),
-        ("DSV_PRIVATE_KEY", key.text().reveal().to_owned()),
-    ];
-    let labels: BTreeMap<String, String> = [
-        (MANAGED_BY, OPERATOR.to_owned()),
-        (ENGINE_LABEL, engine.uid().unwrap_or_default()),
-    ]
-    .map(|(k, v)| (k.to_owned(), v))
-    .into();
-    Secret {
-        metadata: ObjectMeta {
-            name: Some(name.to_owned()),
-            namespace: Some(home.to_owned()),
-            labels: Some(labels),
-            // An owner in another namespace is not allowed; a managed engine's Secret is deleted with its Engine by us.
-            owner_references: (!managed).then(|| engine.controller_owner_ref(&()).into_iter().collect()),
-            ..ObjectMeta::default()
-        },
-        type_: Some(REGISTRATION_SECRET_TYPE.to_owned()),
-        data: Some(
-            data.into_iter()
-                .map(|(k, v)| (k.to_owned(), ByteString(v.into_bytes())))
-                .collect(),
-        ),
-        ..Secret::default()
-    }
+    status::amend(&ctx.client, &written, |engine| {
+        let status = engine.status.get_or_insert_default();
+        status.registration_secret = Some(place.name.clone());
+        status.key_since = Some(Time(ctx.now()));
+        true
+    })
+    .await?;
+    Ok(Action::await_change())
 }
 
 /// A deleted engine stays for revocations as long as its pool has open leases.
@@ -261,7 +185,13 @@ pub async fn open_leases(ctx: &Context, pool_uid: &str) -> Result<i64, Error> {
     Ok(i64::try_from(list.items.len()).unwrap_or(i64::MAX))
 }
 
-async fn report(ctx: &Context, engine: &Engine, has_pool: bool, registration: Option<String>) -> Result<Action, Error> {
+async fn report(
+    ctx: &Context,
+    engine: &Engine,
+    has_pool: bool,
+    registration: Option<String>,
+    key_due: Option<Timestamp>,
+) -> Result<Action, Error> {
     let uid = engine.uid().unwrap_or_default();
     let session = ctx.hub.session(&uid).filter(|session| !session.draining);
     let now = ctx.now();
@@ -282,12 +212,13 @@ async fn report(ctx: &Context, engine: &Engine, has_pool: bool, registration: Op
         note_heartbeat(status, heard, connected, now);
     })
     .await?;
-    let recheck = engine
-        .spec
-        .previous_public_key
-        .as_ref()
-        .map(|key| until_then(now, key.until.0))
-        .filter(|left| !left.is_zero());
+    let previous = engine.spec.previous_public_key.as_ref().map(|key| key.until.0);
+    let recheck = [previous, key_due]
+        .into_iter()
+        .flatten()
+        .map(|then| until_then(now, then))
+        .filter(|left| !left.is_zero())
+        .min();
     let usual = if connected { CONNECTED } else { AWAY };
     Ok(Action::requeue(recheck.map_or(usual, |left| left.min(usual))))
 }

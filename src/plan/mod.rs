@@ -9,6 +9,7 @@ pub mod backoff;
 pub mod consent;
 pub mod dead_man;
 pub mod dynamic_secret;
+pub mod engine_key;
 pub mod lease;
 pub mod shape;
 pub mod sync;

@@ -5,6 +5,7 @@
 
 mod abandon;
 mod deletions;
+mod engine_keys;
 mod engines;
 mod fields;
 mod modes;
