@@ -6,7 +6,7 @@ use e2e::objects::text;
 use serde_json::json;
 
 use crate::person::{Person, SESSION, audit_of, place, user};
-use crate::world::{fresh, world};
+use crate::world::world;
 
 const PATIENCE: Duration = Duration::from_mins(2);
 pub const PAGES: [&str; 8] = [

@@ -1,6 +1,6 @@
 //! The page shows to each what the API would give him, and its forms do what he may do.
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::person::{Person, login, place, source, user};
 use crate::world::{fresh, world};
@@ -137,13 +137,8 @@ async fn a_page_shows_and_does_what_the_api_would_for_the_same_principal() {
             .code,
         403
     );
-    let unchanged = world.send(
-        0,
-        "GET",
-        &format!("/api/v1/devops-secrets-vault/sync/status/{number}"),
-        &[("Authorization", &world.admin)],
-        Vec::new(),
-    );
-    let unchanged: Value = unchanged.await.unwrap().is(200);
-    assert_eq!(unchanged["active"], false);
+    let path = format!("/api/v1/devops-secrets-vault/sync/status/{number}");
+    let bearer = [("Authorization", world.admin.as_str())];
+    let unchanged = world.send(0, "GET", &path, &bearer, Vec::new()).await.unwrap();
+    assert_eq!(unchanged.is(200)["active"], false);
 }
