@@ -21,6 +21,8 @@ use crate::run_dir::RunDir;
 
 const START_LIMIT: Duration = Duration::from_secs(60);
 const COMMAND_LIMIT: Duration = Duration::from_secs(90);
+/// How long an element, or the page behind a link or form, is waited for.
+const PATIENCE: Duration = Duration::from_secs(60);
 const PAUSE: Duration = Duration::from_millis(100);
 /// Name of an element's reference in answers, which the protocol fixes.
 const ELEMENT: &str = "element-6066-11e4-a52e-4f735466cecf";
@@ -54,6 +56,9 @@ impl Browser {
         let made = browser.send(Method::POST, "/session", &wanted).await?;
         let session = made.get("sessionId").and_then(Value::as_str);
         browser.session = session.context("the driver names no session")?.to_owned();
+        // A page may still be on its way when its elements are asked for.
+        let patience = json!({"implicit": PATIENCE.as_millis()});
+        browser.command(Method::POST, "/timeouts", &patience).await?;
         let (width, height) = SIZE;
         let metrics = json!({"width": width, "height": height, "deviceScaleFactor": 1, "mobile": false});
         browser.tell("Emulation.setDeviceMetricsOverride", &metrics).await?;
@@ -138,6 +143,22 @@ impl Browser {
     /// The address of the page.
     pub async fn address(&self) -> Result<String> {
         text(&self.command(Method::GET, "/url", &Value::Null).await?)
+    }
+
+    /// Waits until the address holds this, as it does when a link or form has led there. Returns the address.
+    pub async fn arrive(&self, part: &str) -> Result<String> {
+        let start = Instant::now();
+        loop {
+            let address = self.address().await?;
+            if address.contains(part) {
+                return Ok(address);
+            }
+            ensure!(
+                start.elapsed() < PATIENCE,
+                "the browser is at {address} and not where {part} is"
+            );
+            tokio::time::sleep(PAUSE).await;
+        }
     }
 
     /// The title of the page.

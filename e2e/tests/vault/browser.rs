@@ -90,10 +90,7 @@ struct Lease {
 async fn sign_in(walk: &Walk<'_>) -> Result<Lease> {
     let (world, browser) = (walk.world, &walk.browser);
     walk.go("/admin/leases").await?;
-    ensure!(
-        browser.address().await?.contains("/admin/sign-in"),
-        "signed out, a page was shown"
-    );
+    browser.arrive("/admin/sign-in?to=/admin/leases").await?;
     ensure!(
         browser.title().await?.starts_with("Sign in"),
         "the title is another one"
@@ -121,11 +118,8 @@ async fn sign_in(walk: &Walk<'_>) -> Result<Lease> {
     browser.write("User", "admin").await?;
     browser.write("Password", &world.password).await?;
     browser.press("Sign in").await?;
-    ensure!(
-        browser.address().await?.ends_with("/admin/leases"),
-        "he is led to {} instead of where he wanted to go",
-        browser.address().await?
-    );
+    // To where he wanted to go.
+    browser.arrive(&format!("{}/admin/leases", world.url())).await?;
     let page = browser.read("main").await?;
     ensure!(page.contains(&account), "the lease is not shown:\n{page}");
     walk.keep("leases").await?;
@@ -144,13 +138,15 @@ async fn register(walk: &Walk<'_>) -> Result<()> {
     login(world, &credentials, &root).await;
     source(world, &orders, 2, &[("domain", "corp.example"), ("password", "first")]).await;
     browser.press("DSV tenants").await?;
+    browser.arrive("/admin/tenants").await?;
     browser.press("New tenant").await?;
+    browser.arrive("/admin/tenants/new").await?;
     browser.write("Name", &root).await?;
     browser.choose("Login", &credentials).await?;
     browser.write("Sync interval", "60").await?;
     walk.keep("tenant-new").await?;
     browser.press("Create").await?;
-    let tenant = browser.address().await?;
+    let tenant = browser.arrive("?done=made").await?;
     let tenant = tenant
         .split_once('?')
         .map_or(tenant.as_str(), |(path, _)| path)
@@ -161,12 +157,14 @@ async fn register(walk: &Walk<'_>) -> Result<()> {
     walk.keep("tenant").await?;
 
     browser.press("Secrets").await?;
+    browser.arrive(&format!("{tenant}/secrets")).await?;
     browser.press("Add secret").await?;
+    browser.arrive(&format!("{tenant}/secrets/new")).await?;
     browser.choose("Secret", &orders).await?;
     browser.write("Path", &format!("{root}/$domain/orders")).await?;
     walk.keep("sync-new").await?;
     browser.press("Add").await?;
-    let sync = browser.address().await?;
+    let sync = browser.arrive("?done=made").await?;
     let sync = sync.split_once('?').map_or(sync.as_str(), |(path, _)| path).to_owned();
     let sync = sync.trim_start_matches(&world.url()).to_owned();
     let page = walk
@@ -180,6 +178,7 @@ async fn register(walk: &Walk<'_>) -> Result<()> {
     let there = world.get(&format!("secrets/{root}/corp.example/orders")).await;
     ensure!(there.code == 200, "the tenant has nothing: {}", there.text);
     browser.press("Push now").await?;
+    browser.arrive("?done=pushed").await?;
     let pushed = |page: &str| page.contains("Version at the tenant\n1") || page.contains("Version at the tenant 1");
     walk.until(&sync, "the second push is shown", pushed).await?;
     walk.go(&format!("{tenant}/secrets")).await?;
@@ -219,10 +218,8 @@ async fn lease_ends(walk: &Walk<'_>, lease: &Lease) -> Result<()> {
 
 async fn sign_out(walk: &Walk<'_>) -> Result<()> {
     walk.browser.press("Sign out").await?;
+    walk.browser.arrive("/admin/sign-in").await?;
     walk.go("/admin/leases").await?;
-    ensure!(
-        walk.browser.address().await?.contains("/admin/sign-in"),
-        "he is still signed in"
-    );
+    walk.browser.arrive("/admin/sign-in").await?;
     Ok(())
 }
