@@ -26,7 +26,7 @@ pub fn page(visit: &Visit<'_>) -> Result<Answer, Refusal> {
         .and_then(Value::as_array)
         .map_or(&[][..], Vec::as_slice);
     let rows: Vec<Markup> = lines.iter().map(row).collect();
-    let heads = ["Time", "Who", "From", "Method", "Address", "Answer"];
+    let heads = ["Time (UTC)", "Who", "From", "Call", "Answer"];
     let [principal, path, start, end] = &filters;
     let body = html! {
         h1 { "Audit" }
@@ -64,11 +64,10 @@ fn row(line: &Value) -> Markup {
     };
     html! {
         tr {
-            td { (view::at(view::time_in(line, "time"))) }
+            td { (view::moment(view::time_in(line, "time"))) }
             td { (view::or_dash(&view::text_in(line, "principal"))) }
             td { (view::text_in(line, "remote")) }
-            td { (view::text_in(line, "action")) }
-            td.long { (view::text_in(line, "path")) }
+            td.long { (view::text_in(line, "action")) " " (view::text_in(line, "path")) }
             td { (view::state(tone, &format!("{word} ({status})"))) }
         }
     }

@@ -2,7 +2,7 @@
 
 use super::frame::Section;
 use super::view;
-use super::{Answer, Visit};
+use super::{Answer, Visit, leases};
 use crate::api::{Engine, EnginePool};
 use crate::vault::pools::name_of;
 use crate::vault::reply::Refusal;
@@ -52,7 +52,7 @@ async fn shown(visit: &Visit<'_>, notice: Option<Markup>) -> Result<Answer, Refu
     let (pools, engines) = (pools(visit).await?, engines(visit).await?);
     let pool_rows: Vec<Markup> = pools.iter().map(pool_row).collect();
     let engine_rows: Vec<Markup> = engines.iter().map(|engine| engine_row(visit, engine, &pools)).collect();
-    let servers: Vec<Markup> = pools.iter().flat_map(server_rows).collect();
+    let servers: Vec<Markup> = pools.iter().flat_map(|pool| server_rows(visit, pool)).collect();
     let body = html! {
         h1 { "Pools and engines" }
         @if let Some(notice) = notice { (notice) }
@@ -102,7 +102,7 @@ fn engine_row(visit: &Visit<'_>, engine: &Engine, pools: &[EnginePool]) -> Marku
     }
 }
 
-fn server_rows(pool: &EnginePool) -> Vec<Markup> {
+fn server_rows(visit: &Visit<'_>, pool: &EnginePool) -> Vec<Markup> {
     let servers = pool
         .status
         .as_ref()
@@ -112,7 +112,7 @@ fn server_rows(pool: &EnginePool) -> Vec<Markup> {
         let reason = server.reason.clone().unwrap_or_default();
         html! {
             tr {
-                th scope="row" { (server.linked_secret) }
+                th scope="row" { (leases::base_secret(visit, None, &server.linked_secret)) }
                 td { (name_of(pool)) }
                 td {
                     @if server.ready {

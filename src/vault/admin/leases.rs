@@ -80,7 +80,8 @@ pub async fn dynamic(visit: &Visit<'_>) -> Result<Answer, Refusal> {
         skip: Part::asked(visit.call),
         total: all.len(),
     };
-    let rows: Vec<Markup> = all.iter().skip(part.skip).take(Part::TAKE).map(secret_row).collect();
+    let shown = all.iter().skip(part.skip).take(Part::TAKE);
+    let rows: Vec<Markup> = shown.map(|(path, secret)| secret_row(visit, path, secret)).collect();
     let heads = ["Path", "State", "Mode", "Life", "Base secret", "Pool", "Next end"];
     let body = html! {
         h1 { "Dynamic secrets" }
@@ -90,7 +91,7 @@ pub async fn dynamic(visit: &Visit<'_>) -> Result<Answer, Refusal> {
     Ok(visit.page("Dynamic secrets", Section::Dynamic, &body))
 }
 
-fn secret_row((path, secret): &(String, DynamicSecret)) -> Markup {
+fn secret_row(visit: &Visit<'_>, path: &str, secret: &DynamicSecret) -> Markup {
     let (spec, status) = (&secret.spec, secret.status.clone().unwrap_or_default());
     let (tone, word, message) = view::ready(&status.conditions);
     let life = spec
@@ -103,12 +104,21 @@ fn secret_row((path, secret): &(String, DynamicSecret)) -> Markup {
             th scope="row" { (path) }
             td { (view::state(tone, &word)) @if tone != Tone::Good { p.says { (message) } } }
             td { (view::spaced(&format!("{:?}", spec.mode()))) }
-            td { (view::span(life.unwrap_or(0))) }
-            td { (spec.link_config.linked_secret) }
+            td.short { (view::span(life.unwrap_or(0))) }
+            td { (base_secret(visit, spec.pool.namespace.as_deref(), &spec.link_config.linked_secret)) }
             td { (spec.pool.name) }
             td { (view::left(status.expires_at.map(|end| end.0))) }
         }
     }
+}
+
+/// What people call a base secret: its path where it lies in this tenant.
+pub fn base_secret(visit: &Visit<'_>, namespace: Option<&str>, object: &str) -> String {
+    let own = &visit.call.tenant.namespace;
+    if namespace.is_none_or(|namespace| namespace == own) {
+        return visit.vault.path_of(own, object);
+    }
+    object.to_owned()
 }
 
 fn phase_state(phase: Phase) -> Markup {
@@ -132,7 +142,7 @@ pub async fn list(visit: &Visit<'_>) -> Result<Answer, Refusal> {
         total: all.len(),
     };
     let rows: Vec<Markup> = all.iter().skip(part.skip).take(Part::TAKE).map(row).collect();
-    let heads = ["Dynamic secret", "Account", "State", "Time left", "Engine", "Lease"];
+    let heads = ["Dynamic secret", "Account", "State", "Time left", "Engine"];
     let body = html! {
         h1 { "Leases" }
         form.filter method="get" action=(Section::Leases.path()) role="search" {
@@ -153,12 +163,11 @@ fn row(seen: &Seen) -> Markup {
     let status = seen.lease.status.clone().unwrap_or_default();
     html! {
         tr {
-            th scope="row" { (seen.path) }
-            td { (view::or_dash(seen.user())) }
+            th scope="row" { (seen.path) p.says { "lease " (seen.lease.name_any()) } }
+            td.long { (view::or_dash(seen.user())) }
             td { (phase_state(seen.phase())) }
             td { (view::left(seen.ends())) }
             td { (view::or_dash(&status.issued_by.unwrap_or_default())) }
-            td { (seen.lease.name_any()) }
         }
     }
 }

@@ -48,7 +48,7 @@ fn card(count: &Count) -> Markup {
     };
     html! {
         h2 { a href=(count.section.path()) { (count.section.name()) } }
-        p.number { (count.good.0) " " span { (count.good.1) " of " (count.all) } }
+        p.number { (count.good.0) " " span { "of " (count.all) " " (count.good.1) } }
         p { (view::state(tone, &word)) }
     }
 }

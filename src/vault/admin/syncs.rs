@@ -102,23 +102,17 @@ async fn found(visit: &Visit<'_>, id: &str) -> Result<(SecretSync, Value), Refus
 pub async fn one(visit: &Visit<'_>, id: &str) -> Result<Answer, Refusal> {
     let (sync, model) = found(visit, id).await?;
     let path = sync.spec.path.join("/");
-    shown_one(visit, (&sync, &model), &path, None)
+    Ok(shown_one(visit, (&sync, &model), &path, None))
 }
 
-fn shown_one(
-    visit: &Visit<'_>,
-    (sync, model): (&SecretSync, &Value),
-    path: &str,
-    refusal: Option<&Refusal>,
-) -> Result<Answer, Refusal> {
+fn shown_one(visit: &Visit<'_>, (sync, model): (&SecretSync, &Value), path: &str, refusal: Option<&Refusal>) -> Answer {
     let (id, secret) = (text_in(model, "devOpsSyncMapId"), text_in(model, "secretName"));
     let (tone, word) = state_of(model);
-    let base = format!("/admin/syncs/{id}");
+    let (base, may) = (format!("/admin/syncs/{id}"), may_change(visit, &id));
     let body = html! {
         div.title { h1 { (secret) } (view::state(tone, &word)) }
         (view::done(visit.call))
-        (facts(sync, model))
-        @if may_change(visit, &id) {
+        @if may {
             div.actions {
                 @if sync.spec.is_active() {
                     (visit.button(&format!("{base}/push"), "Push now", &[]))
@@ -127,6 +121,9 @@ fn shown_one(
                     (visit.button(&format!("{base}/active"), "Activate", &[("active", "true")]))
                 }
             }
+        }
+        (facts(sync, model))
+        @if may {
             h2 { "Change the path" }
             (view::refused_form(refusal, &["secretId", "fieldNamesPath"]))
             form.wide method="post" action=(base) {
@@ -137,14 +134,14 @@ fn shown_one(
         }
     };
     let status = refusal.map_or(StatusCode::OK, |refusal| status_of_code(refusal.code));
-    Ok(visit.page_with(status, &format!("Sync of {secret}"), Section::Syncs, &body))
+    visit.page_with(status, &format!("Sync of {secret}"), Section::Syncs, &body)
 }
 
 fn facts(sync: &SecretSync, model: &Value) -> Markup {
     let status = sync.status.clone().unwrap_or_default();
     let drift = match sync.spec.drift.unwrap_or_default() {
-        DriftPolicy::Report => "is told and left alone",
-        DriftPolicy::Overwrite => "is overwritten",
+        DriftPolicy::Report => "it is told and left alone",
+        DriftPolicy::Overwrite => "it is overwritten",
     };
     let removal = match sync.spec.removal() {
         RemovalPolicy::Leave => "it stays at the tenant",
@@ -159,7 +156,7 @@ fn facts(sync: &SecretSync, model: &Value) -> Markup {
             html! { a href={ "/admin/tenants/" (tenant) } { (text_in(model, "tenantName")) } },
         ),
         ("Path", html! { (text_in(model, "devOpsSecretVaultPath")) }),
-        ("What it says", view::or_dash(&message)),
+        ("Result", view::or_dash(&message)),
         ("Last push", view::ago(status.last_push.map(|at| at.0))),
         ("Last look", view::ago(status.last_check.map(|at| at.0))),
         (
@@ -171,8 +168,8 @@ fn facts(sync: &SecretSync, model: &Value) -> Markup {
             view::or_dash(&status.destination_version.unwrap_or_default()),
         ),
         ("Failures in a row", html! { (status.failures.unwrap_or(0)) }),
-        ("What was changed at the tenant", html! { (drift) }),
-        ("When the source goes", html! { (removal) }),
+        ("If it is changed there", html! { (drift) }),
+        ("If the source goes", html! { (removal) }),
         ("Added", view::at(time_in(model, "dateAdded"))),
         ("Number", html! { (text_in(model, "devOpsSyncMapId")) }),
     ])
@@ -279,7 +276,7 @@ pub async fn change(visit: &Visit<'_>, id: &str, fields: &Fields) -> Result<Answ
         ))),
         Err(refusal) if refusal.code == 400 => {
             let (sync, model) = found(visit, id).await?;
-            shown_one(visit, (&sync, &model), path, Some(&refusal))
+            Ok(shown_one(visit, (&sync, &model), path, Some(&refusal)))
         }
         Err(refusal) => Err(refusal),
     }

@@ -28,9 +28,8 @@ impl Tone {
         let known = Reason::EVERY.iter().find(|known| known.as_str() == reason);
         match known.map(|known| (*known, known.kind())) {
             Some((Reason::Inactive | Reason::Suspended | Reason::Expired, _)) => Self::Off,
-            Some((Reason::Blocked, _)) => Self::Bad,
+            Some((Reason::Blocked, _) | (_, ReasonKind::Refused)) => Self::Bad,
             Some((_, ReasonKind::Good)) => Self::Good,
-            Some((_, ReasonKind::Refused)) => Self::Bad,
             _ => Self::Waits,
         }
     }
@@ -95,10 +94,10 @@ pub fn ago(then: Option<Timestamp>) -> Markup {
         return html! { span.none { "never" } };
     };
     let past = time::now().duration_since(time::whole(then)).as_secs();
-    let text = if past < 0 {
-        format!("in {}", span(-past))
-    } else {
-        format!("{} ago", span(past))
+    let text = match past {
+        ..0 => format!("in {}", span(-past)),
+        0..3 => "just now".to_owned(),
+        _ => format!("{} ago", span(past)),
     };
     stamp(then, &text)
 }
@@ -119,10 +118,20 @@ pub fn left(end: Option<Timestamp>) -> Markup {
 
 /// A time of day, in UTC.
 pub fn at(then: Option<Timestamp>) -> Markup {
-    match then {
-        Some(then) => stamp(then, &time::text(then).replace('T', " ").replace('Z', " UTC")),
-        None => html! { span.none { "–" } },
-    }
+    then.map_or_else(none, |then| stamp(then, &format!("{} UTC", clock_text(then))))
+}
+
+/// The same where the head of the column says UTC.
+pub fn moment(then: Option<Timestamp>) -> Markup {
+    then.map_or_else(none, |then| stamp(then, &clock_text(then)))
+}
+
+fn clock_text(then: Timestamp) -> String {
+    time::text(then).replace('T', " ").replace('Z', "")
+}
+
+fn none() -> Markup {
+    html! { span.none { "–" } }
 }
 
 fn stamp(then: Timestamp, text: &str) -> Markup {
