@@ -128,8 +128,8 @@ async fn a_page_shows_and_does_what_the_api_would_for_the_same_principal() {
     let on = pusher.post(&format!("{sync}/active"), &[("active", "true")]).await;
     // Who changes a sync must be allowed to read what is pushed, here as in the API.
     assert_eq!(on.code, 400, "{}", on.text);
-    let pushed = pusher.post(&format!("{sync}/push"), &[]).await;
-    assert_eq!((pushed.code, place(&pushed)), (303, format!("{sync}?done=left")));
+    let answer = pusher.post(&format!("{sync}/push"), &[]).await;
+    assert_eq!((answer.code, place(&answer)), (303, format!("{sync}?done=left")));
     assert_eq!(
         pusher
             .post(&format!("{tenant}/active"), &[("active", "false")])

@@ -91,7 +91,7 @@ impl<'a> Person<'a> {
         }
         let form = Regex::new(r#"name="csrf" value="([^"]+)""#).unwrap();
         if let Some(found) = form.captures(&answer.text) {
-            self.csrf = found[1].to_owned();
+            found[1].clone_into(&mut self.csrf);
         }
         answer
     }
@@ -132,7 +132,15 @@ impl<'a> Person<'a> {
 
 /// A form's body; each byte is written in the long way, so nothing has a meaning.
 fn form(fields: &[(&str, &str)]) -> String {
-    let long = |text: &str| text.bytes().map(|byte| format!("%{byte:02X}")).collect::<String>();
+    let sign = |at: usize| (at % 2 == 0).then_some('%');
+    let long = |text: &str| {
+        let digits = data_encoding::HEXUPPER.encode(text.as_bytes());
+        let signed = digits
+            .chars()
+            .enumerate()
+            .flat_map(|(at, digit)| sign(at).into_iter().chain([digit]));
+        signed.collect::<String>()
+    };
     let pairs: Vec<String> = fields
         .iter()
         .map(|(name, value)| format!("{name}={}", long(value)))

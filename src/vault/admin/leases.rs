@@ -202,7 +202,7 @@ fn held_up(seen: &Seen) -> Markup {
     view::facts([
         ("Account", view::or_dash(seen.user())),
         ("Its end", view::left(seen.ends())),
-        ("What holds it up", html! { span.long { (message) } }),
+        ("What holds it up", html! { span.lines { (message) } }),
         ("Lease", html! { (seen.lease.name_any()) }),
     ])
 }

@@ -41,10 +41,10 @@ pub async fn shown(visit: &Visit<'_>, (address, tenant): (&str, Option<&str>)) -
         .iter()
         .map(|model| row(visit, model, tenant.is_none()))
         .collect();
-    let mut heads = vec!["Secret", "Tenant", "Path", "State", "Last push", "Next look", "Push"];
-    if tenant.is_some() {
-        heads.remove(1);
-    }
+    let heads = match tenant {
+        Some(_) => ["Secret", "Path", "State", "Last push", "Next look", "Push"],
+        None => ["Secret", "Tenant", "Path", "State", "Last push", "Push"],
+    };
     Ok(html! {
         (view::table("Syncs", &heads, &rows, "There is no sync that you may see."))
         (Part::of(&page).links(address, &[]))
@@ -71,10 +71,10 @@ fn row(visit: &Visit<'_>, model: &Value, with_tenant: bool) -> Markup {
         tr {
             th scope="row" { a href={ "/admin/syncs/" (id) } { (secret) } }
             @if with_tenant { td { a href={ "/admin/tenants/" (text_in(model, "tenantId")) } { (text_in(model, "tenantName")) } } }
-            td.long { (text_in(model, "devOpsSecretVaultPath")) }
+            td.long { (view::path(&text_in(model, "devOpsSecretVaultPath"))) }
             td { (view::state(tone, &word)) }
             td { (view::ago(time_in(model, "lastSyncTime"))) }
-            td { (view::left(time_in(model, "nextSyncTime").filter(|_| tone != Tone::Off))) }
+            @if !with_tenant { td { (view::left(time_in(model, "nextSyncTime").filter(|_| tone != Tone::Off))) } }
             td {
                 @if may_change(visit, &id) && tone != Tone::Off {
                     (visit.button(&format!("/admin/syncs/{id}/push"), "Push now", &[]))

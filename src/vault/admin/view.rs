@@ -167,6 +167,16 @@ pub fn facts<'a>(all: impl IntoIterator<Item = (&'a str, Markup)>) -> Markup {
     }
 }
 
+/// A path, which may be broken where its parts meet.
+pub fn path(text: &str) -> Markup {
+    html! {
+        @for (at, part) in text.split('/').enumerate() {
+            @if at > 0 { "/" wbr; }
+            (part)
+        }
+    }
+}
+
 /// A text, or a dash where it is empty.
 pub fn or_dash(text: &str) -> Markup {
     if text.is_empty() {
