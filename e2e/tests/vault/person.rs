@@ -132,7 +132,7 @@ impl<'a> Person<'a> {
 
 /// A form's body; each byte is written in the long way, so nothing has a meaning.
 fn form(fields: &[(&str, &str)]) -> String {
-    let sign = |at: usize| (at % 2 == 0).then_some('%');
+    let sign = |at: usize| at.is_multiple_of(2).then_some('%');
     let long = |text: &str| {
         let digits = data_encoding::HEXUPPER.encode(text.as_bytes());
         let signed = digits
