@@ -10,7 +10,7 @@ MAKEFLAGS += --no-print-directory
 BIN := $(or $(CARGO_TARGET_DIR),target)/debug
 SAY := @printf '\n== %s\n'
 
-.PHONY: help demo image dist chart chart-check e2e test faults faults-programs torture up down status build programs fmt fmt-check lint crds verify-generated prerequisites
+.PHONY: help demo image dist chart chart-check screenshots e2e test faults faults-programs torture up down status build programs fmt fmt-check lint crds verify-generated prerequisites
 
 help: ## Show what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -39,6 +39,9 @@ chart: crds ## Write the chart's generated files anew, and config/install.yaml (
 
 chart-check: build ## Check the chart with helm and a real API server (builds helm once)
 	@$(BIN)/dsv-dev chart-check
+
+screenshots: build ## Write docs/images anew, from the page for people in a real browser
+	@DSV_SCREENSHOTS=$(CURDIR)/docs/images cargo test --locked --workspace --test vault in_a_real_browser
 
 e2e: build ## Install the chart on a real node, and let pods use what it issues (needs root)
 	@$(BIN)/dsv-dev e2e

@@ -14,10 +14,12 @@
 //! | `DSV_BIN_DIR` | where `dsv-operator` and `dsv-engine` lie, if not beside the running program |
 //! | `DSV_IMAGE_PROGRAMS` | folder with static programs for the images, instead of building them |
 //! | `DSV_DEV_DIR` | where `dsv-dev up` keeps its cluster, if not in `target/dev` |
+//! | `DSV_SCREENSHOTS` | folder to which the test in a browser writes pictures of the pages |
 //! | `TESTS_AT_ONCE` | how many test programs `dsv-dev test` runs at a time, if not one for each core |
 //! | `RUST_LOG` | log filter of operator and engines |
 
 pub mod books;
+pub mod browser;
 pub mod certificates;
 pub mod chart;
 pub mod cluster;

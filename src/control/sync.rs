@@ -213,7 +213,7 @@ async fn pass(
     let (namespace, name) = (seen.namespace().unwrap_or_default(), seen.name_any());
     let live = objects::read::<SecretSync>(&ctx.client, &namespace, &name).await?;
     let same = |live: &SecretSync| live.uid() == seen.uid() && live.metadata.deletion_timestamp.is_none();
-    let Some(sync) = live.filter(same) else {
+    let Some(mut sync) = live.filter(same) else {
         return Ok(Action::await_change());
     };
     // The cache may be older than the last push.
@@ -223,7 +223,7 @@ async fn pass(
         return Ok(Action::requeue(until_then(now, then)));
     }
     let uid = tenant.uid().unwrap_or_default();
-    match attempt(ctx, &sync, tenant, interval).await {
+    match attempt(ctx, &mut sync, tenant, interval).await {
         Ok(next) => {
             if ctx.lanes.answered(&uid, &ctx.wakes) {
                 // What failed meanwhile goes on when the tenant is ready again.
@@ -243,10 +243,10 @@ async fn pass(
     }
 }
 
-/// Returns when to look next.
+/// Returns when to look next. `sync` is left as it was written last, so what follows is written in one go.
 async fn attempt(
     ctx: &Context,
-    sync: &SecretSync,
+    sync: &mut SecretSync,
     tenant: &DsvTenant,
     interval: Duration,
 ) -> Result<Timestamp, Trouble> {
@@ -257,7 +257,8 @@ async fn attempt(
     };
     let content = content::compose(&sync.spec, &found.fields);
     let content = content.map_err(|error| Hold::new(Reason::InvalidSpec, error.to_string()))?;
-    let sync = &remove::moved(ctx, sync, &client, &content.path).await?;
+    let generation = sync.metadata.generation;
+    *sync = remove::moved(ctx, sync, &client, &content.path).await?;
     let key = ctx.installation.root.hash_key(HASH_PURPOSE);
     let uid = sync.uid().unwrap_or_default();
     let hash = content::hash(&key, &uid, &content);
@@ -293,7 +294,11 @@ async fn attempt(
         Step::Finished => return say::done(ctx, sync, &done).await,
         Step::Create | Step::Update | Step::Blind | Step::Revive => {}
     }
-    begin(ctx, sync, &there, (&content, &hash)).await?;
+    *sync = begin(ctx, sync, &there, (&content, &hash)).await?;
+    if sync.metadata.generation != generation {
+        // It asks for something else since it was read. The intent stands, so the next pass looks at once.
+        return Ok(ctx.now());
+    }
     failpoint!("sync.begun", sync.name_any());
     ctx.still_leading()?;
     done.version = Some(push(&client, decision, &content).await?);
@@ -302,13 +307,13 @@ async fn attempt(
     say::done(ctx, sync, &done).await
 }
 
-/// Writes down what is about to be pushed.
+/// Writes down what is about to be pushed. Returns the sync as written.
 async fn begin(
     ctx: &Context,
     sync: &SecretSync,
     there: &There,
     (content, hash): (&Content, &str),
-) -> Result<(), Trouble> {
+) -> Result<SecretSync, Trouble> {
     ctx.still_leading()?;
     let intent = PushIntent {
         path: content.path.clone(),
@@ -322,11 +327,8 @@ async fn begin(
     })
     .await?;
     // Nothing is pushed for a sync that is gone.
-    let going = written.is_none_or(|sync| sync.metadata.deletion_timestamp.is_some());
-    if going {
-        return Err(Hold::new(Reason::Deleting, "the sync is being deleted").into());
-    }
-    Ok(())
+    let written = written.filter(|sync| sync.metadata.deletion_timestamp.is_none());
+    written.ok_or_else(|| Hold::new(Reason::Deleting, "the sync is being deleted").into())
 }
 
 async fn push(client: &Tenant, step: Step, content: &Content) -> Result<String, PushError> {

@@ -126,12 +126,8 @@ impl Audit {
         })
     }
 
-    /// Notes a call and how it ended.
-    pub fn note(&self, call: &Call, principal: &str, outcome: &Result<Reply, Refusal>) {
-        let status = match outcome {
-            Ok(reply) => reply.status.as_u16(),
-            Err(refusal) => refusal.code,
-        };
+    /// Notes a call and the status that it ended with.
+    pub fn note(&self, call: &Call, principal: &str, status: u16) {
         let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         inner.number += 1;
         let line = Line {

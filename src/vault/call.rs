@@ -1,5 +1,6 @@
 //! One call, read: where it comes from, whom it is for, what it asks.
 
+use super::admin;
 use super::body::{Fields, MAX_BODY};
 use super::reply::Refusal;
 use super::secret_server;
@@ -11,6 +12,7 @@ use http::request::Parts;
 use http::{HeaderMap, Method, header};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use percent_encoding::percent_decode_str;
+use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
@@ -58,6 +60,7 @@ impl Call {
         let path = served
             .as_deref()
             .or_else(|| dsv(&decoded))
+            .or_else(|| admin::path(&decoded))
             .ok_or_else(Refusal::not_found)?;
         let (area, rest) = path.split_once('/').unwrap_or((path, ""));
         let remote = parts.extensions.get::<ConnectInfo<Peer>>();
@@ -105,6 +108,37 @@ impl Call {
         Fields::json(&self.body)
     }
 
+    /// A call of the API that a page makes for whoever asked for the page. Its body is `body`, or none if that is null.
+    pub fn inner(&self, method: Method, path: &str, query: &[(&str, String)], body: &Value) -> Self {
+        let (area, rest) = path.split_once('/').unwrap_or((path, ""));
+        let query = query.iter().filter(|(_, value)| !value.is_empty());
+        let body = if body.is_null() {
+            Bytes::new()
+        } else {
+            Bytes::from(body.to_string())
+        };
+        Self {
+            method,
+            area: area.to_owned(),
+            rest: rest.to_owned(),
+            path: path.to_owned(),
+            query: query.map(|(key, value)| ((*key).to_owned(), value.clone())).collect(),
+            token: None,
+            remote: self.remote,
+            tenant: self.tenant.clone(),
+            is_form: false,
+            body,
+        }
+    }
+
+    /// The body as a form, as browsers send it.
+    pub fn form(&self) -> Result<Fields, Refusal> {
+        if !self.is_form {
+            return Err(Refusal::new(415, "the body must be a form"));
+        }
+        Ok(Fields::form(&self.body))
+    }
+
     /// The body as JSON or as a form.
     pub fn fields_or_form(&self) -> Result<Fields, Refusal> {
         if self.is_form {
@@ -133,7 +167,7 @@ impl Call {
 fn dsv(path: &str) -> Option<&str> {
     let rest = path.strip_prefix("/v1/")?;
     let area = rest.split('/').next().unwrap_or_default();
-    (![secret_server::API, secret_server::LOGIN].contains(&area)).then_some(rest)
+    (![secret_server::API, secret_server::LOGIN, admin::AREA].contains(&area)).then_some(rest)
 }
 
 /// Bare, or behind `Bearer`; an empty header is none.

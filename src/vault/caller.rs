@@ -33,27 +33,26 @@ impl Vault {
     pub(super) async fn caller(&self, call: &Call) -> Result<Caller, Refusal> {
         let token = call.token.as_deref().ok_or_else(Refusal::unauthenticated)?;
         let claims = self.checked(token, &call.tenant.uid).await?;
-        let entry = self.records.get(&call.tenant.uid, &claims.via);
-        let entry = entry.filter(|entry| entry.value.record.is_live());
-        let entry = entry.ok_or_else(Refusal::unauthenticated)?;
-        let record = &entry.value.record;
-        let still = match (entry.value.kind, claims.sub.split_once(':')) {
-            // A token from before the last change of the password is void.
+        let since = (claims.via.as_str(), claims.iat);
+        let caller = self.still_caller(&call.tenant, claims.sub, since);
+        caller.ok_or_else(Refusal::unauthenticated)
+    }
+
+    /// The caller, if the login by which he came still counts: the id of its record, and the second when it was used.
+    pub(super) fn still_caller(&self, tenant: &Tenant, subject: String, (via, since): (&str, i64)) -> Option<Caller> {
+        let entry = self.records.get(&tenant.uid, via)?;
+        let record = Some(&entry.value.record).filter(|record| record.is_live())?;
+        let still = match (entry.value.kind, subject.split_once(':')) {
+            // What was given out before the last change of the password is void.
             (Kind::User, Some(("users", name))) => {
-                record.name == name
-                    && record
-                        .time("passwordChanged")
-                        .is_none_or(|at| claims.iat >= at.as_second())
+                record.name == name && record.time("passwordChanged").is_none_or(|at| since >= at.as_second())
             }
             (Kind::Client, Some(("roles", role))) => {
-                record.text("role") == role && self.known(&call.tenant, Kind::Role, role).is_some()
+                record.text("role") == role && self.known(tenant, Kind::Role, role).is_some()
             }
             _ => false,
         };
-        if !still {
-            return Err(Refusal::unauthenticated());
-        }
-        Ok(self.named(&call.tenant, claims.sub))
+        still.then(|| self.named(tenant, subject))
     }
 
     fn named(&self, tenant: &Tenant, subject: String) -> Caller {

@@ -21,6 +21,8 @@ pub enum Kind {
     Policy,
     /// Refresh tokens.
     Refresh,
+    /// People who signed in on the page.
+    Session,
 }
 
 impl Kind {
@@ -35,6 +37,7 @@ impl Kind {
             Self::Client => "client",
             Self::Policy => "policy",
             Self::Refresh => "refresh",
+            Self::Session => "session",
         }
     }
 
@@ -49,6 +52,7 @@ impl Kind {
             Self::Client,
             Self::Policy,
             Self::Refresh,
+            Self::Session,
         ];
         all.into_iter().find(|kind| kind.word() == word)
     }

@@ -47,7 +47,8 @@ async fn round(vault: &Vault) -> bool {
     for entry in vault.records.everything() {
         let known = &entry.value;
         let ended = known.record.time("expires").is_some_and(|end| time::now() >= end);
-        let over = known.record.deleted.is_some_and(time::is_over) || (ended && known.kind == Kind::Refresh);
+        let over = known.record.deleted.is_some_and(time::is_over)
+            || (ended && matches!(known.kind, Kind::Refresh | Kind::Session));
         if over {
             worked &= remove(vault, &entry.namespace, &entry.object, &entry.version).await;
         }

@@ -41,7 +41,18 @@ impl Vault {
 
     async fn by_password(&self, tenant: &Tenant, fields: &Fields) -> Result<Reply, Refusal> {
         let (name, password) = (fields.required("username")?, fields.required("password")?);
-        let password = SecretText::new(password);
+        let user = self.user_by_password(tenant, name, SecretText::new(password)).await?;
+        let subject = format!("users:{}", user.record.name);
+        self.grant(tenant, subject, user.id, true).await
+    }
+
+    /// The user of that name, if that is the password. Wrong ones are counted, and too many of them lock the login.
+    pub(super) async fn user_by_password(
+        &self,
+        tenant: &Tenant,
+        name: &str,
+        password: SecretText,
+    ) -> Result<Live, Refusal> {
         let user = self.record(tenant, Kind::User, name).await?;
         let user = user.filter(|user| user.record.is_live());
         if let Some(until) = user.as_ref().and_then(|user| user.record.time("lockedUntil"))
@@ -57,11 +68,7 @@ impl Vault {
         let known = hash.is_some();
         let fits = self.password_fits(password, hash).await?;
         match user {
-            Some(user) if known && fits => {
-                let user = self.forget_failures(tenant, user).await?;
-                let subject = format!("users:{}", user.record.name);
-                self.grant(tenant, subject, user.id, true).await
-            }
+            Some(user) if known && fits => self.forget_failures(tenant, user).await,
             Some(user) => {
                 self.count_failure(tenant, user).await;
                 Err(Refusal::unauthenticated())

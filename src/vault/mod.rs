@@ -5,6 +5,7 @@
 //! here runs SQL, holds engines or decides about accounts: reading a dynamic secret makes a lease and waits for its status.
 
 mod absent;
+mod admin;
 mod audit;
 mod body;
 mod call;
@@ -40,7 +41,8 @@ pub use serve::{VaultError, run};
 
 use crate::keys::SecretText;
 use call::Call;
-use caller::Compiled;
+use caller::{Caller, Compiled};
+use http::StatusCode;
 use index::Index;
 use kube::Client;
 use records::Known;
@@ -122,7 +124,7 @@ impl Vault {
     async fn answer(&self, call: &Call) -> Result<Reply, Refusal> {
         let mut principal = String::new();
         let outcome = self.route(call, &mut principal).await;
-        self.audit.note(call, &principal, &outcome);
+        self.audit.note(call, &principal, status_of(&outcome));
         if let Err(refusal) = &outcome {
             tracing::debug!(
                 method = %call.method,
@@ -149,29 +151,47 @@ impl Vault {
         }
         let caller = self.caller(call).await?;
         caller.subject.clone_into(principal);
+        self.answer_known(call, &caller).await
+    }
+
+    /// Answers somebody who is known.
+    async fn answer_known(&self, call: &Call, caller: &Caller) -> Result<Reply, Refusal> {
         match call.area.as_str() {
-            secret_server::API => self.secret_server(call, &caller).await,
-            "secrets" => self.secrets(call, &caller, Space::Secrets).await,
-            "home" => self.secrets(call, &caller, Space::Home).await,
-            "pools" => self.pools(call, &caller).await,
-            "engines" => self.engines(call, &caller).await,
-            "users" => self.users(call, &caller).await,
-            "roles" => self.roles(call, &caller).await,
-            "clients" => self.clients(call, &caller).await,
-            "groups" => self.groups(call, &caller).await,
+            secret_server::API => self.secret_server(call, caller).await,
+            "secrets" => self.secrets(call, caller, Space::Secrets).await,
+            "home" => self.secrets(call, caller, Space::Home).await,
+            "pools" => self.pools(call, caller).await,
+            "engines" => self.engines(call, caller).await,
+            "users" => self.users(call, caller).await,
+            "roles" => self.roles(call, caller).await,
+            "clients" => self.clients(call, caller).await,
+            "groups" => self.groups(call, caller).await,
             "audit" => {
-                self.require(call, &caller, "read", "audit")?;
+                self.require(call, caller, "read", "audit")?;
                 self.audit_lines(call)
             }
             "usage" => {
-                self.require(call, &caller, "read", "usage")?;
+                self.require(call, caller, "read", "usage")?;
                 Ok(self.usage(call))
             }
             "config" => match call.rest.strip_prefix("policies") {
-                Some(rest) => self.policies(call, &caller, rest).await,
+                Some(rest) => self.policies(call, caller, rest).await,
                 None => Err(absent::refusal(call)),
             },
             _ => Err(absent::refusal(call)),
         }
+    }
+}
+
+/// A refusal's status.
+fn status_of_code(code: u16) -> StatusCode {
+    StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
+}
+
+/// The status of an answer.
+fn status_of(outcome: &Result<Reply, Refusal>) -> u16 {
+    match outcome {
+        Ok(reply) => reply.status.as_u16(),
+        Err(refusal) => refusal.code,
     }
 }

@@ -1,4 +1,4 @@
-//! Principals, policies and refresh tokens: one Secret each in the operator's namespace, out of every tenant's reach.
+//! Principals, policies, refresh tokens and sessions: one Secret each in the operator's namespace, out of every tenant's reach.
 //!
 //! What is not secret stands in an annotation, so that the metadata watch knows it; a hash stands in the data and is read
 //! live. Names are claimed by POST, changes are writes of the version that was read.
@@ -37,7 +37,7 @@ const HASH: &str = "hash";
 /// Versions that are kept besides the present one.
 const KEPT: usize = 9;
 
-/// A user, role, group, client, policy or refresh token.
+/// A user, role, group, client, policy, refresh token or session.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Record {

@@ -160,7 +160,7 @@ impl IntoResponse for Reply {
 
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
-        let status = StatusCode::from_u16(self.code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let status = super::status_of_code(self.code);
         let text = serde_json::to_string(&self).unwrap_or_else(|_| r#"{"code":500,"message":"internal"}"#.to_owned());
         json_response(status, text)
     }

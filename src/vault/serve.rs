@@ -1,9 +1,10 @@
 //! Starting the API: its watches, its certificate, its listener.
 
+use super::admin;
 use super::audit::Audit;
 use super::call::Call;
 use super::reply::{Refusal, Reply};
-use super::tenants;
+use super::tenants::{self, Tenant};
 use super::tls::{self, Certificate};
 use super::tokens::{Tokens, TokensError};
 use super::{Index, Settings, Vault, absent, janitor, records, secrets};
@@ -13,7 +14,7 @@ use crate::keys::{HashError, hash_password, random_secret};
 use axum::Router;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
-use http::header;
+use http::{HeaderMap, header};
 use kube::{Api, Client};
 use std::collections::HashMap;
 use std::sync::{Arc, RwLock};
@@ -25,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 /// Passwords that are hashed at once: each takes 19 MiB and a core.
 const HASHES: usize = 2;
 /// Longest life of a call. A dynamic secret is given up long before.
-const CALL_LIMIT: Duration = Duration::from_secs(40);
+pub const CALL_LIMIT: Duration = Duration::from_secs(40);
 
 /// The API could not start or go on.
 #[derive(Debug, thiserror::Error)]
@@ -110,6 +111,9 @@ fn watches(vault: &Vault) -> Vec<tokio::task::JoinHandle<()>> {
 }
 
 async fn answer(State(vault): State<Arc<Vault>>, request: Request) -> Response {
+    if admin::is_page(request.uri().path()) {
+        return admin::answer(&vault, request).await;
+    }
     // A task of its own would outlive its reader; here the call ends with the connection.
     match tokio::time::timeout(CALL_LIMIT, outcome(&vault, request)).await {
         Ok(Ok(reply)) => reply.into_response(),
@@ -118,15 +122,19 @@ async fn answer(State(vault): State<Arc<Vault>>, request: Request) -> Response {
     }
 }
 
-async fn outcome(vault: &Vault, request: Request) -> Result<Reply, Refusal> {
+/// The tenant that a request is for.
+pub fn tenant(vault: &Vault, headers: &HeaderMap) -> Result<Tenant, Refusal> {
     if !vault.is_ready() {
         return Err(Refusal::new(503, "the API is starting; try again in a moment"));
     }
+    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
+    let none = || Refusal::new(404, "the host names no tenant, and there is no default tenant");
+    vault.tenant(host).ok_or_else(none)
+}
+
+async fn outcome(vault: &Vault, request: Request) -> Result<Reply, Refusal> {
     let (parts, body) = request.into_parts();
-    let host = parts.headers.get(header::HOST).and_then(|host| host.to_str().ok());
-    let tenant = vault
-        .tenant(host)
-        .ok_or_else(|| Refusal::new(404, "the host names no tenant, and there is no default tenant"))?;
+    let tenant = tenant(vault, &parts.headers)?;
     let call = Call::read(parts, body, tenant).await?;
     if absent::is_login(&call.path) {
         return Err(absent::refusal(&call));

@@ -3,6 +3,7 @@
 //! A cache entry is a folder that appears by rename when it is complete. One builder at a time; whoever comes second waits
 //! and finds the work done.
 
+mod browser;
 mod cluster;
 mod node;
 mod postgres;
@@ -13,6 +14,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use sha2::{Digest, Sha256};
 
+pub use browser::{BrowserPrograms, browser};
 pub use cluster::{Cluster, KUBERNETES, cluster};
 pub use node::{Node, helm, node};
 pub use postgres::{Major, PostgresPrograms, postgres};
@@ -27,6 +29,11 @@ pub fn all() -> Result<()> {
     for major in Major::ALL {
         let programs = postgres(major, Account::for_postgres())?;
         say(format!("PostgreSQL {major} is in {}", programs.bin.display()));
+    }
+    // The one test that needs a browser says so and passes without.
+    match browser() {
+        Ok(programs) => say(format!("Chromium is {}", programs.chromium.display())),
+        Err(why) => say(format!("the page for people will not be tried in a browser: {why:#}")),
     }
     Ok(())
 }

@@ -151,6 +151,31 @@ async fn what_was_pushed_goes_with_its_sync_where_that_is_asked_for() {
         setup.version(name, "0").await;
         setup.says(name, "Synced").await;
     }
+    // What somebody changed stays where it was when the path moves, and that is told.
+    setup.sync("moves", &json!({"deletionPolicy": "Delete"}));
+    setup.version("moves", "0").await;
+    setup.says("moves", "Synced").await;
+    let by_hand = json!({"data": {"password": "by hand"}, "description": "", "attributes": {}, "overwrite": true});
+    let call = format!("PUT secrets/{}/moves", setup.root);
+    setup.world.call(&call, &by_hand).await.is(200);
+    let path = json!({"spec": {"path": [setup.root, "moved"]}});
+    setup.patch("SecretSync", "moves", &path).await;
+    setup.version("moved", "0").await;
+    assert_eq!(value(&setup.there("moves").await.unwrap()), "by hand");
+    let told = || async {
+        let events = setup
+            .world
+            .stack
+            .kubectl(&["-n", &setup.namespace, "get", "events", "-o", "yaml"])?;
+        Ok(events.contains("the path moved").then_some(()))
+    };
+    let limit = std::time::Duration::from_mins(1);
+    setup
+        .world
+        .stack
+        .eventually("what stays is told", limit, told)
+        .await
+        .unwrap();
     setup
         .world
         .stack

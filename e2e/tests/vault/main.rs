@@ -5,8 +5,13 @@
 
 mod abuse;
 mod access;
+mod browser;
 mod failures;
 mod messages;
+mod page;
+mod page_forms;
+mod page_rights;
+mod person;
 mod plugin;
 mod python;
 mod register;
@@ -19,7 +24,9 @@ mod world;
 fn shape() -> anyhow::Result<e2e::stack::Shape> {
     Ok(e2e::stack::Shape {
         operators: 2,
-        operator_args: ["--api-addr", "127.0.0.1:0"].map(str::to_owned).into(),
+        operator_args: ["--api-addr", "127.0.0.1:0", "--sync-allow-destinations", "127.0.0.0/8"]
+            .map(str::to_owned)
+            .into(),
         ..e2e::stack::Shape::default()
     })
 }

@@ -49,6 +49,7 @@ pub struct World {
 #[derive(Debug)]
 pub struct Answer {
     pub code: u16,
+    pub headers: http::HeaderMap,
     pub text: String,
 }
 
@@ -184,9 +185,11 @@ impl World {
         }
         let response = sender.send_request(request.body(Full::new(Bytes::from(body)))?).await?;
         let code = response.status().as_u16();
+        let headers = response.headers().clone();
         let bytes = response.into_body().collect().await?.to_bytes();
         Ok(Answer {
             code,
+            headers,
             text: String::from_utf8(bytes.to_vec()).context("the answer is no text")?,
         })
     }

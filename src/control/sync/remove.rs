@@ -24,6 +24,19 @@ enum Left {
     Nothing,
     /// It was changed there, so it is not ours any more.
     Changed,
+    /// Nobody can tell whose it is.
+    Unreadable,
+}
+
+impl Left {
+    /// Why it was left, if it was.
+    fn why(&self) -> Option<&'static str> {
+        match self {
+            Self::Nothing => None,
+            Self::Changed => Some("it was changed there"),
+            Self::Unreadable => Some("the login may not read it, so it may be somebody else's by now"),
+        }
+    }
 }
 
 /// Every path at which something of this sync may lie.
@@ -49,6 +62,7 @@ async fn take_back(ctx: &Context, sync: &SecretSync, client: &Tenant, path: &str
     let status = sync.status.clone().unwrap_or_default();
     let may = sync.spec.source.kind() == SourceKind::DynamicSecret || sync.spec.drift == Some(DriftPolicy::Overwrite);
     match &there {
+        There::Unreadable if !may => return Ok(Left::Unreadable),
         There::Absent => return Ok(Left::Nothing),
         There::Marked if policy == RemovalPolicy::SoftDelete => return Ok(Left::Nothing),
         There::Is { hash, .. } => {
@@ -66,6 +80,22 @@ async fn take_back(ctx: &Context, sync: &SecretSync, client: &Tenant, path: &str
     Ok(Left::Nothing)
 }
 
+/// The same for several paths. Returns what is left where, and why.
+async fn take_back_all(
+    ctx: &Context,
+    sync: &SecretSync,
+    client: &Tenant,
+    paths: &[String],
+) -> Result<Option<String>, Trouble> {
+    let mut left = Vec::new();
+    for path in paths {
+        if let Some(why) = take_back(ctx, sync, client, path).await?.why() {
+            left.push(format!("{path} ({why})"));
+        }
+    }
+    Ok((!left.is_empty()).then(|| left.join(", ")))
+}
+
 /// The source is gone: what was pushed follows it, as the policy says. Returns when to look next.
 pub async fn source_gone(
     ctx: &Context,
@@ -79,18 +109,16 @@ pub async fn source_gone(
         let message = format!("{source} is not there, or has nothing to be pushed yet");
         return Err(Hold::new(Reason::SourceMissing, message).into());
     }
-    let (mut left, leaves) = (false, sync.spec.removal() == RemovalPolicy::Leave);
-    for path in &places {
-        left |= matches!(take_back(ctx, sync, client, path).await?, Left::Changed);
-    }
-    let message = if left {
-        format!("{source} is gone; the secret at the tenant was changed there, so it is left alone")
+    let leaves = sync.spec.removal() == RemovalPolicy::Leave;
+    let left = take_back_all(ctx, sync, client, &places).await?;
+    let message = if let Some(left) = &left {
+        format!("{source} is gone; what was pushed stays at the tenant: {left}")
     } else if leaves {
         format!("{source} is gone; the secret at the tenant stays, as spec.deletionPolicy says")
     } else {
         format!("{source} is gone, and so is the secret at the tenant")
     };
-    let is_removed = !leaves && !left;
+    let is_removed = !leaves && left.is_none();
     say::ended(
         ctx,
         sync,
@@ -106,8 +134,10 @@ pub async fn moved(ctx: &Context, sync: &SecretSync, client: &Tenant, path: &str
     if former.is_empty() {
         return Ok(sync.clone());
     }
-    for place in &former {
-        take_back(ctx, sync, client, place).await?;
+    if let Some(left) = take_back_all(ctx, sync, client, &former).await? {
+        let message = format!("the path moved, and what was pushed before stays at the tenant: {left}");
+        ctx.announce(sync, Reason::DestinationDiffers, &message, EventType::Warning)
+            .await;
     }
     let written = status::amend(&ctx.client, sync, |sync| {
         let status = sync.status.get_or_insert_default();
@@ -172,8 +202,10 @@ async fn last_call(ctx: &Context, sync: &SecretSync) -> Result<(), Trouble> {
         return Err(Hold::new(Reason::Inactive, "sync or tenant is switched off").into());
     }
     let client = tenants::client(ctx, &tenant).await?;
-    for path in &places {
-        take_back(ctx, sync, &client, path).await?;
+    if let Some(left) = take_back_all(ctx, sync, &client, &places).await? {
+        let message = format!("what was pushed stays at the tenant: {left}");
+        ctx.announce(sync, Reason::DestinationDiffers, &message, EventType::Warning)
+            .await;
     }
     Ok(())
 }

@@ -1,4 +1,5 @@
-//! What the status of a sync says.
+//! What the status of a sync says. Always about the generation that was looked at: a write that is repeated may find a newer one,
+//! which nobody has looked at yet.
 
 use super::look::Found;
 use crate::api::SecretSync;
@@ -43,8 +44,8 @@ pub async fn done(ctx: &Context, sync: &SecretSync, done: &Done<'_>) -> Result<T
     let uid = sync.uid().unwrap_or_default();
     let next = due::place_after(now, done.interval, &uid);
     ctx.told_no_more(&uid);
+    let generation = sync.metadata.generation;
     status::amend(&ctx.client, sync, |sync| {
-        let generation = sync.metadata.generation;
         let status = sync.status.get_or_insert_default();
         status.path = Some(done.path.to_owned());
         status.hash = Some(done.hash.to_owned());
@@ -95,8 +96,8 @@ pub async fn differs(
     );
     let now = ctx.now();
     let next = due::place_after(now, done.interval, &sync.uid().unwrap_or_default());
+    let generation = sync.metadata.generation;
     status::amend(&ctx.client, sync, |sync| {
-        let generation = sync.metadata.generation;
         let status = sync.status.get_or_insert_default();
         status.intent = None;
         checked(status, done, (now, next));
@@ -121,8 +122,8 @@ pub async fn ended(
 ) -> Result<Timestamp, super::Trouble> {
     let now = ctx.now();
     let next = due::place_after(now, interval, &sync.uid().unwrap_or_default());
+    let generation = sync.metadata.generation;
     status::amend(&ctx.client, sync, |sync| {
-        let generation = sync.metadata.generation;
         let status = sync.status.get_or_insert_default();
         if is_removed {
             status.path = None;
@@ -148,8 +149,8 @@ pub async fn ended(
 /// Nothing is done for now, and nothing failed.
 pub async fn waits(ctx: &Context, sync: &SecretSync, hold: &Hold) -> Result<Action, Error> {
     let now = ctx.now();
+    let generation = sync.metadata.generation;
     status::amend(&ctx.client, sync, |sync| {
-        let generation = sync.metadata.generation;
         let status = sync.status.get_or_insert_default();
         let same = conditions::find(&status.conditions, READY)
             .is_some_and(|ready| ready.reason == hold.reason.as_str() && ready.message == hold.message);
@@ -164,8 +165,8 @@ pub async fn waits(ctx: &Context, sync: &SecretSync, hold: &Hold) -> Result<Acti
 pub async fn failed(ctx: &Context, sync: &SecretSync, hold: &Hold) -> Result<Action, Error> {
     let now = ctx.now();
     let mut failures = 0;
+    let generation = sync.metadata.generation;
     status::amend(&ctx.client, sync, |sync| {
-        let generation = sync.metadata.generation;
         let status = sync.status.get_or_insert_default();
         failures = status.failures.unwrap_or(0) + 1;
         status.failures = Some(failures);

@@ -9,12 +9,13 @@ mod secrets;
 mod syncs;
 mod tenants;
 
+pub use tenants::given_name;
+
 use super::Vault;
 use super::call::Call;
 use super::caller::Caller;
 use super::reply::{Refusal, Reply};
 use crate::cluster::numbers::{self, Numbers};
-use http::StatusCode;
 use serde_json::{Map, Value, json};
 
 /// Area of the calls.
@@ -53,7 +54,7 @@ pub fn shown(refusal: Refusal) -> Reply {
         });
     }
     Reply {
-        status: StatusCode::from_u16(refusal.code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR),
+        status: super::status_of_code(refusal.code),
         body: Some(body),
     }
 }

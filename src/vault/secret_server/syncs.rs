@@ -143,7 +143,11 @@ impl Vault {
     }
 
     /// The sync of a number, its tenant and all numbers.
-    async fn sync(&self, call: &Call, id: i64) -> Result<(SecretSync, DsvTenant, Numbers), Refusal> {
+    pub(in crate::vault) async fn sync(
+        &self,
+        call: &Call,
+        id: i64,
+    ) -> Result<(SecretSync, DsvTenant, Numbers), Refusal> {
         let unknown = || Refusal::new(404, format!("there is no sync map with the id {id}"));
         let numbers = self.numbers(call).await?;
         let entry = numbers.get(Numbered::Sync, id).ok_or_else(unknown)?;

@@ -51,7 +51,17 @@ pub fn given_name(tenant: &DsvTenant) -> String {
 
 impl Vault {
     /// All objects of a kind in the caller's tenant, as they are now.
-    pub(super) async fn all_of<K>(&self, call: &Call) -> Result<Vec<K>, Refusal>
+    pub(in crate::vault) async fn all_of<K>(&self, call: &Call) -> Result<Vec<K>, Refusal>
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + DeserializeOwned + Debug,
+    {
+        let mut all = self.every::<K>(call).await?;
+        all.retain(|object| object.meta().deletion_timestamp.is_none());
+        Ok(all)
+    }
+
+    /// The same with those that are being deleted.
+    pub(in crate::vault) async fn every<K>(&self, call: &Call) -> Result<Vec<K>, Refusal>
     where
         K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + DeserializeOwned + Debug,
     {
@@ -59,10 +69,7 @@ impl Vault {
         let api: Api<K> = Api::namespaced(self.client.clone(), namespace);
         let listed = api.list(&ListParams::default()).await;
         let listed = listed.to(|| format!("list {} in {namespace}", K::plural(&())))?;
-        let all = listed.items.into_iter();
-        Ok(all
-            .filter(|object| object.meta().deletion_timestamp.is_none())
-            .collect())
+        Ok(listed.items)
     }
 
     fn allow_tenant(&self, call: &Call, caller: &Caller, action: &str, name: &str) -> Result<(), Refusal> {
@@ -70,7 +77,7 @@ impl Vault {
     }
 
     /// The tenant of a number, after asking whether the caller may.
-    pub(super) async fn dsv_tenant(
+    pub(in crate::vault) async fn dsv_tenant(
         &self,
         call: &Call,
         caller: &Caller,
