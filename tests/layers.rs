@@ -37,10 +37,26 @@ const MAY_USE: &[(&str, &[&str])] = &[
         "vault",
         &["api", "channel", "clock", "cluster", "keys", "plan", "telemetry"],
     ),
-    ("cli", &["api", "channel::frames", "keys", "plan", "vault::verify"]),
+    (
+        "cli",
+        &[
+            "api",
+            "channel::frames",
+            "keys",
+            "plan",
+            "postgres::preview",
+            "vault::verify",
+        ],
+    ),
     (
         "reference",
-        &["api", "channel::hub", "engine::EngineMetrics", "telemetry"],
+        &[
+            "api",
+            "channel::hub",
+            "engine::EngineMetrics",
+            "telemetry",
+            "vault::openapi",
+        ],
     ),
 ];
 

@@ -6,7 +6,9 @@
 mod abuse;
 mod access;
 mod failures;
+mod kubernetes;
 mod messages;
+mod openapi;
 mod plugin;
 mod python;
 mod register;
