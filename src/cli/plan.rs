@@ -181,14 +181,14 @@ mod tests {
 
     #[test]
     fn the_plan_is_what_an_engine_runs_without_the_verifier() {
-        let now = Timestamp::UNIX_EPOCH;
+        let now: Timestamp = "2030-01-01T00:00:00Z".parse().unwrap();
         let plan = Plan::of("orders", &asked(), Some(server("18.1")), now).unwrap();
         let text = plan.script();
         for part in [
             "-- on db.example.com:5432",
             "--   SELECT, INSERT on public.orders",
             "CREATE ROLE \"shop_orders_",
-            "PASSWORD 'SCRAM-SHA-256$…' VALID UNTIL '1970-01-01T00:10:00",
+            "PASSWORD 'SCRAM-SHA-256$…' VALID UNTIL '2030-01-01",
             "CONNECTION LIMIT 3",
             "WITH INHERIT TRUE, SET FALSE;",
             "SET search_path = \"o'dd\";",

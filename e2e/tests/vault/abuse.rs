@@ -189,6 +189,23 @@ async fn what_a_replica_leaves_behind_that_dies_with_a_reader_counts_and_ends_at
         .await
         .unwrap();
     let address = world.address_of(&third).await;
+    // It listens before it knows its tenants.
+    let serves = || async {
+        let mut stream = world.connect_to(address).await?;
+        stream
+            .write_all(b"GET /v1/heartbeat HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+            .await?;
+        stream.flush().await?;
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).await?;
+        Ok(answer.starts_with(b"HTTP/1.1 200").then_some(()))
+    };
+    let minutes = Duration::from_mins(2);
+    world
+        .stack
+        .eventually("another replica answers", minutes, serves)
+        .await
+        .unwrap();
     // An engine that hangs: the reader waits for his account.
     engine.signal(Signal::SIGSTOP).unwrap();
     let mut reader = world.connect_to(address).await.unwrap();
@@ -197,6 +214,7 @@ async fn what_a_replica_leaves_behind_that_dies_with_a_reader_counts_and_ends_at
         world.admin
     );
     reader.write_all(request.as_bytes()).await.unwrap();
+    reader.flush().await.unwrap();
     let objects = world.objects().await;
     let leases = || async {
         let all = objects.list("CredentialLease", TENANT).await?;
@@ -207,7 +225,7 @@ async fn what_a_replica_leaves_behind_that_dies_with_a_reader_counts_and_ends_at
         anyhow::Ok(of_it)
     };
     let booked = || async { Ok(leases().await?.pop()) };
-    let limit = Duration::from_mins(2);
+    let limit = minutes;
     let lease = world
         .stack
         .eventually("the reader's lease is there", limit, booked)

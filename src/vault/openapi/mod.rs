@@ -213,7 +213,7 @@ fn property(field: &Field) -> Value {
         Kind::Texts => json!({"type": "array", "items": {"type": "string"}}),
         Kind::Numbers => json!({"type": "array", "items": {"type": "integer"}}),
         Kind::Object => json!({"type": ["object", "null"]}),
-        Kind::Any => json!({}),
+        Kind::Any => json!({"type": ["object", "array", "string", "number", "boolean", "null"]}),
         Kind::Of(name) => json!({"allOf": [{"$ref": reference(name)}]}),
         Kind::List(name) => json!({"type": "array", "items": {"$ref": reference(name)}}),
     };
@@ -227,6 +227,9 @@ fn property(field: &Field) -> Value {
 mod tests {
     use super::*;
     use std::collections::BTreeSet;
+    use utoipa::openapi::path::PathItem;
+    use utoipa::openapi::security::SecurityScheme;
+    use utoipa::openapi::{OpenApi, RefOr, Schema};
 
     fn serves_call(call: &str) -> bool {
         let (method, path) = call.split_once(' ').unwrap();
@@ -276,7 +279,23 @@ mod tests {
     #[test]
     fn the_document_is_one_and_all_that_it_names_is_in_it() {
         let document = document();
-        let read: utoipa::openapi::OpenApi = serde_json::from_value(document.clone()).unwrap();
+        for (name, schema) in document["components"]["schemas"].as_object().unwrap() {
+            let read = serde_json::from_value::<RefOr<Schema>>(schema.clone());
+            assert!(read.is_ok(), "{name} is no schema: {schema}");
+            for (field, schema) in schema["properties"].as_object().unwrap() {
+                let read = serde_json::from_value::<RefOr<Schema>>(schema.clone());
+                assert!(read.is_ok(), "{name}.{field} is no schema: {schema}");
+            }
+        }
+        for (name, scheme) in document["components"]["securitySchemes"].as_object().unwrap() {
+            let read = serde_json::from_value::<SecurityScheme>(scheme.clone());
+            assert!(read.is_ok(), "{name}: {read:?}");
+        }
+        for (path, item) in document["paths"].as_object().unwrap() {
+            let read = serde_json::from_value::<PathItem>(item.clone());
+            assert!(read.is_ok(), "{path}: {read:?}");
+        }
+        let read: OpenApi = serde_json::from_value(document.clone()).unwrap();
         assert_eq!(read.paths.paths.len(), document["paths"].as_object().unwrap().len());
         let text = document.to_string();
         let named: BTreeSet<&str> = text
