@@ -160,7 +160,7 @@ fn write_all(etc: &Path, program: &Path, settings: &FileSettings, from: &Path) -
         let copy = own.join("ca.pem");
         let text = fs::read(authority).map_err(|error| ServiceError::Write(authority.clone(), error))?;
         write(&copy, &text, 0o644)?;
-        lines.push_str(&format!("DSV_CA_FILE={}\n", copy.display()));
+        lines.extend(["DSV_CA_FILE=".to_owned(), copy.display().to_string(), "\n".to_owned()]);
     }
     write(&own.join("engine.env"), lines.as_bytes(), 0o644)?;
     write(&own.join("engine.key"), key.reveal().as_bytes(), 0o600)?;

@@ -221,6 +221,7 @@ impl Vault {
 }
 
 /// Whoever cannot be asked about is not let in, and not told that he is nobody.
+#[allow(clippy::needless_pass_by_value, reason = "it is handed to map_err")]
 fn unanswered(error: crate::cluster::Error) -> Refusal {
     tracing::warn!(error = &error as &dyn std::error::Error, "Kubernetes was not asked");
     Refusal::new(

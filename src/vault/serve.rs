@@ -115,7 +115,7 @@ async fn answer(State(vault): State<Arc<Vault>>, request: Request) -> Response {
         let done = tokio::time::timeout(CALL_LIMIT, tokio::spawn(work)).await.ok()?;
         Some(done.unwrap_or_else(|_| Err(Refusal::new(500, "this call could not be answered"))))
     };
-    match limited.await {
+    match Box::pin(limited).await {
         Some(Ok(reply)) => reply.into_response(),
         Some(Err(refusal)) => refusal.into_response(),
         None => Refusal::new(504, "the call took too long").into_response(),

@@ -292,7 +292,7 @@ async fn many_secrets_are_found_by_search_and_listed_page_by_page() {
     for call in [
         format!("secrets?searchTerm={last}&search.comparison=equal"),
         format!("secrets?searchTerm={stem}&sort=asc"),
-        format!("secrets?search.field=attributes.tier&search.type=number&searchTerm=3&limit=100"),
+        "secrets?search.field=attributes.tier&search.type=number&searchTerm=3&limit=100".to_owned(),
         format!("secrets/{stem}::listpaths?limit=50"),
     ] {
         for _ in 0..50 {

@@ -48,8 +48,8 @@ async fn every_call_of_the_document_is_served_and_it_is_the_committed_one() {
                 .unwrap();
             let said = answer.text.as_str();
             assert!(
-                ![405, 500, 501].contains(&answer.code)
-                    && !(path.starts_with("/api/") && said.contains("unable to find item")),
+                !([405, 500, 501].contains(&answer.code)
+                    || path.starts_with("/api/") && said.contains("unable to find item")),
                 "{method} {path}: {} {said}",
                 answer.code
             );
@@ -77,7 +77,7 @@ async fn every_call_of_the_document_is_served_and_it_is_the_committed_one() {
 }
 
 /// Holds an answer against the shape that the document gives it.
-fn holds(document: &Value, call: &str, answer: Answer) -> Value {
+fn holds(document: &Value, call: &str, answer: &Answer) {
     let (method, path) = call.split_once(' ').unwrap();
     let code = answer.code.to_string();
     let body = answer.json();
@@ -86,7 +86,6 @@ fn holds(document: &Value, call: &str, answer: Answer) -> Value {
     assert!(!reply.is_null(), "{call} is not said to answer {code}: {body}");
     let name = text(&reply, "/content/application~1json/schema/$ref");
     check(document, &name, &body, call);
-    body
 }
 
 fn check(document: &Value, reference: &str, body: &Value, call: &str) {
@@ -109,7 +108,9 @@ fn check(document: &Value, reference: &str, body: &Value, call: &str) {
     for (field, property) in shape["properties"].as_object().unwrap() {
         let inner = property.pointer("/items/$ref").and_then(Value::as_str);
         if let (Some(inner), Some(items)) = (inner, body.get(field).and_then(Value::as_array)) {
-            items.iter().for_each(|item| check(document, inner, item, call));
+            for item in items {
+                check(document, inner, item, call);
+            }
         }
     }
 }
@@ -221,7 +222,7 @@ async fn answers_have_the_fields_that_the_document_says() {
     for (row, target, body) in rows {
         let method = row.split_once(' ').unwrap().0;
         let answer = world.call(&format!("{method} {target}"), &body).await;
-        holds(&document, row, answer);
+        holds(&document, row, &answer);
     }
     let refused = world.get("pools/none-like-this").await.is(404);
     check(&document, "Error", &refused, "an error");

@@ -143,25 +143,26 @@ fn described(operation: &Operation) -> Value {
         "Error"
     };
     replies.insert("default".to_owned(), reply(0, Some(error)));
-    let mut all = json!({
-        "operationId": operation.id(),
-        "tags": [operation.tag()],
-        "summary": operation.says,
-        "parameters": parameters,
-        "responses": replies,
-    });
+    let mut all = Map::new();
+    all.insert("operationId".to_owned(), json!(operation.id()));
+    all.insert("tags".to_owned(), json!([operation.tag()]));
+    all.insert("summary".to_owned(), json!(operation.says));
+    all.insert("parameters".to_owned(), json!(parameters));
+    all.insert("responses".to_owned(), replies.into());
     if let Some(body) = operation.body {
         let form = json!({"schema": {"$ref": reference(body)}});
-        let mut content = json!({"application/json": form.clone()});
-        if operation.is_login() {
-            content["application/x-www-form-urlencoded"] = form;
-        }
-        all["requestBody"] = json!({"required": true, "content": content});
+        let kinds: &[&str] = if operation.is_login() {
+            &["application/json", "application/x-www-form-urlencoded"]
+        } else {
+            &["application/json"]
+        };
+        let content: Map<String, Value> = kinds.iter().map(|kind| ((*kind).to_owned(), form.clone())).collect();
+        all.insert("requestBody".to_owned(), json!({"required": true, "content": content}));
     }
     if operation.is_open() {
-        all["security"] = json!([]);
+        all.insert("security".to_owned(), json!([]));
     }
-    all
+    all.into()
 }
 
 fn reference(name: &str) -> String {
@@ -196,11 +197,7 @@ fn schema(shape: &Shape) -> Value {
         .filter(|field| field.required)
         .map(|field| field.name)
         .collect();
-    let mut all = json!({"type": "object", "description": shape.says, "properties": properties});
-    if !required.is_empty() {
-        all["required"] = json!(required);
-    }
-    all
+    json!({"type": "object", "description": shape.says, "properties": properties, "required": required})
 }
 
 fn property(field: &Field) -> Value {
@@ -217,8 +214,8 @@ fn property(field: &Field) -> Value {
         Kind::Of(name) => json!({"allOf": [{"$ref": reference(name)}]}),
         Kind::List(name) => json!({"type": "array", "items": {"$ref": reference(name)}}),
     };
-    if !field.says.is_empty() {
-        all["description"] = json!(field.says);
+    if let Some(all) = all.as_object_mut().filter(|_| !field.says.is_empty()) {
+        all.insert("description".to_owned(), json!(field.says));
     }
     all
 }
@@ -289,11 +286,11 @@ mod tests {
         }
         for (name, scheme) in document["components"]["securitySchemes"].as_object().unwrap() {
             let read = serde_json::from_value::<SecurityScheme>(scheme.clone());
-            assert!(read.is_ok(), "{name}: {read:?}");
+            assert!(read.is_ok(), "{name}: {:?}", read.err());
         }
         for (path, item) in document["paths"].as_object().unwrap() {
             let read = serde_json::from_value::<PathItem>(item.clone());
-            assert!(read.is_ok(), "{path}: {read:?}");
+            assert!(read.is_ok(), "{path}: {:?}", read.err());
         }
         let read: OpenApi = serde_json::from_value(document.clone()).unwrap();
         assert_eq!(read.paths.paths.len(), document["paths"].as_object().unwrap().len());

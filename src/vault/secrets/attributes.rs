@@ -88,9 +88,7 @@ pub fn check(attributes: &Map<String, Value>, min_ttl: u64) -> Result<Wanted, Fa
     if max_leases.is_some() && most.is_none_or(|most| most < 1) {
         fault("maxLeases", "must be a number from 1".into());
     }
-    if attributes.get(SHARE_FOR).is_some_and(|value| !value.is_null()) && share_for(attributes).is_none() {
-        fault(SHARE_FOR, "must be a number of seconds from 1".into());
-    }
+    faults.extend(share_fault(attributes));
     match (path, ttl) {
         (Ok(linked), Some(ttl)) if faults.is_empty() => Ok(Wanted {
             linked,
@@ -103,6 +101,12 @@ pub fn check(attributes: &Map<String, Value>, min_ttl: u64) -> Result<Wanted, Fa
         }),
         _ => Err(faults),
     }
+}
+
+fn share_fault(attributes: &Map<String, Value>) -> Option<(String, String)> {
+    let given = attributes.get(SHARE_FOR).is_some_and(|value| !value.is_null());
+    let field = format!("attributes.{SHARE_FOR}");
+    (given && share_for(attributes).is_none()).then(|| (field, "must be a number of seconds from 1".to_owned()))
 }
 
 /// How long one account serves several reads of one caller; none where each read makes its own.
