@@ -45,7 +45,8 @@ pub struct Query {
 impl Query {
     /// As a parameter.
     pub fn described(&self) -> Value {
-        json!({"name": self.name, "in": "query", "description": self.says, "schema": {"type": "string"}})
+        let schema = json!({"type": "string"});
+        json!({"name": self.name, "in": "query", "required": false, "description": self.says, "schema": schema})
     }
 }
 
