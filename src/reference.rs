@@ -1,8 +1,10 @@
-//! The pages that are generated from the code, for people: fields of the custom resources, and metrics. Words come from
+//! The pages that are generated from the code: fields of the custom resources, metrics, and the OpenAPI document. Words come from
 //! where a thing is defined; only their arrangement is decided here.
 
 mod fields;
 mod metrics;
+
+use crate::vault::openapi;
 
 /// A page could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -20,6 +22,7 @@ pub fn pages() -> Result<Vec<(String, String)>, Error> {
     Ok(vec![
         ("fields.md".to_owned(), fields::page()?),
         ("metrics.md".to_owned(), metrics::page()?),
+        ("openapi.json".to_owned(), openapi::text()),
     ])
 }
 

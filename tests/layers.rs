@@ -37,10 +37,26 @@ const MAY_USE: &[(&str, &[&str])] = &[
         "vault",
         &["api", "channel", "clock", "cluster", "keys", "plan", "telemetry"],
     ),
-    ("cli", &["api", "channel::frames", "keys", "plan", "vault::verify"]),
+    (
+        "cli",
+        &[
+            "api",
+            "channel::frames",
+            "keys",
+            "plan",
+            "postgres::preview",
+            "vault::verify",
+        ],
+    ),
     (
         "reference",
-        &["api", "channel::hub", "engine::EngineMetrics", "telemetry"],
+        &[
+            "api",
+            "channel::hub",
+            "engine::EngineMetrics",
+            "telemetry",
+            "vault::openapi",
+        ],
     ),
 ];
 
@@ -302,6 +318,8 @@ fn nothing_is_left_unfinished_and_nothing_names_one_machine() {
         let Ok(text) = fs::read_to_string(&path) else { continue };
         let file = path.strip_prefix(root()).unwrap().display().to_string();
         for (number, line) in text.lines().enumerate() {
+            // An address of the REST API, and nobody's folder.
+            let line = line.replace(concat!("/v1/ho", "me/"), "");
             let word = UNWANTED.iter().map(|(one, two)| format!("{one}{two}"));
             let found = word.filter(|word| line.contains(word.as_str()));
             faults.extend(found.map(|word| format!("{file}:{}: {word}", number + 1)));

@@ -101,6 +101,27 @@ impl Operator {
         Ok(operators)
     }
 
+    /// One more replica of an installation that runs already, with further arguments.
+    pub async fn start_another(run: &Arc<RunDir>, cluster: &Cluster, identity: &str, args: &[String]) -> Result<Self> {
+        let channel = loopback(ports::free()?);
+        let dir = run.subfolder(identity)?;
+        let kubeconfig = dir.join("kubeconfig");
+        cluster
+            .service_account_kubeconfig((NAMESPACE, SERVICE_ACCOUNT), cluster.endpoint(), &kubeconfig)
+            .await?;
+        let health = loopback(ports::free()?);
+        let spec = spec(&dir, identity, channel, health, &channel.to_string())?.args(args);
+        let operator = Self {
+            service: Service::new(spec),
+            health,
+            channel,
+            _run: Arc::clone(run),
+        };
+        operator.launch()?;
+        operator.wait_ready().await?;
+        Ok(operator)
+    }
+
     pub async fn wait_ready(&self) -> Result<()> {
         health::wait_ready(&self.service, self.health, READY_LIMIT).await
     }

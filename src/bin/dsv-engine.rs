@@ -3,7 +3,7 @@
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
-use dsv::engine::{self, KeygenArgs, RegisterArgs, RunArgs, StartError};
+use dsv::engine::{self, KeygenArgs, RegisterArgs, RunArgs, ServiceArgs, StartError};
 use dsv::postgres::Servers;
 use dsv::telemetry::logs;
 use dsv::telemetry::version::version;
@@ -29,6 +29,8 @@ enum Command {
     Register(Box<RegisterArgs>),
     /// Make a key for an Engine and print it with its public half
     Keygen(KeygenArgs),
+    /// Install, remove, start or stop the registered engine as a service of systemd
+    Service(ServiceArgs),
 }
 
 fn main() -> Result<ExitCode> {
@@ -63,6 +65,14 @@ fn main() -> Result<ExitCode> {
             println!("privateKey: {}", key.text().reveal());
             println!("publicKey: {}", key.public());
         }
+        Command::Service(args) => match engine::service(&args, env) {
+            Ok(said) if said.is_empty() => {}
+            Ok(said) => println!("{said}"),
+            Err(error) => {
+                eprintln!("Error: {}", logs::chain(&error));
+                return Ok(ExitCode::from(error.code()));
+            }
+        },
     }
     Ok(ExitCode::SUCCESS)
 }

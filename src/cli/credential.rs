@@ -20,6 +20,8 @@ pub enum Form {
     Env,
     /// For programs.
     Json,
+    /// The same.
+    Yaml,
     /// A connection string, as libpq reads it.
     Uri,
     /// A line of ~/.pgpass.
@@ -85,6 +87,7 @@ impl Credential {
             Form::Table => show::print(&self.table(now)),
             Form::Env => show::print(&self.environment()),
             Form::Json => show::print_json(&self.json()),
+            Form::Yaml => show::print_yaml(&self.json()),
             Form::Uri => show::print(&self.uri()),
             Form::Pgpass => show::print(&self.pgpass()),
         }

@@ -6,7 +6,7 @@ use super::follow::interrupt;
 use super::issue::{IssueArguments, length, obtain};
 use crate::api::ttl::Span;
 use clap::Args;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 /// What is run, with which account.
 #[derive(Debug, Args)]
@@ -51,6 +51,38 @@ pub async fn psql(cluster: &Cluster, asked: PsqlArguments) -> Result<(), Error> 
         command,
     };
     Box::pin(run(cluster, asked)).await
+}
+
+/// How long an account for one question lives at most, should nobody be left to take it back.
+const QUESTION: u64 = 60;
+
+/// What a program prints that runs with a fresh account.
+pub async fn answer(cluster: &Cluster, name: String, words: &[&str]) -> Result<String, Error> {
+    let Some((program, arguments)) = words.split_first() else {
+        return Ok(String::new());
+    };
+    let wanted = IssueArguments::of(name, Some(Span::Seconds(QUESTION.cast_signed())), QUESTION);
+    let obtained = Box::pin(obtain(cluster, &wanted)).await?;
+    let mut command = Command::new(program);
+    command
+        .args(arguments)
+        .envs(obtained.credential.variables())
+        .stdin(Stdio::null())
+        .stderr(Stdio::inherit());
+    let _heard = interrupt()?;
+    let ended = tokio::task::spawn_blocking(move || command.output()).await;
+    obtained.take_back().await?;
+    let ended = ended.unwrap_or_else(|error| Err(std::io::Error::other(error)));
+    let output = ended.map_err(|error| Error::Start((*program).to_owned(), error))?;
+    if output.status.success() {
+        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+    }
+    let code = output
+        .status
+        .code()
+        .and_then(|code| u8::try_from(code).ok())
+        .unwrap_or(1);
+    Err(Error::Program((*program).to_owned(), code))
 }
 
 /// Runs the program. Its end ends the account, and its code becomes ours.

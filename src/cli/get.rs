@@ -19,7 +19,7 @@ pub async fn run(cluster: &Cluster, name: &str, output: Output) -> Result<(), Er
     leases.sort_by_key(|lease| lease.metadata.creation_timestamp.as_ref().map(|at| at.0));
     let now = Timestamp::now();
     match output {
-        Output::Json => show::print_json(&leases.iter().map(value).collect::<Vec<_>>()),
+        Output::Json | Output::Yaml => show::print_value(output, &leases.iter().map(value).collect::<Vec<_>>()),
         Output::Table if leases.is_empty() => {
             show::remark(&format!(
                 "DynamicSecret {namespace}/{name} has no lease now; kubectl dsv why {name} says why"

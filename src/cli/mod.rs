@@ -5,6 +5,7 @@
 
 mod advice;
 mod audit;
+mod completion;
 mod connect;
 mod credential;
 mod engine;
@@ -14,6 +15,7 @@ mod follow;
 mod get;
 mod issue;
 mod orphans;
+mod plan;
 mod pool;
 mod preflight;
 mod revoke;
@@ -103,8 +105,11 @@ enum Command {
     Revoke(revoke::RevokeArguments),
     /// Say to whom an account of the database belongs, and which pods use it
     Who {
-        /// Name of the account: what pg_stat_activity calls usename
+        /// Name of the account, what pg_stat_activity calls usename; or with --via the number of a server process
         user: String,
+        /// DynamicSecret by whose own account the server is asked for the process's user, with psql (mode OnDemand)
+        #[arg(long, value_name = "NAME")]
+        via: Option<String>,
         /// How it is shown
         #[arg(long, short, value_enum, default_value_t = Output::Table)]
         output: Output,
@@ -114,6 +119,14 @@ enum Command {
         /// All namespaces
         #[arg(long, short = 'A', conflicts_with = "namespace")]
         all_namespaces: bool,
+        /// How it is shown
+        #[arg(long, short, value_enum, default_value_t = Output::Table)]
+        output: Output,
+    },
+    /// Show the grants of a dynamic secret, and the SQL by which each of its accounts is made
+    Plan {
+        /// Name of the DynamicSecret
+        name: String,
         /// How it is shown
         #[arg(long, short, value_enum, default_value_t = Output::Table)]
         output: Output,
@@ -135,6 +148,11 @@ enum Command {
     /// The audit stream of the REST API
     #[command(subcommand)]
     Audit(audit::AuditCommand),
+    /// Print what a shell needs to complete commands and flags of kubectl-dsv
+    Completion {
+        /// The shell
+        shell: completion::Shell,
+    },
 }
 
 /// How a result is shown.
@@ -145,14 +163,19 @@ pub enum Output {
     Table,
     /// For programs.
     Json,
+    /// The same as YAML.
+    Yaml,
 }
 
 /// Runs one command.
 pub async fn run(arguments: Arguments) -> Result<(), Error> {
     // A second installation of the provider fails and changes nothing.
     rustls::crypto::ring::default_provider().install_default().ok();
-    if let Command::Audit(asked) = &arguments.command {
-        return audit::run(asked);
+    // These need no cluster.
+    match &arguments.command {
+        Command::Audit(asked) => return audit::run(asked),
+        Command::Completion { shell } => return completion::run(*shell),
+        _ => {}
     }
     let cluster = connect::connect(&arguments.target).await?;
     match arguments.command {
@@ -165,11 +188,13 @@ pub async fn run(arguments: Arguments) -> Result<(), Error> {
         Command::Psql(asked) => Box::pin(exec::psql(&cluster, asked)).await,
         Command::Get { name, output } => get::run(&cluster, &name, output).await,
         Command::Revoke(asked) => Box::pin(revoke::run(&cluster, &asked)).await,
-        Command::Who { user, output } => who::run(&cluster, &user, output).await,
+        Command::Who { user, via, output } => Box::pin(who::run(&cluster, &user, via, output)).await,
         Command::Orphans { all_namespaces, output } => orphans::run(&cluster, all_namespaces, output).await,
+        Command::Plan { name, output } => plan::run(&cluster, &name, output).await,
         Command::Preflight { name, output } => preflight::run(&cluster, &name, output).await,
-        Command::Engine(asked) => engine::run(&cluster, &asked).await,
+        Command::Engine(asked) => engine::run(&cluster, asked).await,
         Command::Pool(asked) => pool::run(&cluster, &asked).await,
         Command::Audit(asked) => audit::run(&asked),
+        Command::Completion { shell } => completion::run(shell),
     }
 }

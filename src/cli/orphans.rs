@@ -21,7 +21,7 @@ pub async fn run(cluster: &Cluster, all: bool, output: Output) -> Result<(), Err
     let pools = api.list(&ListParams::default()).await;
     let pools = pools.to(|| "list the EnginePools".to_owned())?.items;
     match output {
-        Output::Json => show::print_json(&pools.iter().map(value).collect::<Vec<_>>()),
+        Output::Json | Output::Yaml => show::print_value(output, &pools.iter().map(value).collect::<Vec<_>>()),
         Output::Table if pools.is_empty() => {
             show::remark("there is no EnginePool here; -A looks in all namespaces");
             Ok(())

@@ -41,7 +41,7 @@ pub async fn run(cluster: &Cluster, asked: &PoolCommand) -> Result<(), Error> {
             ["NAMESPACE", "POOL", "READY", "ENGINES", "LEASES", "SERVERS"],
             pools.items.iter().map(row).collect(),
         )),
-        Output::Json => show::print_json(&pools.items.iter().map(value).collect::<Vec<_>>()),
+        Output::Json | Output::Yaml => show::print_value(*output, &pools.items.iter().map(value).collect::<Vec<_>>()),
     }
 }
 

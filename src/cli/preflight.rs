@@ -15,8 +15,8 @@ pub async fn run(cluster: &Cluster, name: &str, output: Output) -> Result<(), Er
     let secrets: Api<DynamicSecret> = Api::namespaced(cluster.client.clone(), namespace);
     let asked = existing(&secrets, namespace, name).await?;
     let server = server(cluster, &asked).await?;
-    if output == Output::Json {
-        return show::print_json(&server);
+    if output != Output::Table {
+        return show::print_value(output, &server);
     }
     show::remark(&summary(&server, Timestamp::now()));
     for line in &server.advice {
@@ -29,7 +29,8 @@ pub async fn run(cluster: &Cluster, name: &str, output: Output) -> Result<(), Er
     show::print(&server.missing.join("\n"))
 }
 
-async fn server(cluster: &Cluster, asked: &DynamicSecret) -> Result<ServerStatus, Error> {
+/// What is known of the server of a dynamic secret.
+pub async fn server(cluster: &Cluster, asked: &DynamicSecret) -> Result<ServerStatus, Error> {
     let namespace = asked.spec.pool.namespace.as_ref().unwrap_or(&cluster.namespace);
     let (name, linked) = (&asked.spec.pool.name, &asked.spec.link_config.linked_secret);
     let pools: Api<EnginePool> = Api::namespaced(cluster.client.clone(), namespace);

@@ -1,6 +1,6 @@
 //! Putting results on the terminal: tables, times, and a pipe that may be closed.
 
-use super::Error;
+use super::{Error, Output};
 use comfy_table::{ContentArrangement, Table, presets};
 use jiff::Timestamp;
 use serde::Serialize;
@@ -40,6 +40,20 @@ pub fn remark(text: &str) {
 pub fn print_json(value: &impl Serialize) -> Result<(), Error> {
     let text = serde_json::to_string_pretty(value).map_err(|error| Error::Write(error.into()))?;
     print(&text)
+}
+
+/// Writes a value as YAML.
+pub fn print_yaml(value: &impl Serialize) -> Result<(), Error> {
+    let text = serde_saphyr::to_string(value).map_err(|error| Error::Write(std::io::Error::other(error)))?;
+    print(text.trim_end())
+}
+
+/// Writes a value for programs, in the form that was asked for.
+pub fn print_value(output: Output, value: &impl Serialize) -> Result<(), Error> {
+    match output {
+        Output::Yaml => print_yaml(value),
+        Output::Table | Output::Json => print_json(value),
+    }
 }
 
 /// How far away a time is, with its two largest units: `3m20s`, `1h5m`, `2d3h`.

@@ -57,7 +57,7 @@ pub async fn run(cluster: &Cluster, all: bool, output: Output) -> Result<(), Err
     let mut rows: Vec<Row> = list.items.iter().map(|one| row(one, now)).collect();
     rows.sort_by(|a, b| (&a.namespace, &a.name).cmp(&(&b.namespace, &b.name)));
     match output {
-        Output::Json => show::print_json(&rows),
+        Output::Json | Output::Yaml => show::print_value(output, &rows),
         Output::Table if rows.is_empty() => {
             show::remark(&format!("no dynamic secrets in {place}"));
             Ok(())

@@ -3,7 +3,7 @@
 use super::connect::Cluster;
 use super::error::Intention;
 use super::get::target;
-use super::{Error, Output, show};
+use super::{Error, Output, exec, show};
 use crate::api::CredentialLease;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, Volume};
@@ -12,13 +12,43 @@ use kube::{Api, ResourceExt};
 use serde_json::json;
 
 /// Runs the command.
-pub async fn run(cluster: &Cluster, user: &str, output: Output) -> Result<(), Error> {
-    if user.parse::<u32>().is_ok() {
+pub async fn run(cluster: &Cluster, asked: &str, via: Option<String>, output: Output) -> Result<(), Error> {
+    let Ok(process) = asked.parse::<u32>() else {
+        return of_user(cluster, asked, output).await;
+    };
+    let Some(name) = via else {
         return Err(Error::Refused(format!(
-            "a process of PostgreSQL is known there, not here: SELECT usename FROM pg_stat_activity WHERE pid = {user} names \
-             its user, and kubectl dsv who USER says whose it is"
+            "only the database knows its processes: SELECT usename FROM pg_stat_activity WHERE pid = {process} names the \
+             user; or let kubectl dsv ask it by an account of its own: kubectl dsv who {process} --via DYNAMICSECRET"
+        )));
+    };
+    let user = Box::pin(user_of(cluster, name, process)).await?;
+    of_user(cluster, &user, output).await
+}
+
+/// The user of a server process, as the server of a dynamic secret tells an account that is made for the question.
+async fn user_of(cluster: &Cluster, name: String, process: u32) -> Result<String, Error> {
+    // A number, so nothing of it is quoted.
+    let query = format!("SELECT usename FROM pg_catalog.pg_stat_activity WHERE pid = {process}");
+    let words = [
+        "psql",
+        "--no-psqlrc",
+        "--tuples-only",
+        "--no-align",
+        "--command",
+        &query,
+    ];
+    let answer = Box::pin(exec::answer(cluster, name.clone(), &words)).await?;
+    let user = answer.trim().to_owned();
+    if user.is_empty() {
+        return Err(Error::Refused(format!(
+            "the server of DynamicSecret {name} has no process {process} of any user; has it ended, or is it of another server?"
         )));
     }
+    Ok(user)
+}
+
+async fn of_user(cluster: &Cluster, user: &str, output: Output) -> Result<(), Error> {
     let leases: Api<CredentialLease> = Api::all(cluster.client.clone());
     let all = leases
         .list(&ListParams::default())
@@ -45,12 +75,15 @@ fn tell(user: &str, lease: &CredentialLease, pods: &[String], output: Output) ->
     let status = lease.status.clone().unwrap_or_default();
     let expires = status.expires_at.as_ref().map(|at| at.0);
     let namespace = lease.namespace().unwrap_or_default();
-    if output == Output::Json {
-        return show::print_json(&json!({
-            "user": user, "namespace": namespace, "dynamicSecret": lease.spec.dynamic_secret, "lease": lease.name_any(),
-            "secret": target(lease), "pods": pods, "engine": status.issued_by,
-            "expiresAt": expires.map(|at| at.to_string()),
-        }));
+    if output != Output::Table {
+        return show::print_value(
+            output,
+            &json!({
+                "user": user, "namespace": namespace, "dynamicSecret": lease.spec.dynamic_secret, "lease": lease.name_any(),
+                "secret": target(lease), "pods": pods, "engine": status.issued_by,
+                "expiresAt": expires.map(|at| at.to_string()),
+            }),
+        );
     }
     let unknown = || "-".to_owned();
     let now = Timestamp::now();

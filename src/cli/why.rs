@@ -51,7 +51,7 @@ pub async fn run(cluster: &Cluster, name: &str, output: Output) -> Result<(), Er
     let now = Timestamp::now();
     let explanation = explain(&facts, now);
     match output {
-        Output::Json => show::print_json(&explanation),
+        Output::Json | Output::Yaml => show::print_value(output, &explanation),
         Output::Table => show::print(&text(&explanation, now)),
     }
 }

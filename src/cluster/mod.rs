@@ -8,6 +8,7 @@ pub mod leader_pod;
 pub mod leadership;
 pub mod numbers;
 pub mod objects;
+pub mod review;
 pub mod rights;
 pub mod server_record;
 pub mod signing_keys;

@@ -129,6 +129,9 @@ fn cluster_role() -> ClusterRole {
             rule("", &["secrets"], &read_and_write()),
             rule("", &["namespaces"], &READ),
             rule("events.k8s.io", &["events"], &["create", "patch"]),
+            // Callers of the REST API that Kubernetes knows: who they are, and what it lets them do.
+            rule("authentication.k8s.io", &["tokenreviews"], &["create"]),
+            rule("authorization.k8s.io", &["subjectaccessreviews"], &["create"]),
         ]),
         ..ClusterRole::default()
     }

@@ -21,6 +21,7 @@ use crate::cluster::installation::Installation;
 use crate::cluster::leadership::{Leader, NotLeading, Term};
 use crate::cluster::objects;
 use crate::plan::sync::destination::Allowed;
+use crate::telemetry::ledger::{Deed, Entry, Ledger};
 use crate::telemetry::metrics::Metrics;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ObjectReference, Secret};
@@ -54,6 +55,8 @@ pub struct Settings {
     pub sync_allowed: Arc<Allowed>,
     /// Our own pod, where we run in one: it is labelled while we lead, and the Service selects the label.
     pub pod: Option<String>,
+    /// Where it is noted what was done with accounts.
+    pub ledger: Ledger,
 }
 
 /// Caches of the watched kinds. What they show may be old; every effect has its own precondition.
@@ -148,6 +151,8 @@ pub struct Context {
     pub recorder: Recorder,
     /// Events that were written for a state that still lasts: one each, not one a pass.
     pub told: Mutex<HashSet<(String, Reason)>>,
+    /// What was noted of leases, by UID: once each, however often a step is repeated.
+    pub noted: Mutex<HashSet<(String, Deed)>>,
     /// UIDs of leases whose end was written in this leadership: the cache may not show it yet.
     pub recorded: Mutex<HashSet<String>>,
     /// Versions of credential Secrets whose data was found intact, by lease UID.
@@ -202,6 +207,7 @@ impl Context {
             silence: Silence::default(),
             guards: Guards::default(),
             told: Mutex::default(),
+            noted: Mutex::default(),
             recorded: Mutex::default(),
             intact: Mutex::default(),
             admission: tokio::sync::Mutex::default(),
@@ -312,6 +318,28 @@ impl Context {
         if let Err(error) = self.recorder.publish(&event, &reference).await {
             tracing::debug!(%error, reason = reason.as_str(), "an Event could not be written");
         }
+    }
+
+    /// Notes in the ledger what is done with a lease's account, before that is written anywhere else: after a crash in between
+    /// it stands there twice, which is better than not at all.
+    pub fn note(&self, lease: &CredentialLease, deed: Deed, account: &str) {
+        let uid = lease.uid().unwrap_or_default();
+        let mut noted = self.noted.lock().unwrap_or_else(PoisonError::into_inner);
+        if noted.insert((uid, deed)) {
+            self.settings.ledger.note(&Entry {
+                deed,
+                namespace: lease.namespace().unwrap_or_default(),
+                dynamic_secret: lease.spec.dynamic_secret.clone(),
+                lease: lease.name_any(),
+                account: account.to_owned(),
+            });
+        }
+    }
+
+    /// Nothing more comes of the lease.
+    pub fn noted_no_more(&self, uid: &str) {
+        let mut noted = self.noted.lock().unwrap_or_else(PoisonError::into_inner);
+        noted.retain(|(of, _)| of != uid);
     }
 
     /// Whether the data of the lease's Secret was found intact in this version.

@@ -14,6 +14,7 @@ use crate::api::names::{LEASE_FINALIZER, role_name};
 use crate::cluster::credential_secret::{self, LeaseIdentity};
 use crate::cluster::objects;
 use crate::plan::lease::{Now, Observed, SecretSeen, Step, end, next};
+use crate::telemetry::ledger::Deed;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Secret;
 use kube::ResourceExt;
@@ -211,6 +212,10 @@ impl<'a> Pass<'a> {
         failpoint!("release.before", self.name());
         if self.gone {
             self.ctx.audit.released(&uid);
+            let deed = if self.abandoned { Deed::Abandon } else { Deed::Revoke };
+            if let Some(claim) = self.lease.claim() {
+                self.ctx.note(&self.lease, deed, &self.role(claim));
+            }
         }
         let released = objects::remove_finalizer(&self.ctx.client, &self.lease, LEASE_FINALIZER).await;
         failpoint!("release.done", self.name());
@@ -225,6 +230,7 @@ impl<'a> Pass<'a> {
         self.ctx.endings.forget(&uid);
         self.ctx.attempts.reset(&uid);
         self.ctx.told_no_more(&uid);
+        self.ctx.noted_no_more(&uid);
         self.ctx.wake_owner(&self.lease);
         Ok(Action::await_change())
     }

@@ -13,6 +13,7 @@ mod keygen;
 mod metrics;
 mod register;
 mod run;
+mod service;
 mod start;
 
 pub use accounts::Accounts;
@@ -23,4 +24,5 @@ pub use keygen::{KeygenArgs, KeygenError, keygen};
 pub use metrics::EngineMetrics;
 pub use register::{RegisterArgs, RegisterError, Registration, register};
 pub use run::{RunError, run};
+pub use service::{ServiceArgs, ServiceError, service};
 pub use start::{StartError, register_and_store, settings};

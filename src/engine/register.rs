@@ -162,6 +162,12 @@ pub async fn register(
     })
 }
 
+/// Whether nothing more need be asked for.
+pub(super) fn is_complete(args: &RegisterArgs, env: &impl Fn(&str) -> Option<String>) -> bool {
+    let filled = |name: &str| env(name).filter(|text| !text.trim().is_empty());
+    all_given(args, &filled).is_ok()
+}
+
 /// Host, token and name; what is missing is named at once.
 fn all_given(
     args: &RegisterArgs,

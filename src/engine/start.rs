@@ -1,9 +1,9 @@
 //! How an engine comes by its settings at its start: given ones, those of its registration, or a registration right now.
 
 use super::config::{self, ConfigError, FileSettings, RunArgs, Settings};
-use super::register::{RegisterArgs, RegisterError, Registration, register};
+use super::register::{RegisterArgs, RegisterError, Registration, is_complete, register};
 use std::fs::OpenOptions;
-use std::io::{BufRead, Write};
+use std::io::{BufRead, IsTerminal, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
@@ -84,13 +84,19 @@ pub async fn register_and_store(
     mut args: RegisterArgs,
     env: impl Fn(&str) -> Option<String>,
 ) -> Result<(Registration, Option<PathBuf>), StartError> {
-    if args.wizard {
+    let terminal = std::io::stdin().is_terminal() && std::io::stderr().is_terminal();
+    if asks(&args, &env, terminal) {
         ask(&mut args, &env, &mut std::io::stdin().lock()).map_err(StartError::Terminal)?;
     }
     let made = register(&args, &env).await?;
     let path = args.config.clone().or_else(|| home_file(&env));
     let stored = path.filter(|path| store(path, &made, false).is_ok());
     Ok((made, stored))
+}
+
+/// Whether somebody is asked: where he wants it, and at a terminal also where something is missing.
+fn asks(args: &RegisterArgs, env: &impl Fn(&str) -> Option<String>, terminal: bool) -> bool {
+    args.wizard || (terminal && !is_complete(args, env))
 }
 
 /// Asks for what is not given. What is asked is written to standard error, so that standard output has the result only.
@@ -121,7 +127,7 @@ fn ask(
     Ok(())
 }
 
-fn home_file(env: &impl Fn(&str) -> Option<String>) -> Option<PathBuf> {
+pub(super) fn home_file(env: &impl Fn(&str) -> Option<String>) -> Option<PathBuf> {
     env("HOME")
         .filter(|home| !home.is_empty())
         .map(|home| Path::new(&home).join(FILE))
@@ -225,6 +231,22 @@ mod tests {
             (Some("given"), None)
         );
         assert_eq!(args.user_token, Some(SecretText::new("the-token")));
+    }
+
+    #[test]
+    fn at_a_terminal_the_wizard_comes_by_itself_where_something_is_missing() {
+        let (nothing, asked) = (
+            RegisterArgs::default(),
+            RegisterArgs {
+                wizard: true,
+                ..RegisterArgs::default()
+            },
+        );
+        let empty = |_: &str| None;
+        let full = |_: &str| Some("given".to_owned());
+        assert!(asks(&nothing, &empty, true) && asks(&asked, &full, false));
+        assert!(!asks(&nothing, &empty, false), "a script is told what is missing");
+        assert!(!asks(&nothing, &full, true));
     }
 
     #[test]

@@ -9,6 +9,7 @@ mod login_hash;
 mod password;
 mod public;
 mod root;
+mod sealed;
 mod secret_text;
 mod signing;
 mod token;
@@ -25,6 +26,7 @@ pub use public::{
     ChannelPublicKey, EnginePublicKey, KeyTextError, RootHash, RootPublicKey, Signature, SigningPublicKey,
 };
 pub use root::{KeyError, RootKey};
+pub use sealed::{seal, unseal};
 pub use secret_text::SecretText;
 pub use signing::SigningKey;
 pub use token::{Claims, TokenError, TokenKey};

@@ -23,6 +23,9 @@ pub struct Claims {
     pub jti: String,
     /// Which login it came from: the id of the client credentials, or of the user. It is void when that is gone.
     pub via: String,
+    /// Somebody else's token that this one stands for, sealed: it is void as soon as that one is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sealed: Option<String>,
 }
 
 /// A token that cannot be taken. The token itself is never repeated.
@@ -127,6 +130,7 @@ mod tests {
             exp,
             jti: "j".into(),
             via: "v".into(),
+            sealed: None,
         }
     }
 

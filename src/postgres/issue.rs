@@ -44,6 +44,11 @@ pub(super) async fn issue(server: &Server, group: &Group, account: &Account, unt
     }
 }
 
+/// What is run for an account, for people who want to see it. `grant_options`: PostgreSQL 16 and later.
+pub fn preview(group: &Group, account: &Account, grant_options: bool) -> Result<String, Failure> {
+    Ok(Texts::new(group, account)?.create(grant_options))
+}
+
 async fn issue_with_retries(
     server: &Server,
     group: &Group,

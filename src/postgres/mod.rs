@@ -39,5 +39,6 @@ mod ungroup;
 mod zombies;
 
 pub use dead_man::Swept;
+pub use issue::preview;
 pub use proof::{Proof, Signers};
 pub use servers::Servers;

@@ -5,6 +5,7 @@
 
 pub mod api_writes;
 pub mod http;
+pub mod ledger;
 pub mod liveness;
 pub mod logs;
 pub mod metrics;

@@ -1,6 +1,7 @@
 //! What DSV has and this API does not: told as such, so that no client takes it for a mistake of its own.
 
 use super::call::Call;
+use super::openapi;
 use super::reply::Refusal;
 
 /// Areas of DSV that are not served, and what is said of them.
@@ -32,8 +33,13 @@ const AREAS: &[(&str, &str)] = &[
     ("download", "downloads are not served; read /v1/audit"),
 ];
 
-/// 501 for what DSV has, 404 for what it has not.
+/// 501 for what DSV has, 405 for what is served otherwise, 404 for all else.
 pub fn refusal(call: &Call) -> Refusal {
+    let is_policy = below(&call.path, "config/policies");
+    let known = is_policy || (call.area != "config" && openapi::knows(&call.area));
+    if known && !call.is_secret_server() {
+        return Refusal::new(405, "this method is not served here");
+    }
     of(&call.path)
 }
 

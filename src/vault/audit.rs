@@ -1,13 +1,18 @@
-//! What was asked and how it ended: one JSON line for each call, with the hash of the line before, and never a value.
+//! What was asked and how it ended: one JSON line for each call, and for each account that was issued or taken back, with
+//! the hash of the line before, and never a value.
 
+use super::bootstrap;
 use super::call::Call;
 use super::reply::{Refusal, Reply};
 use super::time;
+use crate::api::names::OPERATOR;
+use crate::telemetry::ledger::Entry;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
 use std::io::Write;
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
@@ -16,6 +21,9 @@ use std::sync::{Mutex, PoisonError};
 const KEPT: usize = 10_000;
 /// What stands before the first line.
 const BEGINNING: &str = "0000000000000000000000000000000000000000000000000000000000000000";
+
+/// Status of a call whose reader went away before it was answered.
+const GONE: u16 = 499;
 
 /// One line.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -38,6 +46,12 @@ pub struct Line {
     pub path: String,
     /// Status of the answer.
     pub status: u16,
+    /// Of an account that was issued or taken back: its name.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub account: String,
+    /// The same: the dynamic secret that it belongs to.
+    #[serde(default, rename = "dynamicSecret", skip_serializing_if = "String::is_empty")]
+    pub dynamic_secret: String,
     /// Hash of the line before.
     pub previous: String,
     /// SHA-256 of this line with this field empty.
@@ -106,8 +120,73 @@ struct Inner {
     previous: String,
     kept: VecDeque<Line>,
     file: Option<std::fs::File>,
+    /// What the file did not take yet. Nothing is left out of it: a chain with a gap could not be told from a cut one.
+    pending: Vec<u8>,
     /// Calls by tenant and day.
     usage: BTreeMap<(String, String), u64>,
+}
+
+impl Inner {
+    /// A write that ends in the middle of a line goes on there.
+    fn flush(&mut self) -> std::io::Result<()> {
+        let Some(file) = &mut self.file else { return Ok(()) };
+        while !self.pending.is_empty() {
+            match file.write(&self.pending) {
+                Ok(0) => return Err(std::io::ErrorKind::WriteZero.into()),
+                Ok(count) => drop(self.pending.drain(..count)),
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A call that is being answered. Its line is written in any case: where nobody waits for the answer any more, when this is
+/// dropped.
+pub struct Noting<'a> {
+    audit: &'a Audit,
+    call: &'a Call,
+    /// Who calls, as soon as it is known.
+    pub principal: String,
+    is_noted: bool,
+}
+
+impl<'a> Noting<'a> {
+    /// From now on.
+    pub fn new(audit: &'a Audit, call: &'a Call) -> Self {
+        Self {
+            audit,
+            call,
+            principal: String::new(),
+            is_noted: false,
+        }
+    }
+
+    /// It ended.
+    pub fn ended(mut self, outcome: &Result<Reply, Refusal>) {
+        let status = match outcome {
+            Ok(reply) => reply.status.as_u16(),
+            Err(refusal) => refusal.code,
+        };
+        self.is_noted = true;
+        self.audit.note(self.call, &self.principal, status);
+    }
+}
+
+impl Drop for Noting<'_> {
+    fn drop(&mut self) {
+        if !self.is_noted {
+            self.audit.note(self.call, &self.principal, GONE);
+        }
+    }
+}
+
+/// No path: it is the installer's.
+impl fmt::Debug for Audit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Audit({})", self.replica)
+    }
 }
 
 impl Audit {
@@ -121,37 +200,81 @@ impl Audit {
                 previous: BEGINNING.to_owned(),
                 kept: VecDeque::new(),
                 file: file.map(open).transpose()?,
+                pending: Vec::new(),
                 usage: BTreeMap::new(),
             }),
         })
     }
 
+    /// Whether a line can be written, as far as it is known before it is. What the file did not take is tried again first.
+    pub fn check(&self) -> std::io::Result<()> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner).flush()
+    }
+
     /// Notes a call and the status that it ended with.
     pub fn note(&self, call: &Call, principal: &str, status: u16) {
-        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
-        inner.number += 1;
+        let line = self.line(&call.tenant.namespace, principal);
         let line = Line {
-            number: inner.number,
-            time: time::now(),
-            replica: self.replica.clone(),
-            tenant: call.tenant.namespace.clone(),
-            principal: principal.to_owned(),
             remote: call.remote.map(|address| address.to_string()).unwrap_or_default(),
             action: call.method.to_string(),
             path: path_of(call),
             status,
-            previous: inner.previous.clone(),
-            hash: String::new(),
+            ..line
         };
+        self.append(line, true);
+    }
+
+    /// Notes what the leader did with an account, whoever asked for it and however.
+    pub fn account(&self, entry: &Entry) {
+        let line = self.line(&entry.namespace, OPERATOR);
+        let line = Line {
+            action: entry.deed.word().to_owned(),
+            path: format!("credentialleases/{}", entry.lease),
+            status: 200,
+            account: entry.account.clone(),
+            dynamic_secret: entry.dynamic_secret.clone(),
+            ..line
+        };
+        self.append(line, false);
+    }
+
+    fn line(&self, tenant: &str, principal: &str) -> Line {
+        Line {
+            number: 0,
+            time: time::now(),
+            replica: self.replica.clone(),
+            tenant: tenant.to_owned(),
+            principal: principal.to_owned(),
+            remote: String::new(),
+            action: String::new(),
+            path: String::new(),
+            status: 0,
+            account: String::new(),
+            dynamic_secret: String::new(),
+            previous: String::new(),
+            hash: String::new(),
+        }
+    }
+
+    fn append(&self, mut line: Line, is_call: bool) {
+        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        inner.number += 1;
+        line.number = inner.number;
+        line.previous.clone_from(&inner.previous);
         let line = line.sealed();
         inner.previous.clone_from(&line.hash);
-        let day = line.time.to_string().chars().take(10).collect();
-        *inner.usage.entry((line.tenant.clone(), day)).or_default() += 1;
-        if let Some(file) = &mut inner.file
+        if is_call {
+            let day = line.time.to_string().chars().take(10).collect();
+            *inner.usage.entry((line.tenant.clone(), day)).or_default() += 1;
+        }
+        if inner.file.is_some()
             && let Ok(text) = serde_json::to_string(&line)
-            && let Err(error) = writeln!(file, "{text}")
         {
-            tracing::error!(%error, "an audit line could not be written to its file");
+            inner.pending.extend(text.into_bytes());
+            inner.pending.push(b'\n');
+            if let Err(error) = inner.flush() {
+                tracing::error!(%error, "an audit line could not be written to its file; calls are refused until it can");
+            }
         }
         inner.kept.push_back(line);
         if inner.kept.len() > KEPT {
@@ -182,8 +305,11 @@ impl Audit {
     }
 }
 
-/// A refresh token stands in the path of its revocation.
+/// A refresh token stands in the path of its revocation, a secret in that of a bootstrap URL.
 fn path_of(call: &Call) -> String {
+    if call.path.starts_with(bootstrap::AREA) {
+        return format!("{}…", bootstrap::AREA);
+    }
     if call.area == "revoke" {
         return "revoke/…".to_owned();
     }
@@ -193,7 +319,7 @@ fn path_of(call: &Call) -> String {
 impl super::Vault {
     /// `GET /v1/audit`.
     pub(super) fn audit_lines(&self, call: &Call) -> Result<Reply, Refusal> {
-        let mut found = self.audit.lines(&call.tenant.namespace);
+        let mut found = self.settings.audit.lines(&call.tenant.namespace);
         let day = |line: &Line| line.time.to_string().chars().take(10).collect::<String>();
         let date = |key: &str| call.asked(key).map(|text| text.chars().take(10).collect::<String>());
         let (from, to) = (date("startDate"), date("endDate"));
@@ -227,7 +353,7 @@ impl super::Vault {
             to.chars().take(10).collect()
         };
         let from_day: String = from.chars().take(10).collect();
-        let days = self.audit.usage(&call.tenant.namespace, &from_day, &until);
+        let days = self.settings.audit.usage(&call.tenant.namespace, &from_day, &until);
         let total: u64 = days.values().sum();
         let namespace = &call.tenant.namespace;
         let secrets = self.secrets.all(namespace).len() + self.dynamic.all(namespace).len();
@@ -245,6 +371,7 @@ impl super::Vault {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::telemetry::ledger::Deed;
 
     fn line(number: u64, previous: &str) -> Line {
         Line {
@@ -257,6 +384,8 @@ mod tests {
             action: "GET".into(),
             path: format!("secrets/{number}"),
             status: 200,
+            account: String::new(),
+            dynamic_secret: String::new(),
             previous: previous.into(),
             hash: String::new(),
         }
@@ -293,5 +422,60 @@ mod tests {
         moved.swap(1, 2);
         assert_eq!(verify(&text(&moved)), Err(ChainError::Missing(2)));
         assert_eq!(verify("nothing"), Err(ChainError::Unreadable(1)));
+    }
+
+    fn entry(deed: Deed) -> Entry {
+        Entry {
+            deed,
+            namespace: "shop".into(),
+            dynamic_secret: "orders".into(),
+            lease: "orders-1".into(),
+            account: "shop_orders_x".into(),
+        }
+    }
+
+    #[test]
+    fn accounts_are_lines_of_the_same_chain_and_no_calls() {
+        let audit = Audit::new(None).unwrap();
+        for deed in [Deed::Issue, Deed::Revoke, Deed::Abandon] {
+            audit.account(&entry(deed));
+        }
+        let mut lines = audit.lines("shop");
+        lines.reverse();
+        assert_eq!(verify(&text(&lines)), Ok(3));
+        let words: Vec<&str> = lines.iter().map(|line| line.action.as_str()).collect();
+        assert_eq!(words, ["ISSUE", "REVOKE", "ABANDON"]);
+        assert_eq!(
+            (
+                lines[0].account.as_str(),
+                lines[0].dynamic_secret.as_str(),
+                lines[0].path.as_str()
+            ),
+            ("shop_orders_x", "orders", "credentialleases/orders-1")
+        );
+        assert!(audit.lines("other").is_empty() && audit.usage("shop", "", "9999").is_empty());
+        let mut touched = lines;
+        touched[1].account = "somebody".into();
+        assert_eq!(verify(&text(&touched)), Err(ChainError::Changed(2)));
+    }
+
+    #[test]
+    fn a_file_that_takes_nothing_is_known_before_the_next_call() {
+        let audit = Audit::new(Some(Path::new("/dev/full"))).unwrap();
+        assert!(audit.check().is_ok(), "nothing is known yet");
+        audit.account(&entry(Deed::Issue));
+        assert!(audit.check().is_err(), "the line is not in the file");
+        assert_eq!(audit.lines("shop").len(), 1);
+        // As if the disk had room again.
+        let folder = std::env::temp_dir().join(format!("dsv-audit-{}", uuid::Uuid::new_v4()));
+        audit.inner.lock().unwrap().file = std::fs::File::create(&folder).ok();
+        audit.account(&entry(Deed::Revoke));
+        assert!(audit.check().is_ok());
+        assert_eq!(
+            verify(&std::fs::read_to_string(&folder).unwrap()),
+            Ok(2),
+            "nothing is missing"
+        );
+        std::fs::remove_file(folder).unwrap();
     }
 }

@@ -37,6 +37,8 @@ pub struct Call {
     pub token: Option<String>,
     /// Where the connection comes from.
     pub remote: Option<IpAddr>,
+    /// Host and port as the caller wrote them.
+    pub host: String,
     /// The tenant.
     pub tenant: Tenant,
     /// Whether the body is a form.
@@ -74,6 +76,7 @@ impl Call {
             path: path.trim_matches('/').to_owned(),
             query: query.collect(),
             token: token(&parts.headers),
+            host: header_text(&parts.headers, &header::HOST).to_owned(),
             remote: remote.map(|ConnectInfo(Peer(address))| address.ip()),
             tenant,
             is_form: content_type(&parts.headers)?,
@@ -125,6 +128,7 @@ impl Call {
             query: query.map(|(key, value)| ((*key).to_owned(), value.clone())).collect(),
             token: None,
             remote: self.remote,
+            host: self.host.clone(),
             tenant: self.tenant.clone(),
             is_form: false,
             body,
@@ -145,6 +149,11 @@ impl Call {
             return Ok(Fields::form(&self.body));
         }
         Fields::json(&self.body)
+    }
+
+    /// The whole address of a path, as this caller reaches us.
+    pub fn url_of(&self, path: &str) -> String {
+        format!("https://{}{path}", self.host)
     }
 
     /// A query value.
@@ -168,6 +177,13 @@ fn dsv(path: &str) -> Option<&str> {
     let rest = path.strip_prefix("/v1/")?;
     let area = rest.split('/').next().unwrap_or_default();
     (![secret_server::API, secret_server::LOGIN, admin::AREA].contains(&area)).then_some(rest)
+}
+
+fn header_text<'a>(headers: &'a HeaderMap, name: &header::HeaderName) -> &'a str {
+    headers
+        .get(name)
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or_default()
 }
 
 /// Bare, or behind `Bearer`; an empty header is none.
@@ -221,6 +237,7 @@ mod tests {
             rest: "path-secret".into(),
             query: BTreeMap::new(),
             token: Some("token-secret".into()),
+            host: "h".into(),
             remote: None,
             tenant: Tenant {
                 namespace: "t".into(),

@@ -33,7 +33,9 @@ impl Vault {
                 Ok(Reply::ok(self.shown_engine(call, &engine).await?.into()))
             }
             (&Method::POST, [name, "ping"]) => {
-                self.require(call, caller, "read", &format!("engines:{name}"))?;
+                // What asks the leader is a change of the object.
+                let action = if caller.is_kubernetes() { "update" } else { "read" };
+                self.require(call, caller, action, &format!("engines:{name}"))?;
                 let engine = self.engine(call, name).await?;
                 self.ping(call, &engine).await
             }

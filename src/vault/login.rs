@@ -1,7 +1,8 @@
-//! `/v1/token`: from a password, a client secret or a refresh token to an access token.
+//! `/v1/token`: from a password, a client secret or a refresh token to an access token. `kubernetes` has the other way.
 
 use super::Vault;
 use super::body::Fields;
+use super::bootstrap;
 use super::call::Call;
 use super::ids::Kind;
 use super::records::Live;
@@ -29,12 +30,13 @@ impl Vault {
             "password" => self.by_password(&call.tenant, &fields).await,
             "client_credentials" => self.by_client(&call.tenant, &fields).await,
             "refresh_token" => self.by_refresh(&call.tenant, &fields).await,
+            "kubernetes" => self.by_kubernetes(&call.tenant, &fields).await,
             "certificate" | "oidc" | "aws_iam" | "azure" | "gcp" => Err(Refusal::new(
                 501,
                 "this way to log in is not served; use a password or client credentials",
             )),
             _ => Err(Refusal::bad(
-                "grant_type must be password, client_credentials or refresh_token",
+                "grant_type must be password, client_credentials, refresh_token or kubernetes",
             )),
         }
     }
@@ -131,6 +133,10 @@ impl Vault {
         let client = client.filter(|client| client.record.is_live());
         let client = client.ok_or_else(Refusal::unauthenticated)?;
         let hash = client.hash().ok_or_else(Refusal::unauthenticated)?;
+        // Until its URL is used, the hash is the URL's.
+        if bootstrap::waits(&client.record) {
+            return Err(Refusal::unauthenticated());
+        }
         let ended = client.record.time("expires").is_some_and(|end| time::now() >= end);
         if ended || !keyed_hash_fits(&self.tokens.hash_key(), &SecretText::new(secret), &hash) {
             return Err(Refusal::unauthenticated());
@@ -176,8 +182,8 @@ impl Vault {
         if ended || login.is_none() || changed.is_some_and(|at| record.created < at) {
             return Err(Refusal::unauthenticated());
         }
-        let access = self.access_token(tenant, subject, via).await?;
-        Ok(Reply::ok(answer(&access, token.reveal())))
+        let access = self.access_token(tenant, subject, (via, None), ACCESS_SECONDS).await?;
+        Ok(Reply::ok(answer(&access, token.reveal(), ACCESS_SECONDS)))
     }
 
     /// The record of a refresh token: its name is the token's keyed hash, so who reads the records has no token.
@@ -211,30 +217,53 @@ impl Vault {
                 .await?;
             token.reveal().clone_into(&mut refresh);
         }
-        let access = self.access_token(tenant, subject, via).await?;
-        Ok(Reply::ok(answer(&access, &refresh)))
+        let access = self.access_token(tenant, subject, (via, None), ACCESS_SECONDS).await?;
+        Ok(Reply::ok(answer(&access, &refresh, ACCESS_SECONDS)))
     }
 
-    async fn access_token(&self, tenant: &Tenant, subject: String, via: String) -> Result<SecretText, Refusal> {
+    /// An access token for somebody else's token, which has `left` seconds to live.
+    pub(super) async fn grant_for(
+        &self,
+        tenant: &Tenant,
+        subject: String,
+        login: (String, Option<String>),
+        left: i64,
+    ) -> Result<Reply, Refusal> {
+        let life = left.min(ACCESS_SECONDS);
+        if life < 1 {
+            return Err(Refusal::unauthenticated());
+        }
+        let access = self.access_token(tenant, subject, login, life).await?;
+        Ok(Reply::ok(answer(&access, "", life)))
+    }
+
+    async fn access_token(
+        &self,
+        tenant: &Tenant,
+        subject: String,
+        (via, sealed): (String, Option<String>),
+        life: i64,
+    ) -> Result<SecretText, Refusal> {
         let now = time::now().as_second();
         let claims = Claims {
             sub: subject,
             iss: self.issuer.clone(),
             aud: tenant.uid.clone(),
             iat: now,
-            exp: now + ACCESS_SECONDS,
+            exp: now + life,
             jti: uuid::Uuid::new_v4().to_string(),
             via,
+            sealed,
         };
         self.sign(&claims).await
     }
 }
 
-fn answer(access: &SecretText, refresh: &str) -> Value {
+fn answer(access: &SecretText, refresh: &str, life: i64) -> Value {
     json!({
         "accessToken": access.reveal(),
         "tokenType": "bearer",
-        "expiresIn": ACCESS_SECONDS,
+        "expiresIn": life,
         "refreshToken": refresh,
     })
 }

@@ -8,6 +8,7 @@ mod absent;
 mod admin;
 mod audit;
 mod body;
+mod bootstrap;
 mod call;
 mod caller;
 mod engines;
@@ -16,7 +17,9 @@ mod groups;
 mod ids;
 mod index;
 mod janitor;
+mod kubernetes;
 mod login;
+pub mod openapi;
 mod page;
 mod path;
 mod ping;
@@ -35,18 +38,19 @@ mod tls;
 mod tokens;
 mod users;
 
-pub use audit::{ChainError, verify};
+pub use audit::{Audit, ChainError, verify};
 pub use reply::{Refusal, Reply};
 pub use serve::{VaultError, run};
 
 use crate::keys::SecretText;
+use audit::Noting;
 use call::Call;
 use caller::{Caller, Compiled};
 use http::StatusCode;
 use index::Index;
 use kube::Client;
 use records::Known;
-use secrets::{Listed, Space};
+use secrets::{Listed, Shared, Space};
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::{Arc, RwLock};
@@ -75,8 +79,8 @@ pub struct Settings {
     pub names: Vec<String>,
     /// PEM files of the certificate and its key; without them the installation's own authority signs one.
     pub certificate: Option<(PathBuf, PathBuf)>,
-    /// File to which audit lines are appended.
-    pub audit_file: Option<PathBuf>,
+    /// The stream of what was done.
+    pub audit: Arc<Audit>,
     /// Between two looks at whether something is to be pushed; no tenant's interval is shorter.
     pub sync_period: Duration,
 }
@@ -92,12 +96,15 @@ pub struct Vault {
     records: Index<Known>,
     secrets: Index<Listed>,
     dynamic: Index<Listed>,
+    /// Accounts that several reads share.
+    shared: Shared,
     rules: RwLock<HashMap<String, Compiled>>,
     /// Passwords are hashed two at a time.
     hashing: Arc<Semaphore>,
+    /// Whom the API server is asked about at once before he is let in: such calls cost nobody anything to make.
+    reviewing: Semaphore,
     /// A hash that no password fits, for users who do not exist.
     nobody: SecretText,
-    audit: audit::Audit,
 }
 
 impl Vault {
@@ -121,10 +128,22 @@ impl Vault {
         tenants::min_ttl(&self.namespaces, &tenant.namespace)
     }
 
+    /// Refuses a call of which nobody could tell afterwards.
+    fn can_note(&self) -> Result<(), Refusal> {
+        self.settings.audit.check().map_err(|error| {
+            tracing::error!(%error, "calls are refused, since the audit file takes nothing");
+            Refusal::new(
+                503,
+                "this call could not be written to the audit file, so it is not answered; ask the administrator",
+            )
+        })
+    }
+
     async fn answer(&self, call: &Call) -> Result<Reply, Refusal> {
-        let mut principal = String::new();
-        let outcome = self.route(call, &mut principal).await;
-        self.audit.note(call, &principal, status_of(&outcome));
+        self.can_note()?;
+        let mut noting = Noting::new(&self.settings.audit, call);
+        let outcome = self.route(call, &mut noting.principal).await;
+        noting.ended(&outcome);
         if let Err(refusal) = &outcome {
             tracing::debug!(
                 method = %call.method,
@@ -141,16 +160,25 @@ impl Vault {
     }
 
     async fn route(&self, call: &Call, principal: &mut String) -> Result<Reply, Refusal> {
+        let is_served = openapi::serves(&call.method, &call.path, call.has_body());
         match (call.method.as_str(), call.area.as_str(), call.segments().as_slice()) {
+            _ if !is_served => {}
             ("POST", "token", []) => return self.token(call).await,
             ("GET", "heartbeat", []) => return self.heartbeat(call).await,
             ("POST", "initialize", []) => return self.initialize(call).await,
+            ("GET", "clients", ["bootstrap", _]) => return self.bootstrap(call).await,
             ("POST", "revoke", [_]) => return self.revoke_token(call).await,
             ("POST", secret_server::LOGIN, ["token"]) => return self.secret_server_token(call).await,
             _ => {}
         }
         let caller = self.caller(call).await?;
         caller.subject.clone_into(principal);
+        if caller.is_kubernetes() && !["secrets", "pools", "engines"].contains(&call.area.as_str()) {
+            return Err(Refusal::forbidden());
+        }
+        if !is_served {
+            return Err(absent::refusal(call));
+        }
         self.answer_known(call, &caller).await
     }
 

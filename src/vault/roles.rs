@@ -1,6 +1,7 @@
 //! Roles, and the client credentials that act as them.
 
 use super::Vault;
+use super::bootstrap;
 use super::call::Call;
 use super::caller::Caller;
 use super::ids::Kind;
@@ -141,12 +142,6 @@ impl Vault {
         if self.known(&call.tenant, Kind::Role, role).is_none() {
             return Err(Refusal::bad("unable to find item with specified identifier").with("role", "does not exist"));
         }
-        if body.flag("url") {
-            return Err(Refusal::new(
-                501,
-                "bootstrap URLs are not served; create the client without url",
-            ));
-        }
         let number = |key: &str| body.get(key).and_then(Value::as_i64).filter(|number| *number > 0);
         let mut fields = Map::new();
         fields.insert("role".into(), json!(role));
@@ -166,17 +161,28 @@ impl Vault {
         }
         let secret = random_secret();
         let hash = keyed_hash(&self.tokens.hash_key(), &secret);
+        let by_url = body.flag("url");
+        if by_url {
+            // What is kept is the hash of the URL's secret part. The client's own is made when the URL is used.
+            bootstrap::offer(&mut fields, number("urlttl"));
+        }
         let made = self
             .make_record(&call.tenant, Kind::Client, &id, fields, (Some(&hash), &caller.subject))
             .await?;
         let made = made.ok_or_else(|| Refusal::new(409, "try again"))?;
         let mut shown = shown_client(&made.id, &made.record);
-        shown.insert("clientSecret".into(), json!(secret.reveal()));
+        if by_url {
+            let path = bootstrap::path(&made.record.name, &secret);
+            shown.insert("url".into(), json!(call.url_of(&path)));
+            shown.insert("urlPath".into(), json!(path));
+        } else {
+            shown.insert("clientSecret".into(), json!(secret.reveal()));
+        }
         Ok(Reply::created(shown.into()))
     }
 }
 
-fn shown_client(id: &str, record: &Record) -> Map<String, Value> {
+pub(super) fn shown_client(id: &str, record: &Record) -> Map<String, Value> {
     let mut all = record.common(id);
     all.insert("clientId".into(), json!(record.name));
     for key in ["role", "description"] {
@@ -186,5 +192,6 @@ fn shown_client(id: &str, record: &Record) -> Map<String, Value> {
     all.insert("expiredAt".into(), json!(record.text("expires")));
     all.insert("usesLimit".into(), json!(record.number("usesLimit")));
     all.insert("usedCount".into(), json!(record.number("usedCount")));
+    bootstrap::shown(record, &mut all);
     all
 }

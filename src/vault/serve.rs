@@ -1,20 +1,18 @@
 //! Starting the API: its watches, its certificate, its listener.
 
 use super::admin;
-use super::audit::Audit;
 use super::call::Call;
 use super::reply::{Refusal, Reply};
 use super::tenants::{self, Tenant};
 use super::tls::{self, Certificate};
 use super::tokens::{Tokens, TokensError};
-use super::{Index, Settings, Vault, absent, janitor, records, secrets};
+use super::{Index, Settings, Vault, absent, bootstrap, janitor, openapi, records, secrets};
 use crate::channel::listener::{ServeLimits, TlsListener, serve};
 use crate::cluster::{self, installation};
 use crate::keys::{HashError, hash_password, random_secret};
-use axum::Router;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
-use http::{HeaderMap, header};
+use http::{HeaderMap, Method, header};
 use kube::{Api, Client};
 use std::collections::HashMap;
 use std::sync::{Arc, RwLock};
@@ -25,6 +23,8 @@ use tokio_util::sync::CancellationToken;
 
 /// Passwords that are hashed at once: each takes 19 MiB and a core.
 const HASHES: usize = 2;
+/// Logins about which the API server is asked at once.
+const REVIEWS: usize = 8;
 /// Longest life of a call. A dynamic secret is given up long before.
 pub const CALL_LIMIT: Duration = Duration::from_secs(40);
 
@@ -43,9 +43,6 @@ pub enum VaultError {
     /// The address.
     #[error("could not listen on {0}; choose another --api-addr")]
     Listen(String, #[source] std::io::Error),
-    /// The audit file.
-    #[error("could not open the audit file {0}")]
-    Audit(String, #[source] std::io::Error),
     /// The hash of nobody.
     #[error("could not hash a password")]
     Hash(#[from] HashError),
@@ -65,7 +62,7 @@ pub async fn run(client: Client, settings: Settings, stop: CancellationToken) ->
     let listener = TlsListener::new(listener, config);
     let listener = listener.map_err(|error| VaultError::Listen(vault.settings.address.clone(), error))?;
     tracing::info!(%address, tenant = vault.settings.default_tenant, "the API listens");
-    let app = Router::new().fallback(answer).with_state(vault.clone());
+    let app = openapi::routes().fallback(answer).with_state(vault.clone());
     tokio::select! {
         () = serve(listener, app, ServeLimits::default(), stop.clone()) => {}
         () = janitor::run(vault.clone()) => {}
@@ -79,10 +76,6 @@ pub async fn run(client: Client, settings: Settings, stop: CancellationToken) ->
 
 async fn start(client: Client, settings: Settings) -> Result<Vault, VaultError> {
     let issuer = installation::id(&client, &settings.home, &settings.release).await?;
-    let audit = Audit::new(settings.audit_file.as_deref()).map_err(|error| {
-        let path = settings.audit_file.as_ref().map(|path| path.display().to_string());
-        VaultError::Audit(path.unwrap_or_default(), error)
-    })?;
     Ok(Vault {
         tokens: Tokens::load(&client, &settings.home).await?,
         client,
@@ -92,10 +85,11 @@ async fn start(client: Client, settings: Settings) -> Result<Vault, VaultError> 
         records: Index::default(),
         secrets: Index::default(),
         dynamic: Index::default(),
+        shared: secrets::Shared::default(),
         rules: RwLock::new(HashMap::new()),
         hashing: Arc::new(Semaphore::new(HASHES)),
+        reviewing: Semaphore::new(REVIEWS),
         nobody: hash_password(&random_secret())?,
-        audit,
     })
 }
 
@@ -111,15 +105,37 @@ fn watches(vault: &Vault) -> Vec<tokio::task::JoinHandle<()>> {
 }
 
 async fn answer(State(vault): State<Arc<Vault>>, request: Request) -> Response {
+    // A read ends with its connection, and a lease that was made for it is deleted. A write, once begun, goes on to its end
+    // and to its line in the audit stream, whoever waits for it.
+    let is_read = matches!(*request.method(), Method::GET | Method::HEAD) && !is_bootstrap(request.uri().path());
+    let broke = || Refusal::new(500, "this call could not be answered");
     if admin::is_page(request.uri().path()) {
-        return admin::answer(&vault, request).await;
+        let work = async move { admin::answer(&vault, request).await };
+        return if is_read {
+            Box::pin(work).await
+        } else {
+            let done = tokio::spawn(work).await;
+            done.unwrap_or_else(|_| broke().into_response())
+        };
     }
-    // A task of its own would outlive its reader; here the call ends with the connection.
-    match tokio::time::timeout(CALL_LIMIT, outcome(&vault, request)).await {
-        Ok(Ok(reply)) => reply.into_response(),
-        Ok(Err(refusal)) => refusal.into_response(),
-        Err(_) => Refusal::new(504, "the call took too long").into_response(),
+    let work = async move { outcome(&vault, request).await };
+    let limited = async move {
+        if is_read {
+            return tokio::time::timeout(CALL_LIMIT, work).await.ok();
+        }
+        let done = tokio::time::timeout(CALL_LIMIT, tokio::spawn(work)).await.ok()?;
+        Some(done.unwrap_or_else(|_| Err(broke())))
+    };
+    match Box::pin(limited).await {
+        Some(Ok(reply)) => reply.into_response(),
+        Some(Err(refusal)) => refusal.into_response(),
+        None => Refusal::new(504, "the call took too long").into_response(),
     }
+}
+
+/// A read that uses something up.
+fn is_bootstrap(path: &str) -> bool {
+    path.starts_with(&format!("/v1/{}", bootstrap::AREA))
 }
 
 /// The tenant that a request is for.

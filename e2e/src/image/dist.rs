@@ -20,8 +20,13 @@ const ARCHIVES: [(&str, &[&str]); 2] = [
         "dsv-engine",
         &["packaging/dsv-engine.service", "packaging/INSTALL.md", "LICENSE"],
     ),
-    ("kubectl-dsv", &["LICENSE"]),
+    (PLUGIN, &["LICENSE"]),
 ];
+const PLUGIN: &str = "kubectl-dsv";
+/// Krew's manifest, with what only a build knows between braces.
+const KREW: &str = include_str!("../../../packaging/krew.yaml");
+/// Where archives are published, if nobody says.
+const HOMEPAGE: &str = "https://example.com/dsv-operator";
 
 /// Builds the programs and writes the archives, their hashes and the list of components into `target/dist`.
 pub fn make() -> Result<()> {
@@ -34,10 +39,33 @@ pub fn make() -> Result<()> {
         let name = format!("{program}-{TAG}-linux-{}.tar.gz", architecture());
         let archive = pack(&files(&programs, program, beside)?, source.time)?.blob;
         write(&folder, &name, &archive.data, &mut sums)?;
+        if program == PLUGIN {
+            let manifest = krew(&name, &archive.data);
+            write(&folder, "dsv.yaml", manifest.as_bytes(), &mut sums)?;
+        }
     }
     let components = serde_json::to_vec_pretty(&sbom::of("dsv-operator")?)?;
     write(&folder, "sbom.cdx.json", &components, &mut sums)?;
     Ok(fs::write(folder.join("SHA256SUMS"), sums)?)
+}
+
+/// Krew's manifest for an archive. `DIST_URL` is where the archives will be found.
+fn krew(name: &str, archive: &[u8]) -> String {
+    let homepage = std::env::var("DIST_URL").unwrap_or_else(|_| HOMEPAGE.to_owned());
+    let hash = digest(archive);
+    let values = [
+        ("{version}", format!("v{TAG}")),
+        ("{homepage}", homepage),
+        ("{arch}", architecture().to_owned()),
+        ("{archive}", name.to_owned()),
+        ("{sha256}", hash.trim_start_matches("sha256:").to_owned()),
+        ("{folder}", format!("{PLUGIN}-{TAG}")),
+    ];
+    let start = KREW.find("apiVersion").unwrap_or_default();
+    let manifest = KREW.get(start..).unwrap_or(KREW);
+    values
+        .iter()
+        .fold(manifest.to_owned(), |text, (name, value)| text.replace(name, value))
 }
 
 fn files(programs: &Path, program: &str, beside: &[&str]) -> Result<Vec<File>> {
@@ -66,4 +94,30 @@ fn write(folder: &Path, name: &str, data: &[u8], sums: &mut String) -> Result<()
     writeln!(sums, "{}  {name}", hash.trim_start_matches("sha256:"))?;
     say(format!("{} {} bytes", path.display(), data.len()));
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn krews_manifest_names_the_archive_its_hash_and_the_program_in_it() {
+        let text = krew("kubectl-dsv-1-linux.tar.gz", b"archive");
+        let read: serde_json::Value = serde_saphyr::from_str(&text).unwrap();
+        let platform = &read["spec"]["platforms"][0];
+        let hash = digest(b"archive");
+        assert_eq!(platform["sha256"], hash.trim_start_matches("sha256:"));
+        assert!(
+            platform["uri"]
+                .as_str()
+                .unwrap()
+                .ends_with("/kubectl-dsv-1-linux.tar.gz")
+        );
+        assert_eq!(platform["files"][0]["from"], format!("kubectl-dsv-{TAG}/kubectl-dsv"));
+        assert_eq!(
+            (&read["metadata"]["name"], &platform["bin"]),
+            (&"dsv".into(), &"kubectl-dsv".into())
+        );
+        assert!(!text.contains('{') && !text.contains('#'), "{text}");
+    }
 }

@@ -324,3 +324,54 @@ async fn secrets_of_others_in_the_namespace_are_out_of_reach() {
         "the type is the owner's consent"
     );
 }
+
+#[tokio::test]
+async fn a_bootstrap_url_gives_a_client_its_secret_once() {
+    let world = world().await;
+    let role = fresh("role");
+    world.call("POST roles/", &json!({"name": role})).await.is(201);
+    let made = world
+        .call("POST clients/", &json!({"role": role, "url": true, "urlTTL": 600}))
+        .await
+        .is(201);
+    assert!(
+        made.get("clientSecret").is_none(),
+        "nobody has it before the URL is used"
+    );
+    let (id, path) = (text(&made, "/clientId"), text(&made, "/urlPath"));
+    assert!(text(&made, "/url").starts_with("https://") && text(&made, "/url").ends_with(&path));
+    let secret = path.rsplit('/').next().unwrap()[37..].to_owned();
+    let log_in = async |secret: &str| {
+        let body = json!({"grant_type": "client_credentials", "client_id": id, "client_secret": secret});
+        world.at(0, "", "POST token", &body).await
+    };
+    // What the URL ends with is no secret of the client.
+    log_in(&secret).await.fails(401, "unable to authenticate");
+    let shown = world.get(&format!("clients/{id}")).await.is(200);
+    assert_eq!(text(&shown, "/status"), "waiting");
+    assert!(!shown.to_string().contains(&secret));
+    let ask = async |replica: usize, path: &str| world.send(replica, "GET", path, &[], Vec::new()).await.unwrap();
+    let wrong = format!("{}{}", &path[..path.len() - 4], "AAAA");
+    ask(0, &wrong).await.fails(404, "unable to find");
+    // Of two at once, at two replicas, one is first.
+    let (one, two) = tokio::join!(ask(0, &path), ask(1, &path));
+    let (first, second) = if one.code == 200 { (one, two) } else { (two, one) };
+    let given = first.is(200);
+    second.fails(400, "url has already used");
+    ask(1, &path).await.fails(400, "url has already used");
+    assert_eq!(text(&given, "/clientId"), id);
+    log_in(&text(&given, "/clientSecret")).await.is(200);
+    log_in(&secret).await.fails(401, "unable to authenticate");
+    let shown = world.get(&format!("clients/{id}")).await.is(200);
+    assert_eq!(text(&shown, "/status"), "used");
+    for replica in 0..2 {
+        let stream = std::fs::read_to_string(world.audit_file(replica)).unwrap();
+        assert!(!stream.contains(&secret), "the URL is in the audit stream");
+    }
+    let short = world
+        .call("POST clients/", &json!({"role": role, "url": true, "urlTTL": 1}))
+        .await
+        .is(201);
+    tokio::time::sleep(std::time::Duration::from_secs(2)).await;
+    ask(0, &text(&short, "/urlPath")).await.fails(400, "url has expired");
+}

@@ -62,6 +62,31 @@ async fn a_program_has_an_account_as_long_as_it_runs() {
     assert_eq!(client.query("SELECT * FROM public.orders", &[]).await.unwrap().len(), 3);
     connection.abort();
 
+    // Made without the API: by the operator, and with a key that is made here.
+    let (one, two) = (crate::world::fresh("made"), crate::world::fresh("own"));
+    let pool_object = text(&world.get(&format!("pools/{pool}")).await.is(200), "/name");
+    let output = plugin(world, &["engine", "create", &one, "--pool", &pool_object]).await;
+    assert!(
+        output.status.success() && said(&output).contains(&format!("{TENANT}/{one}-registration")),
+        "{}",
+        said(&output)
+    );
+    let output = plugin(world, &["engine", "register", &two, "--pool", &pool_object]).await;
+    let shown = String::from_utf8(output.stdout.clone()).unwrap();
+    assert!(
+        output.status.success() && shown.contains(&format!("ENGINE_NAME={two}\nDSV_PRIVATE_KEY=dsvk1.")),
+        "{}",
+        said(&output)
+    );
+    let read = world.get(&format!("engines/{two}")).await.is(200);
+    assert!(!text(&read, "/publicKey").is_empty() && !shown.contains(&text(&read, "/publicKey")));
+    let script = plugin(world, &["completion", "bash"]).await;
+    assert!(
+        script.status.success() && said(&script).contains("kubectl-dsv"),
+        "{}",
+        said(&script)
+    );
+
     let output = plugin(world, &["engine", "ping", engine.name()]).await;
     assert!(
         output.status.success() && said(&output).contains("answered in"),
@@ -112,6 +137,13 @@ async fn whose_an_account_is_can_be_asked_and_all_of_them_taken_back_at_once() {
         (text(&whose, "/namespace"), text(&whose, "/dynamicSecret")),
         (TENANT.to_owned(), id.clone())
     );
+    let output = plugin(world, &["who", "1"]).await;
+    assert!(
+        !output.status.success() && said(&output).contains("--via"),
+        "{}",
+        said(&output)
+    );
+    whose_process(world, &id).await;
     let output = plugin(world, &["who", "nobody-has-this-name"]).await;
     assert!(
         !output.status.success() && said(&output).contains("no lease has the account"),
@@ -128,6 +160,17 @@ async fn whose_an_account_is_can_be_asked_and_all_of_them_taken_back_at_once() {
         output.stdout.is_empty(),
         "nothing is missing, so there is no SQL to run"
     );
+    let output = plugin(world, &["plan", &id]).await;
+    let plan = said(&output);
+    for part in ["--   SELECT on public.orders", "CREATE ROLE", "SCRAM-SHA-256$…"] {
+        assert!(
+            output.status.success() && plan.contains(part),
+            "{part} is not in {plan}"
+        );
+    }
+    let output = plugin(world, &["plan", &id, "-o", "yaml"]).await;
+    let plan = String::from_utf8(output.stdout).unwrap();
+    assert!(plan.contains("what: SELECT") && plan.contains("group: dsvg_"), "{plan}");
     let output = plugin(world, &["orphans", "-o", "json"]).await;
     let pools: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert!(
@@ -213,4 +256,112 @@ async fn every_call_is_a_line_of_a_chain_without_values_and_a_touched_line_shows
         "{}",
         said(&touched)
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn accounts_of_custom_resources_are_lines_of_the_chain_of_the_leader() {
+    let world = world().await;
+    let (pool, _engine) = world.pool_with_engine().await;
+    let path = world.dynamic(&world.base().await, &pool, &json!({})).await;
+    let id = text(&world.get(&format!("secrets/{path}::description")).await.is(200), "/id");
+    let output = plugin(world, &["issue", &id, "--ttl", "30s", "-o", "json"]).await;
+    let credential: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{}", said(&output)));
+    let (user, password) = (text(&credential, "/username"), text(&credential, "/password"));
+    let lines = || async {
+        let mut found = Vec::new();
+        for replica in 0..2 {
+            let stream = fs::read_to_string(world.audit_file(replica))?;
+            dsv::vault::verify(&stream)?;
+            anyhow::ensure!(!stream.contains(&password), "a password is in the audit stream");
+            let lines = stream
+                .lines()
+                .filter_map(|line| serde_json::from_str::<Value>(line).ok());
+            found.extend(lines.filter(|line| text(line, "/account") == user));
+        }
+        Ok((found.len() == 2).then_some(found))
+    };
+    let limit = std::time::Duration::from_mins(2);
+    let lines = world
+        .stack
+        .eventually(
+            "the account is issued, and taken back at its end, in the stream",
+            limit,
+            lines,
+        )
+        .await
+        .unwrap();
+    for (line, action) in lines.iter().zip(["ISSUE", "REVOKE"]) {
+        assert_eq!(
+            (
+                text(line, "/action"),
+                text(line, "/dynamicSecret"),
+                text(line, "/tenant")
+            ),
+            (action.to_owned(), id.clone(), TENANT.to_owned())
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_write_is_done_and_noted_though_its_caller_hangs_up() {
+    use tokio::io::AsyncWriteExt;
+    let world = world().await;
+    let mut names = Vec::new();
+    for _ in 0..8 {
+        let name = crate::world::fresh("hung-up");
+        let body = json!({"data": {"v": 1}}).to_string();
+        let mut stream = world.connect(0).await.unwrap();
+        let request = format!(
+            "POST /v1/secrets/{name} HTTP/1.1\r\nHost: x\r\nAuthorization: {}\r\nContent-Type: application/json\r\n\
+             Content-Length: {}\r\n\r\n{body}",
+            world.admin,
+            body.len()
+        );
+        stream.write_all(request.as_bytes()).await.unwrap();
+        stream.flush().await.unwrap();
+        drop(stream);
+        names.push(name);
+    }
+    // Whatever was begun is there and has its line; what was not has neither.
+    let settled = || async {
+        let stream = fs::read_to_string(world.audit_file(0))?;
+        let objects = world.objects().await.list("Secret", TENANT).await?;
+        let mut noted = 0;
+        for name in &names {
+            let kept = objects
+                .iter()
+                .any(|one| one["metadata"]["annotations"]["dsv.dev/path"] == **name);
+            let line = stream.lines().find(|line| line.contains(&format!("secrets/{name}")));
+            anyhow::ensure!(kept == line.is_some(), "{name}: kept {kept}, line {line:?}");
+            if let Some(line) = line {
+                anyhow::ensure!(line.contains("\"status\":201"), "{line}");
+                noted += 1;
+            }
+        }
+        Ok((noted > 0).then_some(()))
+    };
+    let limit = std::time::Duration::from_mins(1);
+    world
+        .stack
+        .eventually("every write has its line", limit, settled)
+        .await
+        .unwrap();
+}
+
+/// Whose session it is, by the number of its process: the server is asked with psql, where this machine has one.
+async fn whose_process(world: &World, id: &str) {
+    if e2e::cluster::find_on_path("psql").is_none() {
+        e2e::say::say("there is no psql here, so no process is asked for");
+        return;
+    }
+    let output = plugin(world, &["issue", id, "--ttl", "10m", "-o", "uri"]).await;
+    let uri = String::from_utf8(output.stdout.clone()).unwrap();
+    let (client, connection) = tokio_postgres_uri(uri.trim()).await;
+    let process: i32 = client.query_one("SELECT pg_backend_pid()", &[]).await.unwrap().get(0);
+    let process = process.to_string();
+    let output = plugin(world, &["who", &process, "--via", id, "-o", "json"]).await;
+    let whose: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{}", said(&output)));
+    assert!(uri.contains(&text(&whose, "/user")), "{whose}");
+    assert_eq!(text(&whose, "/dynamicSecret"), id);
+    connection.abort();
 }

@@ -127,3 +127,60 @@ async fn a_secret_is_written_read_and_found_by_path_and_by_id() {
     let time = text(&made, "/created");
     assert!(time.len() == 20 && time.ends_with('Z'), "{time}");
 }
+
+#[tokio::test]
+async fn repeated_reads_of_one_caller_share_an_account_where_the_secret_asks_for_it() {
+    let world = world().await;
+    let (pool, _engine) = world.pool_with_engine().await;
+    let base = world.base().await;
+    let path = world
+        .dynamic(&base, &pool, &json!({"shareFor": 600, "ttl": 1200}))
+        .await;
+    let call = format!("secrets/{path}");
+    let user = |read: &Value| text(read, "/data/username");
+    let first = world.read(&call).await;
+    let again = world.read(&call).await;
+    for key in ["username", "password", "uri", "expiresAt"] {
+        assert_eq!(first["data"][key], again["data"][key], "{key}");
+    }
+    let ttl = |read: &Value| text(read, "/data/ttl").parse::<i64>().unwrap();
+    assert!(ttl(&again) <= ttl(&first));
+    let login = Login {
+        user: user(&again),
+        password: text(&again, "/data/password"),
+    };
+    world.stack.postgres().connect_as(&login, "orders").await.unwrap();
+    // Two at once that find nothing make one.
+    let both = world
+        .dynamic(&base, &pool, &json!({"shareFor": 600, "ttl": 1200}))
+        .await;
+    let both = format!("secrets/{both}");
+    let (one, two) = tokio::join!(world.read(&both), world.read(&both));
+    assert_eq!(user(&one), user(&two));
+    // Somebody else has his own, and so has a reader of another replica: no password goes from one to the other.
+    let statement = json!({"actions": ["read"], "resources": [format!("secrets:{path}")]});
+    let token = world.token(&statement).await;
+    let other = world.at(0, &token, &format!("GET {call}"), &Value::Null).await.is(200);
+    assert_ne!(user(&other), user(&first));
+    let elsewhere = world
+        .at(1, &world.admin, &format!("GET {call}"), &Value::Null)
+        .await
+        .is(200);
+    assert_ne!(user(&elsewhere), user(&first));
+    // An account that was ended is nobody's any more.
+    let objects = world.objects().await;
+    let leases = objects.list("CredentialLease", TENANT).await.unwrap();
+    let lease = leases
+        .iter()
+        .find(|lease| text(lease, "/status/username") == user(&first));
+    let name = text(lease.unwrap(), "/metadata/name");
+    objects.delete("CredentialLease", TENANT, &name).await.unwrap();
+    assert_ne!(user(&world.read(&call).await), user(&first));
+    for wrong in [json!(0), json!("soon")] {
+        let body = json!({"attributes": {
+            "grantPermissions": {"what": "SELECT", "where": "public.orders"}, "pool": pool, "ttl": 1000, "shareFor": wrong,
+            "linkConfig": {"linkType": "dynamic", "linkedSecret": base}}});
+        let refused = world.call(&format!("POST secrets/{}", fresh("wrong")), &body).await;
+        refused.fails(400, "attributes.shareFor");
+    }
+}

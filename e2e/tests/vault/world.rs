@@ -10,6 +10,7 @@ use bytes::Bytes;
 use e2e::engine::Engine;
 use e2e::install::NAMESPACE;
 use e2e::objects::{Objects, text};
+use e2e::operator::Operator;
 use e2e::say::say;
 use e2e::stack::Stack;
 use http_body_util::{BodyExt, Full};
@@ -158,7 +159,18 @@ impl World {
 
     /// A connection to one replica.
     pub async fn connect(&self, replica: usize) -> Result<TlsStream<TcpStream>> {
-        let address = self.addresses[replica];
+        self.connect_to(self.addresses[replica]).await
+    }
+
+    /// The API of a replica that is none of the usual two, as soon as it serves.
+    pub async fn address_of(&self, operator: &Operator) -> SocketAddr {
+        let listening = || async { Ok(Some(address_in(&operator.log_text())?)) };
+        let what = "another replica serves the API";
+        self.stack.eventually(what, PATIENCE, listening).await.unwrap()
+    }
+
+    /// A connection to any replica.
+    pub async fn connect_to(&self, address: SocketAddr) -> Result<TlsStream<TcpStream>> {
         let stream = TcpStream::connect(address).await?;
         let name = ServerName::from(address.ip());
         Ok(self.connector.connect(name, stream).await?)

@@ -14,6 +14,7 @@ use crate::control::{report, servers};
 use crate::keys::{RoleComment, RoleKind};
 use crate::plan::lease::SecretSeen;
 use crate::plan::shape::{self, Login};
+use crate::telemetry::ledger::Deed;
 use kube::ResourceExt;
 use kube::runtime::controller::Action;
 use std::time::Duration;
@@ -177,6 +178,7 @@ impl Pass<'_> {
             account: self.account.as_ref(),
             secret_version: version,
         };
+        self.ctx.note(&self.lease, Deed::Issue, &role);
         failpoint!("report.before", self.name());
         let written = report::issued(self.ctx, &self.lease, claim, &issued).await?;
         failpoint!("report.written", self.name());

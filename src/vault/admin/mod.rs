@@ -159,12 +159,16 @@ async fn outcome(vault: &Vault, parts: Parts, body: axum::body::Body) -> Result<
         cookies,
         is_foreign,
     };
+    vault.can_note()?;
     let mut principal = String::new();
     let answer = match page(vault, &visitor, &mut principal).await {
         Ok(answer) => answer,
         Err(refusal) => Answer::refused(&refusal, &visitor.call.tenant.namespace),
     };
-    vault.audit.note(&visitor.call, &principal, answer.status.as_u16());
+    vault
+        .settings
+        .audit
+        .note(&visitor.call, &principal, answer.status.as_u16());
     Ok(answer)
 }
 
@@ -248,7 +252,7 @@ impl Visit<'_> {
         let outcome = self.vault.answer_known(&call, caller).await;
         if changes {
             let status = super::status_of(&outcome);
-            self.vault.audit.note(&call, &caller.subject, status);
+            self.vault.settings.audit.note(&call, &caller.subject, status);
         }
         Ok(outcome?.body.unwrap_or_default())
     }

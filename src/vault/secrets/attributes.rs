@@ -8,6 +8,10 @@ use crate::api::permissions::GrantPermissions;
 use crate::api::ttl::Span;
 use crate::vault::path::SecretPath;
 use serde_json::{Map, Value, json};
+use std::time::Duration;
+
+/// Attribute: how long one account serves several reads.
+const SHARE_FOR: &str = "shareFor";
 
 /// What is wrong: field and fault.
 pub type Faults = Vec<(String, String)>;
@@ -84,6 +88,7 @@ pub fn check(attributes: &Map<String, Value>, min_ttl: u64) -> Result<Wanted, Fa
     if max_leases.is_some() && most.is_none_or(|most| most < 1) {
         fault("maxLeases", "must be a number from 1".into());
     }
+    faults.extend(share_fault(attributes));
     match (path, ttl) {
         (Ok(linked), Some(ttl)) if faults.is_empty() => Ok(Wanted {
             linked,
@@ -96,6 +101,18 @@ pub fn check(attributes: &Map<String, Value>, min_ttl: u64) -> Result<Wanted, Fa
         }),
         _ => Err(faults),
     }
+}
+
+fn share_fault(attributes: &Map<String, Value>) -> Option<(String, String)> {
+    let given = attributes.get(SHARE_FOR).is_some_and(|value| !value.is_null());
+    let field = format!("attributes.{SHARE_FOR}");
+    (given && share_for(attributes).is_none()).then(|| (field, "must be a number of seconds from 1".to_owned()))
+}
+
+/// How long one account serves several reads of one caller; none where each read makes its own.
+pub fn share_for(attributes: &Map<String, Value>) -> Option<Duration> {
+    let length = attributes.get(SHARE_FOR).and_then(span)?.length()?;
+    (length >= Duration::from_secs(1)).then_some(length)
 }
 
 fn span(value: &Value) -> Option<Span> {
@@ -269,6 +286,22 @@ mod tests {
         wrong.insert("userPrefix".into(), json!(1));
         assert_eq!(check(&wrong, 10).unwrap_err().len(), 4);
         assert!(check(&seed(), 1001).is_err());
+    }
+
+    #[test]
+    fn reads_share_an_account_only_where_it_is_asked_for() {
+        let mut given = seed();
+        assert_eq!(share_for(&given), None);
+        for (value, length) in [(json!(60), 60), (json!("60"), 60), (json!("5m"), 300)] {
+            given.insert(SHARE_FOR.into(), value);
+            assert_eq!(share_for(&given), Some(Duration::from_secs(length)));
+            assert!(check(&given, 10).is_ok());
+        }
+        for wrong in [json!(0), json!(-1), json!("soon"), json!(true)] {
+            given.insert(SHARE_FOR.into(), wrong);
+            assert_eq!(share_for(&given), None);
+            assert_eq!(check(&given, 10).unwrap_err()[0].0, "attributes.shareFor");
+        }
     }
 
     #[test]

@@ -8,6 +8,7 @@ use crate::cluster::objects;
 use crate::vault::Vault;
 use crate::vault::body::Fields;
 use crate::vault::ids;
+use crate::vault::kubernetes::Thing;
 use crate::vault::path::SecretPath;
 use crate::vault::reply::{Refusal, Reply, marked};
 use crate::vault::time;
@@ -78,8 +79,10 @@ impl Vault {
             record: Stamp::first(&asked.caller.subject),
         };
         if attributes::is_dynamic(&item.attributes) {
+            asked.caller.demand("create", Thing::Dynamic)?;
             return self.create_dynamic(asked, item, &content.data).await;
         }
+        asked.caller.demand("create", Thing::Secret)?;
         let kept = Kept::new(item, content.data, &asked.call.tenant.namespace);
         base::check(&kept)?;
         self.make_kept(asked, &kept, &path).await

@@ -55,8 +55,12 @@ impl Drop for Pending {
 
 impl Vault {
     /// An account of the dynamic secret, as the `data` of an answer: texts only, since the Kubernetes clients of DSV write
-    /// nothing else right.
-    pub(super) async fn issue(&self, tenant: &Tenant, object: &DynamicSecret) -> Result<Map<String, Value>, Refusal> {
+    /// nothing else right. With its lease.
+    pub(super) async fn issue(
+        &self,
+        tenant: &Tenant,
+        object: &DynamicSecret,
+    ) -> Result<(Map<String, Value>, CredentialLease), Refusal> {
         if object.spec.mode() != Mode::OnDemand {
             let message = "this dynamic secret delivers to a Kubernetes Secret by itself; only those in mode OnDemand are read here";
             return Err(Refusal::new(409, message));
@@ -80,7 +84,7 @@ impl Vault {
         let issued = self.wait(&booked).await?;
         let data = self.credential(&issued, &password).await?;
         pending.lease = None;
-        Ok(data)
+        Ok((data, issued))
     }
 
     async fn wait(&self, made: &CredentialLease) -> Result<CredentialLease, Refusal> {

@@ -9,13 +9,16 @@ pub mod kept;
 mod lease;
 mod listed;
 mod search;
+mod shared;
 
 pub use listed::{Listed, follow_dynamic, follow_kept};
+pub use shared::Shared;
 
 use super::Vault;
 use super::call::Call;
 use super::caller::Caller;
 use super::ids::{self, Kind};
+use super::kubernetes::Thing;
 use super::path::{Locator, SecretPath, Suffix, split};
 use super::reply::{Refusal, Reply};
 use crate::api::DynamicSecret;
@@ -122,6 +125,8 @@ impl Vault {
     /// Whether the caller may do that with that path. Homes are their owner's, whatever any policy says.
     pub(super) fn permits(&self, asked: &Asked<'_>, action: &str, path: &str) -> bool {
         match asked.space {
+            // A home has no counterpart in Kubernetes.
+            Space::Home if asked.caller.is_kubernetes() => false,
             Space::Home => {
                 let own = path.strip_prefix(asked.caller.subject.as_str());
                 own.is_some_and(|rest| rest.starts_with(':'))
@@ -134,10 +139,11 @@ impl Vault {
     fn permitted<'a>(&self, asked: &'a Asked<'_>, action: &'a str) -> impl Fn(&str) -> bool + 'a {
         let rules = self.rules(&asked.call.tenant);
         let home = asked.space == Space::Home;
+        let nobody = home && asked.caller.is_kubernetes();
         let own = format!("{}:", asked.caller.subject);
         move |path| {
             if home {
-                return path.starts_with(&own);
+                return !nobody && path.starts_with(&own);
             }
             Self::allows(&rules, asked.call, asked.caller, (action, &format!("secrets:{path}")))
         }
@@ -157,6 +163,7 @@ impl Vault {
             Locator::Path(path) => {
                 self.demand(asked, action, path.as_str())?;
                 let found = self.at_path(asked, &path).await?.ok_or_else(Refusal::not_found)?;
+                asked.caller.demand(action, found.thing())?;
                 let item = found.item(self);
                 Ok((found, item))
             }
@@ -167,6 +174,7 @@ impl Vault {
                 };
                 let item = found.item(self);
                 self.demand(asked, action, &item.path)?;
+                asked.caller.demand(action, found.thing())?;
                 Ok((found, item))
             }
         }
@@ -198,14 +206,19 @@ impl Vault {
         }
     }
 
-    /// The object of a name, whichever of the two kinds it is; only of this tenant and space, and not past its end.
+    /// The object of a name, whichever of the two kinds it is; only of this tenant and space, and not past its end. A kind
+    /// of which Kubernetes lets the caller see nothing is not there for him.
     async fn object(&self, asked: &Asked<'_>, name: &str) -> Result<Option<Found>, Refusal> {
         let namespace = &asked.call.tenant.namespace;
         let dynamic_first = self.dynamic.get(namespace, name).is_some();
         if dynamic_first && let Some(found) = self.dynamic_object(asked, name).await? {
             return Ok(Some(found));
         }
-        let secret = objects::read::<Secret>(&self.client, namespace, name).await?;
+        let secret = if asked.caller.holds("read", Thing::Secret) {
+            objects::read::<Secret>(&self.client, namespace, name).await?
+        } else {
+            None
+        };
         if let Some(kept) = secret.filter(|s| lies_in(s, asked.space)).and_then(Kept::of) {
             let over = kept.item.is_over();
             return Ok((!over).then(|| Found::Kept(Box::new(kept))));
@@ -217,7 +230,7 @@ impl Vault {
     }
 
     async fn dynamic_object(&self, asked: &Asked<'_>, name: &str) -> Result<Option<Found>, Refusal> {
-        if asked.space == Space::Home {
+        if asked.space == Space::Home || !asked.caller.holds("read", Thing::Dynamic) {
             return Ok(None);
         }
         let found = objects::read::<DynamicSecret>(&self.client, &asked.call.tenant.namespace, name).await?;
@@ -246,7 +259,8 @@ impl Vault {
             // The editor's fetch shows what can be edited, which is not an account.
             (Found::Dynamic(_), _) if asked.call.flag("edit") => Ok(Reply::ok(item.with(&serde_json::Map::new()))),
             (Found::Dynamic(object), _) => {
-                let data = self.issue(&asked.call.tenant, &object).await?;
+                asked.caller.demand("create", Thing::Lease)?;
+                let data = self.account_for(asked, &object, &item).await?;
                 Ok(Reply::ok(item.with(&data)))
             }
         }

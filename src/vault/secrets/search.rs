@@ -5,6 +5,7 @@ use super::kept::plain;
 use super::{Asked, Listed};
 use crate::vault::Vault;
 use crate::vault::index::Entry;
+use crate::vault::kubernetes::Thing;
 use crate::vault::page::{Page, Sorting};
 use crate::vault::reply::{Refusal, Reply};
 use serde_json::{Value, json};
@@ -121,7 +122,15 @@ impl Vault {
         let mut all: Vec<Found> = kept.chain(self.dynamic.all(namespace)).collect();
         all.retain(|entry| {
             let listed = &entry.value;
-            listed.kind == asked.space.kind() && !listed.item.is_marked() && fits(&self.item_of(listed))
+            let thing = if listed.dynamic.is_some() {
+                Thing::Dynamic
+            } else {
+                Thing::Secret
+            };
+            asked.caller.holds("list", thing)
+                && listed.kind == asked.space.kind()
+                && !listed.item.is_marked()
+                && fits(&self.item_of(listed))
         });
         let lists = self.permitted(asked, "list");
         all.retain(|entry| lists(&entry.value.item.path));

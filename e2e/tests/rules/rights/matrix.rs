@@ -166,6 +166,12 @@ fn needed(home: bool) -> BTreeSet<Right> {
     wanted.extend(rights("", names(&["secrets"]), &all));
     wanted.extend(rights("", names(&["namespaces"]), &read));
     wanted.extend(rights("events.k8s.io", names(&["events"]), &["create", "patch"]));
+    wanted.extend(rights("authentication.k8s.io", names(&["tokenreviews"]), &["create"]));
+    wanted.extend(rights(
+        "authorization.k8s.io",
+        names(&["subjectaccessreviews"]),
+        &["create"],
+    ));
     if home {
         wanted.extend(rights(
             "coordination.k8s.io",
