@@ -307,7 +307,8 @@ async fn a_write_is_done_and_noted_though_its_caller_hangs_up() {
     use tokio::io::AsyncWriteExt;
     let world = world().await;
     let mut names = Vec::new();
-    for _ in 0..8 {
+    // Some hang up before anything has begun, some in the middle, some after it.
+    for wait in (0..16).map(|number| std::time::Duration::from_millis(8 * number)) {
         let name = crate::world::fresh("hung-up");
         let body = json!({"data": {"v": 1}}).to_string();
         let mut stream = world.connect(0).await.unwrap();
@@ -319,6 +320,7 @@ async fn a_write_is_done_and_noted_though_its_caller_hangs_up() {
         );
         stream.write_all(request.as_bytes()).await.unwrap();
         stream.flush().await.unwrap();
+        tokio::time::sleep(wait).await;
         drop(stream);
         names.push(name);
     }
