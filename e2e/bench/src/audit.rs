@@ -1,5 +1,6 @@
 //! What was asked of the API server, read from its own audit log.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
@@ -80,7 +81,7 @@ pub fn kinds(requests: &[Request]) -> Vec<(String, usize)> {
             .or_default() += 1;
     }
     let mut kinds: Vec<_> = counts.into_iter().collect();
-    kinds.sort_by(|one, other| other.1.cmp(&one.1));
+    kinds.sort_by_key(|(_, times)| Reverse(*times));
     kinds
 }
 

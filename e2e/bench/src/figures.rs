@@ -180,7 +180,10 @@ pub fn markdown(rows: &[Row]) -> String {
     let lines = std::iter::once(head)
         .chain([["---"; 6].map(str::to_owned)])
         .chain(rows.iter().map(line));
-    lines.map(|cells| format!("| {} |\n", cells.join(" | "))).collect()
+    lines
+        .map(|cells| format!("| {} |", cells.join(" | ")))
+        .collect::<Vec<_>>()
+        .join("\n")
 }
 
 /// For programs.

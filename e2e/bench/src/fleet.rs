@@ -57,8 +57,8 @@ pub async fn measure(stack: &Stack, engines: usize) -> Result<Vec<Row>> {
     let pid = leader.pid().context("the leader does not run")?;
     let before = memory_mib(pid)?;
     let fleet: Vec<Remote> = registrations.iter().map(connect).collect::<Result<_>>()?;
-    let connected = until(&fleet, |status| status.connected.is_some()).await?;
-    say(format!("{engines} engines connected in {connected:.1?}"));
+    until(&fleet, |status| status.connected.is_some()).await?;
+    say(format!("{engines} engines are connected"));
     tokio::time::sleep(SETTLE).await;
     let after = memory_mib(pid)?;
     let used = processor_time(pid)?;

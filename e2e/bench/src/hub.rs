@@ -29,6 +29,13 @@ const CONNECT_LIMIT: Duration = Duration::from_secs(30);
 #[derive(Default)]
 struct Directory(Mutex<HashMap<String, Registration>>);
 
+impl Directory {
+    fn put(&self, registration: Registration) {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.insert(registration.name.clone(), registration);
+    }
+}
+
 impl EngineDirectory for Directory {
     fn find(&self, namespace: &str, name: &str) -> Option<Registration> {
         let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -92,9 +99,7 @@ impl Operator {
             disabled: false,
             revocations_only: false,
         };
-        let mut all = self.directory.0.lock().unwrap_or_else(PoisonError::into_inner);
-        all.insert(name.to_owned(), registration);
-        drop(all);
+        self.directory.put(registration);
         let environment = BTreeMap::from([
             ("ENGINE_NAME".to_owned(), name.to_owned()),
             ("DSV_ENDPOINT".to_owned(), self.address.to_string()),

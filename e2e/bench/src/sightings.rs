@@ -77,6 +77,12 @@ impl Sightings {
             .await
     }
 
+    /// When an object of this name went.
+    pub async fn left(&self, name: &str) -> Result<Instant> {
+        self.until(&format!("{name} went"), |seen| seen.went.get(name).copied())
+            .await
+    }
+
     /// Waits until so many have gone since the beginning.
     pub async fn gone(&self, count: usize) -> Result<()> {
         self.until(&format!("{count} are gone"), |seen| {
