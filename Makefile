@@ -10,7 +10,7 @@ MAKEFLAGS += --no-print-directory
 BIN := $(or $(CARGO_TARGET_DIR),target)/debug
 SAY := @printf '\n== %s\n'
 
-.PHONY: help demo image dist chart chart-check screenshots e2e test faults faults-programs torture up down status build programs fmt fmt-check lint crds verify-generated prerequisites
+.PHONY: help demo image dist chart chart-check screenshots e2e test faults faults-programs torture bench bench-programs bench-quick up down status build programs fmt fmt-check lint crds verify-generated prerequisites
 
 help: ## Show what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -27,6 +27,20 @@ faults: build programs faults-programs ## Break everything at every step, and le
 
 torture: build programs faults-programs ## Use and break everything at random (MINUTES=10 SEED=n)
 	@$(BIN)/dsv-dev torture $(if $(MINUTES),--minutes $(MINUTES)) $(if $(SEED),--seed $(SEED))
+
+# Built as what is released; all else of the workspace is not needed.
+bench-programs: prerequisites
+	$(SAY) 'building operator, engine and the measuring program as they are released; the first time this takes some minutes'
+	@cargo build --locked --release --workspace --bin dsv-operator --bin dsv-engine --bin dsv-bench
+
+bench: bench-programs ## Measure everything beside its limits (POSTGRES=15,18 ONLY=issue,cost LEASES=1000 ACCOUNTS=n ENGINES=200 OUTPUT=json)
+	$(SAY) 'measuring; with nothing else on the machine this takes about ten minutes for each release of PostgreSQL'
+	@ulimit -Sn "$$(ulimit -Hn)"; RUST_LOG=info $(BIN)/../release/dsv-bench $(if $(POSTGRES),--postgres $(POSTGRES)) \
+		$(if $(ONLY),--only $(ONLY)) $(if $(LEASES),--leases $(LEASES)) $(if $(ACCOUNTS),--accounts $(ACCOUNTS)) \
+		$(if $(ENGINES),--engines $(ENGINES)) $(if $(OUTPUT),--output $(OUTPUT))
+
+bench-quick: build ## Check in two minutes what no noise can move: requests and statements of a life, memory (POSTGRES=18)
+	@RUST_LOG=info $(BIN)/dsv-bench --quick --postgres $(or $(POSTGRES),18)
 
 image: build ## Build the images of operator and engine into target/images, without Docker
 	@$(BIN)/dsv-dev image
