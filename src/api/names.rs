@@ -56,6 +56,8 @@ pub const ROTATE_KEY: &str = "dsv.dev/rotate-key";
 /// Annotation on the Secret of the signing key: the value of [`ROTATE_KEY`] that was answered last.
 pub const ROTATED_KEY: &str = "dsv.dev/rotated-key";
 
+/// Annotation on an Engine: the public key that the operator changed to last; another in the spec is the user's own.
+pub const KEY_MADE: &str = "dsv.dev/key-made";
 /// Annotation on an Engine: a new value asks for a message to the engine and back.
 pub const PING: &str = "dsv.dev/ping";
 /// Annotation on pools and engines: the name that a DSV client gave, where it is no object name.

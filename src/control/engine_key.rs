@@ -6,7 +6,7 @@ use super::hold::Error;
 use super::registration::{self, Place};
 use crate::api::conditions::Reason;
 use crate::api::engine::PreviousKey;
-use crate::api::names::ROTATE_KEY;
+use crate::api::names::{KEY_MADE, ROTATE_KEY};
 use crate::api::{Engine, EnginePool};
 use crate::cluster::{Intention, status};
 use crate::plan::engine_key::{self, Due, Facts, Held, OVERLAP, Step, USUAL_AGE};
@@ -28,7 +28,8 @@ pub enum Pass {
 /// Changes the key if that is due. Only for an engine whose key the operator made.
 pub async fn change(ctx: &Context, engine: &Engine, pool: Option<&EnginePool>, place: &Place) -> Result<Pass, Error> {
     let uid = engine.uid().unwrap_or_default();
-    let facts = facts(ctx, engine, pool, &uid);
+    // An engine elsewhere has to be told by a person, so its key changes only when one asks.
+    let facts = facts(ctx, engine, pool.filter(|_| place.is_managed()), &uid);
     match engine_key::due(&facts) {
         Due::Never => return Ok(Pass::Until(None)),
         Due::At(then) => return Ok(Pass::Until(Some(then))),
@@ -76,6 +77,10 @@ fn facts<'a>(ctx: &Context, engine: &'a Engine, pool: Option<&EnginePool>, uid: 
         age: pool.and_then(age),
         asked: engine.annotations().get(ROTATE_KEY).map(String::as_str),
         answered: status.and_then(|status| status.answered_rotate_key.as_deref()),
+        ours: engine
+            .annotations()
+            .get(KEY_MADE)
+            .is_some_and(|made| engine.spec.public_key.as_ref() == Some(made)),
         previous_until: previous.map(|previous| previous.until.0),
         uid,
     }
@@ -125,7 +130,11 @@ async fn replace(
         until: Time(now.saturating_add(OVERLAP).unwrap_or(Timestamp::MAX)),
     });
     let patch = serde_json::json!({
-        "metadata": {"uid": engine.uid(), "resourceVersion": engine.resource_version()},
+        "metadata": {
+            "uid": engine.uid(),
+            "resourceVersion": engine.resource_version(),
+            "annotations": {KEY_MADE: key.public().to_string()},
+        },
         "spec": {"publicKey": key.public().to_string(), "previousPublicKey": previous},
     });
     let (namespace, name) = (engine.namespace().unwrap_or_default(), engine.name_any());

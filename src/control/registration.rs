@@ -28,6 +28,13 @@ pub struct Place {
     managed: bool,
 }
 
+impl Place {
+    /// Whether the engine runs in the cluster.
+    pub fn is_managed(&self) -> bool {
+        self.managed
+    }
+}
+
 /// Where the registration Secret of an engine is.
 pub fn place(ctx: &Context, engine: &Engine, managed: bool) -> Place {
     let (namespace, name) = if managed {

@@ -25,6 +25,8 @@ pub struct Facts<'a> {
     pub asked: Option<&'a str>,
     /// The value that was answered last.
     pub answered: Option<&'a str>,
+    /// Whether the key in the spec was put there by a change of ours. Of a key that somebody brought along nothing is unfinished.
+    pub ours: bool,
     /// Until when the key before is accepted.
     pub previous_until: Option<Timestamp>,
     /// Spreads the engines of a pool.
@@ -47,7 +49,7 @@ pub enum Due {
 pub enum Held {
     /// That of `spec.publicKey`.
     Current,
-    /// That of `spec.previousPublicKey`: the one that should have followed was never written.
+    /// That of `spec.previousPublicKey`: the one that should have followed was never written, or somebody brought his own.
     Previous,
     /// The Secret is gone, and the key with it.
     Nothing,
@@ -84,6 +86,7 @@ pub fn due(facts: &Facts<'_>) -> Due {
 fn is_unfinished(facts: &Facts<'_>) -> bool {
     facts
         .previous_until
+        .filter(|_| facts.ours)
         .and_then(|until| until.checked_sub(OVERLAP).ok())
         .is_some_and(|changed| facts.since < changed)
 }
@@ -92,8 +95,9 @@ fn is_unfinished(facts: &Facts<'_>) -> bool {
 pub fn step(facts: &Facts<'_>, held: Held) -> Step {
     match held {
         Held::Current if is_unfinished(facts) => Step::Tell,
-        Held::Current | Held::Previous | Held::Nothing => Step::Change,
-        Held::Foreign => Step::Leave,
+        Held::Previous if is_unfinished(facts) => Step::Change,
+        Held::Current | Held::Nothing => Step::Change,
+        Held::Previous | Held::Foreign => Step::Leave,
     }
 }
 
@@ -114,6 +118,7 @@ mod tests {
             age: Some(USUAL_AGE),
             asked: None,
             answered: None,
+            ours: false,
             previous_until: None,
             uid: UID,
         }
@@ -162,6 +167,7 @@ mod tests {
     fn an_interrupted_change_is_finished_from_wherever_it_stopped() {
         // The spec was written at hour 10, the status tells of hour 0.
         let cut = Facts {
+            ours: true,
             previous_until: Some(at(34)),
             age: None,
             ..facts(11)
@@ -179,6 +185,22 @@ mod tests {
         );
         let told = Facts { since: at(10), ..cut };
         assert_eq!(due(&told), Due::Never);
+    }
+
+    #[test]
+    fn a_key_that_somebody_brings_along_stays_his() {
+        // As the guide says it: his key into the spec, ours with an end beside it.
+        let his = Facts {
+            previous_until: Some(at(900)),
+            age: None,
+            ..facts(11)
+        };
+        assert_eq!(due(&his), Due::Never);
+        let asked = Facts {
+            asked: Some("a"),
+            ..his
+        };
+        assert_eq!(step(&asked, Held::Previous), Step::Leave);
     }
 
     #[test]
