@@ -17,6 +17,9 @@ use zeroize::Zeroizing;
 
 /// Longer than any full frame, so that a frame just above the limit is refused by us, in words, and not by the library.
 pub(super) const MAX_MESSAGE: usize = MAX_SEALED + 4096;
+/// Kept by each connection as long as it lives. The library's 128 KiB would be most of what an idle engine costs; a frame
+/// that is longer is read in parts.
+pub(super) const READ_BUFFER: usize = 8 << 10;
 /// A peer that takes nothing for this long is as dead as one that says nothing.
 const SEND_LIMIT: Duration = Duration::from_secs(9);
 /// What cannot be said within this time when a connection ends is not worth more.
@@ -85,6 +88,7 @@ pub(super) struct Socket {
 
 pub(super) fn config() -> WebSocketConfig {
     WebSocketConfig::default()
+        .read_buffer_size(READ_BUFFER)
         .max_message_size(Some(MAX_MESSAGE))
         .max_frame_size(Some(MAX_MESSAGE))
 }

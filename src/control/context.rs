@@ -147,8 +147,8 @@ pub struct Context {
     pub guards: Guards,
     /// Counts.
     pub metrics: Metrics,
-    /// Writes Events.
-    pub recorder: Recorder,
+    /// In whose name Events are written.
+    pub reporter: Reporter,
     /// Events that were written for a state that still lasts: one each, not one a pass.
     pub told: Mutex<HashSet<(String, Reason)>>,
     /// What was noted of leases, by UID: once each, however often a step is repeated.
@@ -183,7 +183,7 @@ impl Context {
             instance: Some(term.holder.clone()),
         };
         Self {
-            recorder: Recorder::new(client.clone(), reporter),
+            reporter,
             client,
             settings,
             me: Maker::from(term),
@@ -315,7 +315,10 @@ impl Context {
             secondary: None,
         };
         let reference: ObjectReference = object.object_ref(&());
-        if let Err(error) = self.recorder.publish(&event, &reference).await {
+        // A recorder of its own for each: one that remembers counts a second Event of the same reason onto the first, and
+        // what the second has to say is lost.
+        let recorder = Recorder::new(self.client.clone(), self.reporter.clone());
+        if let Err(error) = recorder.publish(&event, &reference).await {
             tracing::debug!(%error, reason = reason.as_str(), "an Event could not be written");
         }
     }

@@ -129,13 +129,20 @@ pub async fn failed(ctx: &Context, lease: &CredentialLease, hold: &Hold) -> Resu
     }
 }
 
+/// Whether a failure adds to those before it. A credential that came too late shows that what was refused before is mended:
+/// counted on, a busy minute after a long fault would cost a pause of five.
+fn in_a_row(last: Option<&str>, now: Reason) -> bool {
+    now != Reason::NotDelivered || last == Some(now.as_str())
+}
+
 /// Counts a failed attempt, with its reason.
 pub async fn count_failure(ctx: &Context, owner: &DynamicSecret, hold: &Hold) -> Result<(), Error> {
     let now = ctx.now();
     status::amend(&ctx.client, owner, |owner| {
         let generation = owner.metadata.generation;
         let status = owner.status.get_or_insert_default();
-        let before = if status.failed_generation == generation {
+        let last = conditions::find(&status.conditions, READY).map(|ready| ready.reason.as_str());
+        let before = if status.failed_generation == generation && in_a_row(last, hold.reason) {
             status.failures.unwrap_or(0)
         } else {
             0
@@ -313,4 +320,17 @@ fn name_end(
         Some(Early::AccountAltered) => "AccountAltered",
     };
     (name, early)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_credential_that_came_too_late_does_not_wait_for_what_failed_before_it() {
+        assert!(!in_a_row(Some(Reason::LoginRefused.as_str()), Reason::NotDelivered));
+        assert!(in_a_row(Some(Reason::NotDelivered.as_str()), Reason::NotDelivered));
+        assert!(in_a_row(Some(Reason::NotDelivered.as_str()), Reason::LoginRefused));
+        assert!(in_a_row(Some(Reason::LoginRefused.as_str()), Reason::LoginRefused));
+    }
 }

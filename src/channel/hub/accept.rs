@@ -48,6 +48,7 @@ async fn upgrade(
     let remote = peer.map(|Extension(ConnectInfo(Peer(address)))| address);
     let (message, frame) = (wire::MAX_MESSAGE, wire::MAX_MESSAGE);
     websocket
+        .read_buffer_size(wire::READ_BUFFER)
         .max_message_size(message)
         .max_frame_size(frame)
         .on_upgrade(move |socket| async move { hub.welcome(socket, permit, remote).await })
