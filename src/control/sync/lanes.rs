@@ -61,7 +61,8 @@ impl Drop for Permit {
         let Some(lane) = lanes.get_mut(&self.tenant) else {
             return;
         };
-        lane.in_flight -= 1;
+        // A lane that was forgotten meanwhile and made anew owes nothing for it.
+        lane.in_flight = (lane.in_flight - 1).max(0);
         if let Some(next) = lane.waiting.pop_front() {
             lane.queued.remove(&next);
             // A closed channel means that this leadership is over.

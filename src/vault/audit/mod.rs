@@ -1,5 +1,8 @@
-//! What was asked and how it ended: one JSON line for each call, and for each account that was issued or taken back, with
-//! the hash of the line before, and never a value.
+//! The stream of what was asked and how it ended: a line for each call, and for each account that was issued or taken back;
+//! never a value. What a line is and how lines hold together is in `chain`, what the API shows of them in `answers`.
+
+mod answers;
+mod chain;
 
 use super::bootstrap;
 use super::call::Call;
@@ -7,10 +10,8 @@ use super::reply::{Refusal, Reply};
 use super::time;
 use crate::api::names::OPERATOR;
 use crate::telemetry::ledger::Entry;
-use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
+use chain::{BEGINNING, Line};
+pub use chain::{ChainError, verify};
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::io::Write;
@@ -19,95 +20,8 @@ use std::sync::{Mutex, PoisonError};
 
 /// Lines that the endpoint can show: some megabytes of memory.
 const KEPT: usize = 10_000;
-/// What stands before the first line.
-const BEGINNING: &str = "0000000000000000000000000000000000000000000000000000000000000000";
-
 /// Status of a call whose reader went away before it was answered.
 const GONE: u16 = 499;
-
-/// One line.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Line {
-    /// Counts from 1 in each start of a replica.
-    pub number: u64,
-    /// When.
-    pub time: Timestamp,
-    /// Which start of which replica: each has a chain of its own.
-    pub replica: String,
-    /// Namespace of the tenant.
-    pub tenant: String,
-    /// Who called; empty before a login.
-    pub principal: String,
-    /// Where from.
-    pub remote: String,
-    /// Method.
-    pub action: String,
-    /// Path, without query.
-    pub path: String,
-    /// Status of the answer.
-    pub status: u16,
-    /// Of an account that was issued or taken back: its name.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub account: String,
-    /// The same: the dynamic secret that it belongs to.
-    #[serde(default, rename = "dynamicSecret", skip_serializing_if = "String::is_empty")]
-    pub dynamic_secret: String,
-    /// Hash of the line before.
-    pub previous: String,
-    /// SHA-256 of this line with this field empty.
-    #[serde(default)]
-    pub hash: String,
-}
-
-impl Line {
-    fn sealed(mut self) -> Self {
-        self.hash = self.digest();
-        self
-    }
-
-    fn digest(&self) -> String {
-        let bare = Self {
-            hash: String::new(),
-            ..self.clone()
-        };
-        let text = serde_json::to_vec(&bare).unwrap_or_default();
-        data_encoding::HEXLOWER.encode(&Sha256::digest(text))
-    }
-}
-
-/// Where a chain is broken.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum ChainError {
-    /// A line is none.
-    #[error("line {0} is no line of an audit stream")]
-    Unreadable(usize),
-    /// A line was changed.
-    #[error("line {0} was changed: its hash is another one")]
-    Changed(usize),
-    /// A line was taken out, put in or moved.
-    #[error("line {0} does not follow the one before it: one was taken out, put in or moved")]
-    Missing(usize),
-}
-
-/// Checks a stream, which may hold the chains of several replicas. Returns how many lines it has.
-pub fn verify(text: &str) -> Result<usize, ChainError> {
-    let mut last: BTreeMap<String, (u64, String)> = BTreeMap::new();
-    let mut count = 0;
-    for (at, text) in text.lines().enumerate() {
-        let line: Line = serde_json::from_str(text).map_err(|_| ChainError::Unreadable(at + 1))?;
-        if line.digest() != line.hash {
-            return Err(ChainError::Changed(at + 1));
-        }
-        let before = last.get(&line.replica).cloned();
-        let (number, hash) = before.unwrap_or_else(|| (0, BEGINNING.to_owned()));
-        if line.number != number + 1 || line.previous != hash {
-            return Err(ChainError::Missing(at + 1));
-        }
-        last.insert(line.replica.clone(), (line.number, line.hash.clone()));
-        count += 1;
-    }
-    Ok(count)
-}
 
 /// The stream of this replica.
 pub struct Audit {
@@ -316,112 +230,16 @@ fn path_of(call: &Call) -> String {
     call.path.chars().take(600).collect()
 }
 
-impl super::Vault {
-    /// `GET /v1/audit`.
-    pub(super) fn audit_lines(&self, call: &Call) -> Result<Reply, Refusal> {
-        let mut found = self.settings.audit.lines(&call.tenant.namespace);
-        let day = |line: &Line| line.time.to_string().chars().take(10).collect::<String>();
-        let date = |key: &str| call.asked(key).map(|text| text.chars().take(10).collect::<String>());
-        let (from, to) = (date("startDate"), date("endDate"));
-        found.retain(|line| {
-            from.as_ref().is_none_or(|from| day(line) >= *from)
-                && to.as_ref().is_none_or(|to| day(line) <= *to)
-                && call.asked("principal").is_none_or(|who| line.principal.contains(who))
-                && call.asked("path").is_none_or(|path| line.path.contains(path))
-                && call
-                    .asked("action")
-                    .is_none_or(|action| line.action.eq_ignore_ascii_case(action))
-        });
-        if call.asked("sort") == Some("asc") {
-            found.reverse();
-        }
-        let sorting = super::page::Sorting::read(call)?;
-        let (items, mut envelope) = super::page::Page::read(call)?.cut(found, sorting);
-        envelope.insert("data".to_owned(), json!(items));
-        Ok(Reply::ok(envelope.into()))
-    }
-
-    /// `GET /v1/usage`: what this replica counted since it started.
-    pub(super) fn usage(&self, call: &Call) -> Reply {
-        let (from, to) = (
-            call.asked("startDate").unwrap_or_default(),
-            call.asked("endDate").unwrap_or_default(),
-        );
-        let until: String = if to.is_empty() {
-            "9999".to_owned()
-        } else {
-            to.chars().take(10).collect()
-        };
-        let from_day: String = from.chars().take(10).collect();
-        let days = self.settings.audit.usage(&call.tenant.namespace, &from_day, &until);
-        let total: u64 = days.values().sum();
-        let namespace = &call.tenant.namespace;
-        let secrets = self.secrets.all(namespace).len() + self.dynamic.all(namespace).len();
-        Reply::ok(json!({
-            "startDate": from,
-            "endDate": to,
-            "totalSecrets": secrets,
-            "totalKeys": 0,
-            "requestsUsed": Value::Object(days.into_iter().map(|(day, count)| (day, json!(count))).collect()),
-            "totalRequestsUsed": total,
-        }))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::telemetry::ledger::Deed;
-
-    fn line(number: u64, previous: &str) -> Line {
-        Line {
-            number,
-            time: Timestamp::UNIX_EPOCH,
-            replica: "r".into(),
-            tenant: "t".into(),
-            principal: "users:a".into(),
-            remote: String::new(),
-            action: "GET".into(),
-            path: format!("secrets/{number}"),
-            status: 200,
-            account: String::new(),
-            dynamic_secret: String::new(),
-            previous: previous.into(),
-            hash: String::new(),
-        }
-        .sealed()
-    }
-
-    fn stream() -> Vec<Line> {
-        let mut all = vec![line(1, BEGINNING)];
-        for number in 2..=4 {
-            let previous = all[all.len() - 1].hash.clone();
-            all.push(line(number, &previous));
-        }
-        all
-    }
 
     fn text(lines: &[Line]) -> String {
         lines
             .iter()
             .map(|line| serde_json::to_string(line).unwrap() + "\n")
             .collect()
-    }
-
-    #[test]
-    fn an_untouched_stream_holds_and_every_touch_shows() {
-        let all = stream();
-        assert_eq!(verify(&text(&all)), Ok(4));
-        let mut changed = all.clone();
-        changed[1].status = 403;
-        assert_eq!(verify(&text(&changed)), Err(ChainError::Changed(2)));
-        let mut cut = all.clone();
-        cut.remove(2);
-        assert_eq!(verify(&text(&cut)), Err(ChainError::Missing(3)));
-        let mut moved = all.clone();
-        moved.swap(1, 2);
-        assert_eq!(verify(&text(&moved)), Err(ChainError::Missing(2)));
-        assert_eq!(verify("nothing"), Err(ChainError::Unreadable(1)));
     }
 
     fn entry(deed: Deed) -> Entry {
