@@ -2,11 +2,13 @@
 
 use super::audit::AuditMemory;
 use super::crowd::Crowds;
+use super::group_commit::GroupCommits;
 use super::guards::Guards;
 use super::hold::Error;
 use super::memory::{Attempts, BaseIdentities, CheckedBases, Endings, Nudges, Passwords, ReliedOn, ServerFacts};
 use super::occupied::Waiter;
 use super::places::Places;
+use super::report::Ending;
 use super::revocations::Revocations;
 use super::silence::Silence;
 use super::sync::lanes::Lanes;
@@ -139,6 +141,8 @@ pub struct Context {
     pub checked: CheckedBases,
     /// Collects revocations into batches.
     pub revocations: Revocations,
+    /// Collects the ends of leases of one dynamic secret into one write.
+    pub histories: GroupCommits<Ending>,
     /// Who waits for which server.
     pub crowds: Crowds,
     /// Servers that do not answer.
@@ -203,6 +207,7 @@ impl Context {
             bases: BaseIdentities::default(),
             checked: CheckedBases::default(),
             revocations: Revocations::default(),
+            histories: GroupCommits::default(),
             crowds: Crowds::default(),
             silence: Silence::default(),
             guards: Guards::default(),

@@ -15,6 +15,7 @@ pub mod door;
 pub mod dynamic_secret;
 pub mod engine;
 pub mod engine_key;
+pub mod group_commit;
 pub mod guards;
 pub mod hold;
 pub mod keys;
