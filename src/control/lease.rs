@@ -6,11 +6,13 @@ mod take_back;
 use super::context::Context;
 use super::hold::{Error, Hold};
 use super::report;
+use super::servers;
 use super::takeon;
 use crate::api::CredentialLease;
 use crate::api::conditions::Reason;
 use crate::api::lease::Claim;
 use crate::api::names::{LEASE_FINALIZER, role_name};
+use crate::channel::frames::ServerLogin;
 use crate::cluster::credential_secret::{self, LeaseIdentity};
 use crate::cluster::objects;
 use crate::plan::lease::{Now, Observed, SecretSeen, Step, end, next};
@@ -45,6 +47,8 @@ struct Pass<'a> {
     /// Whether the Secret was looked at live in this pass, and what was found.
     looked: bool,
     secret: Option<PartialObjectMeta<Secret>>,
+    /// The login of the lease's server, once it was read in this pass.
+    login: Option<ServerLogin>,
     /// The account's OID and the engine that issued it in this pass.
     account: Option<(u32, String)>,
     gone: bool,
@@ -59,6 +63,7 @@ impl<'a> Pass<'a> {
             lease: lease.clone(),
             looked: false,
             secret: None,
+            login: None,
             account: None,
             gone: false,
             abandoned: false,
@@ -86,7 +91,7 @@ impl<'a> Pass<'a> {
             && self.lease.metadata.deletion_timestamp.is_none()
             && claim.as_ref().is_some_and(|claim| now.operator < claim.expires_at.0);
         if !steady && !self.looked {
-            self.look(claim.as_ref()).await?;
+            self.look_first(claim.as_ref()).await?;
         }
         let mut observed = self.observed(claim.as_ref(), steady);
         // Only asked when it matters: after the account is gone.
@@ -146,13 +151,38 @@ impl<'a> Pass<'a> {
     }
 
     async fn look(&mut self, claim: Option<&Claim>) -> Result<(), Error> {
-        let namespace = self.lease.namespace().unwrap_or_default();
-        self.secret = match claim.and_then(|claim| claim.target.as_deref()) {
-            Some(target) => credential_secret::look(&self.ctx.client, &namespace, target).await?,
-            None => None,
-        };
+        self.secret = self.found(claim).await?;
         self.looked = true;
         Ok(())
+    }
+
+    async fn found(&self, claim: Option<&Claim>) -> Result<Option<PartialObjectMeta<Secret>>, Error> {
+        let namespace = self.lease.namespace().unwrap_or_default();
+        match claim.and_then(|claim| claim.target.as_deref()) {
+            Some(target) => Ok(credential_secret::look(&self.ctx.client, &namespace, target).await?),
+            None => Ok(None),
+        }
+    }
+
+    /// The first look of a pass. A lease that is not reported yet will need its server's login too: both are read at once.
+    async fn look_first(&mut self, claim: Option<&Claim>) -> Result<(), Error> {
+        let Some(claim) = claim.filter(|_| !self.reported() && self.lease.metadata.deletion_timestamp.is_none()) else {
+            return self.look(claim).await;
+        };
+        let (secret, login) = tokio::join!(self.found(Some(claim)), servers::login(self.ctx, &claim.server));
+        self.secret = secret?;
+        self.looked = true;
+        // One that cannot be read is asked for again by whoever needs it.
+        self.login = login.ok().flatten();
+        Ok(())
+    }
+
+    /// The login of the lease's server, read once a pass; none where its record is gone.
+    async fn login(&mut self, claim: &Claim) -> Result<Option<ServerLogin>, Error> {
+        if self.login.is_none() {
+            self.login = servers::login(self.ctx, &claim.server).await?;
+        }
+        Ok(self.login.clone())
     }
 
     fn observed<'c>(&self, claim: Option<&'c Claim>, steady: bool) -> Observed<'c> {

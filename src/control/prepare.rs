@@ -67,14 +67,27 @@ pub fn completed_grants(owner: &DynamicSecret, database: &str) -> Result<Vec<Gra
     grants.map_err(|error| Hold::new(Reason::InvalidSpec, error.to_string()))
 }
 
-/// Checks everything that can be checked before there is a lease, and makes group and server record ready: both are on
-/// the books (in the dynamic secret's status, in our namespace) before they exist anywhere else.
-pub async fn prepare(ctx: &Context, seen: &DynamicSecret, ttl: Option<Duration>) -> Result<Prepared, Halt> {
+/// Reads the dynamic secret fresh, and goes on as [`prepare_read`].
+pub async fn prepare(ctx: &Context, seen: &DynamicSecret) -> Result<Prepared, Halt> {
     let namespace = seen.namespace().unwrap_or_default();
     let fresh: Option<DynamicSecret> = objects::read(&ctx.client, &namespace, &seen.name_any()).await?;
-    let Some(owner) = fresh.filter(|f| f.uid() == seen.uid() && f.metadata.deletion_timestamp.is_none()) else {
-        return Err(Hold::new(Reason::Deleting, "the DynamicSecret is being deleted").into());
-    };
+    match fresh.filter(|fresh| fresh.uid() == seen.uid()) {
+        Some(owner) => prepare_read(ctx, owner, None).await,
+        None => Err(deleting().into()),
+    }
+}
+
+fn deleting() -> Hold {
+    Hold::new(Reason::Deleting, "the DynamicSecret is being deleted")
+}
+
+/// Checks everything that can be checked before there is a lease, and makes group and server record ready: both are on
+/// the books (in the dynamic secret's status, in our namespace) before they exist anywhere else. `owner` was read from the
+/// API server just now.
+pub async fn prepare_read(ctx: &Context, owner: DynamicSecret, ttl: Option<Duration>) -> Result<Prepared, Halt> {
+    if owner.metadata.deletion_timestamp.is_some() {
+        return Err(deleting().into());
+    }
     let (pool, namespace_labels) = admitted_pool(ctx, &owner).await?;
     let pool_namespace = pool.namespace().unwrap_or_default();
     let linked = &owner.spec.link_config.linked_secret;
@@ -142,8 +155,8 @@ async fn admitted_pool(ctx: &Context, owner: &DynamicSecret) -> Result<(EnginePo
     let ours = owner.namespace().unwrap_or_default();
     let name = &owner.spec.pool.name;
     let namespace = owner.spec.pool.namespace.clone().unwrap_or_else(|| ours.clone());
-    let pool: Option<EnginePool> = objects::read(&ctx.client, &namespace, name).await?;
-    let labels = namespace_labels(ctx, &ours, &namespace).await?;
+    let pool = async { Ok(objects::read::<EnginePool>(&ctx.client, &namespace, name).await?) };
+    let (pool, labels) = tokio::try_join!(pool, namespace_labels(ctx, &ours, &namespace))?;
     let denied = |denied: Denied| Hold::new(Reason::AccessDenied, denied.to_string());
     let Some(pool) = pool else {
         let message = format!("EnginePool {namespace}/{name} does not exist; create it or correct spec.pool");

@@ -69,12 +69,18 @@ async fn try_take_on(ctx: &Context, lease: &CredentialLease) -> Result<(), Halt>
         .into());
     }
     let ttl = lease.spec.ttl.as_ref().and_then(Span::length);
-    let prepared = prepare::prepare(ctx, &owner, ttl).await?;
     let target = lease.spec.target.as_ref().map(|target| target.name.clone());
-    if let Some(target) = &target {
-        // Serial 0 matches no other lease's Secret, so only an absent one passes.
-        making::check_target(ctx, &prepared.owner, target, 0).await?;
-    }
+    let place = async {
+        match &target {
+            // Serial 0 matches no other lease's Secret, so only an absent one passes.
+            Some(target) => making::check_target(ctx, &owner, target, 0).await,
+            None => Ok(()),
+        }
+    };
+    // At once, since each waits for the API server; what `prepare` finds is told first.
+    let (prepared, place) = tokio::join!(prepare::prepare_read(ctx, owner.clone(), ttl), place);
+    let prepared = prepared?;
+    place?;
     prepare::within_limits(ctx, &prepared, lease.metadata.uid.as_deref(), async || {
         let claim = prepare::claim(ctx, &prepared, 0, target)?;
         ctx.still_leading()?;

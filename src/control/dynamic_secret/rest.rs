@@ -127,7 +127,7 @@ async fn suspended(ctx: &Context, seen: &DynamicSecret, gathered: &Gathered, now
 }
 
 async fn explain(ctx: &Context, seen: &DynamicSecret) -> Result<Action, Error> {
-    match prepare::prepare(ctx, seen, None).await {
+    match prepare::prepare(ctx, seen).await {
         // It can be told now: the caches are a moment behind.
         Ok(_) => Ok(Action::requeue(Duration::from_millis(500))),
         Err(Halt::Hold(hold)) => {

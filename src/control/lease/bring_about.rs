@@ -25,7 +25,7 @@ const ISSUE_PATIENCE: Duration = Duration::from_secs(10);
 impl Pass<'_> {
     pub(super) async fn issue(&mut self, claim: &Claim) -> Result<Option<Action>, Error> {
         self.ctx.still_leading()?;
-        let Some(server) = servers::login(self.ctx, &claim.server).await? else {
+        let Some(server) = self.login(claim).await? else {
             let home = &self.ctx.settings.home;
             let record = &claim.server;
             let message = format!("server record {home}/{record} is gone; it comes back from the base secret");
@@ -122,7 +122,7 @@ impl Pass<'_> {
         if !matches!(whose, SecretSeen::Absent | SecretSeen::Older) {
             return self.give_up(not_ours(&identity.namespace, &target)).await;
         }
-        let Some(server) = servers::login(self.ctx, &claim.server).await? else {
+        let Some(server) = self.login(claim).await? else {
             return Ok(Some(Action::requeue(SOON)));
         };
         let owner = self.ctx.owner(&self.lease).await?;
