@@ -42,7 +42,7 @@ pub struct Basis {
 /// looks again in a moment.
 pub async fn make(ctx: &Context, seen: &DynamicSecret, basis: Basis) -> Result<bool, Halt> {
     let serial = basis.serial;
-    let prepared = prepare(ctx, seen, None).await?;
+    let prepared = prepare(ctx, seen).await?;
     if prepared.owner.resource_version() != seen.resource_version() {
         return Ok(false);
     }
