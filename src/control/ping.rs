@@ -53,7 +53,11 @@ pub async fn answer(ctx: &Context, engine: &Engine) -> Result<(), Error> {
         message,
     };
     status::amend(&ctx.client, engine, |engine| {
-        engine.status.get_or_insert_default().ping = Some(answer.clone());
+        let status = engine.status.get_or_insert_default();
+        if answer.round_trip_millis.is_some() {
+            status.last_heartbeat = Some(answer.at.clone());
+        }
+        status.ping = Some(answer.clone());
         true
     })
     .await?;

@@ -49,6 +49,9 @@ pub struct RunArgs {
     /// YAML file with the same settings in camelCase: endpoint, engineName, privateKeyFile, ... [env: DSV_CONFIG]
     #[arg(long)]
     pub config: Option<PathBuf>,
+    /// Ask at the terminal for what is not given
+    #[arg(long)]
+    pub wizard: bool,
 }
 
 #[allow(clippy::unnecessary_wraps, reason = "the form that clap asks for")]

@@ -15,6 +15,7 @@ mod register;
 mod run;
 mod service;
 mod start;
+mod wizard;
 
 pub use accounts::Accounts;
 pub use config::{ConfigError, RunArgs, Settings};

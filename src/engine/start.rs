@@ -1,9 +1,10 @@
 //! How an engine comes by its settings at its start: given ones, those of its registration, or a registration right now.
 
 use super::config::{self, ConfigError, FileSettings, RunArgs, Settings};
-use super::register::{RegisterArgs, RegisterError, Registration, is_complete, register};
+use super::register::{RegisterArgs, RegisterError, Registration, register};
+use super::wizard;
 use std::fs::OpenOptions;
-use std::io::{BufRead, IsTerminal, Write};
+use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
@@ -48,6 +49,11 @@ pub async fn settings(
             .or_else(|| filled("DSV_PRIVATE_KEY_FILE"))
             .is_some();
     if has_key || filled("DSV_TOKEN").is_none() {
+        let known = config::read_file(stored.clone())?;
+        if wizard::asks_for_settings(&args, &known, &env, wizard::is_terminal()) {
+            wizard::ask_for_settings(&mut args, &known, &env, &mut std::io::stdin().lock())
+                .map_err(StartError::Terminal)?;
+        }
         args.config = args.config.or(stored);
         return Ok(Settings::load(args, &env)?);
     }
@@ -84,47 +90,13 @@ pub async fn register_and_store(
     mut args: RegisterArgs,
     env: impl Fn(&str) -> Option<String>,
 ) -> Result<(Registration, Option<PathBuf>), StartError> {
-    let terminal = std::io::stdin().is_terminal() && std::io::stderr().is_terminal();
-    if asks(&args, &env, terminal) {
-        ask(&mut args, &env, &mut std::io::stdin().lock()).map_err(StartError::Terminal)?;
+    if wizard::asks_for_registration(&args, &env, wizard::is_terminal()) {
+        wizard::ask_for_registration(&mut args, &env, &mut std::io::stdin().lock()).map_err(StartError::Terminal)?;
     }
     let made = register(&args, &env).await?;
     let path = args.config.clone().or_else(|| home_file(&env));
     let stored = path.filter(|path| store(path, &made, false).is_ok());
     Ok((made, stored))
-}
-
-/// Whether somebody is asked: where he wants it, and at a terminal also where something is missing.
-fn asks(args: &RegisterArgs, env: &impl Fn(&str) -> Option<String>, terminal: bool) -> bool {
-    args.wizard || (terminal && !is_complete(args, env))
-}
-
-/// Asks for what is not given. What is asked is written to standard error, so that standard output has the result only.
-fn ask(
-    args: &mut RegisterArgs,
-    env: &impl Fn(&str) -> Option<String>,
-    input: &mut impl BufRead,
-) -> std::io::Result<()> {
-    let mut one = |question: &str, given: bool| -> std::io::Result<Option<String>> {
-        if given {
-            return Ok(None);
-        }
-        write!(std::io::stderr(), "{question}: ")?;
-        let mut line = String::new();
-        input.read_line(&mut line)?;
-        Ok(Some(line.trim().to_owned()).filter(|line| !line.is_empty()))
-    };
-    let known = |name: &str| env(name).is_some();
-    let has_host = args.endpoint.is_some();
-    args.tenant = one("Tenant", has_host || args.tenant.is_some() || known("DSV_TENANT"))?.or(args.tenant.take());
-    args.url = one("Domain of the API", has_host || args.url.is_some() || known("DSV_URL"))?.or(args.url.take());
-    let named = args.engine_name.is_some() || known("ENGINE_NAME") || known("DSV_ENGINE");
-    args.engine_name = one("Engine name", named)?.or(args.engine_name.take());
-    let pooled = args.pool_name.is_some() || known("DSV_POOL");
-    args.pool_name = one("Pool name (empty: a new one)", pooled)?.or(args.pool_name.take());
-    let token = one("Token of a user", args.user_token.is_some() || known("DSV_TOKEN"))?;
-    args.user_token = token.map(crate::keys::SecretText::new).or(args.user_token.take());
-    Ok(())
 }
 
 pub(super) fn home_file(env: &impl Fn(&str) -> Option<String>) -> Option<PathBuf> {
@@ -153,7 +125,7 @@ fn store(path: &Path, made: &Registration, replace: bool) -> std::io::Result<()>
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::keys::{EngineKey, RootHash, SecretText};
+    use crate::keys::{EngineKey, RootHash};
     use std::os::unix::fs::PermissionsExt;
 
     fn made(name: &str) -> Registration {
@@ -212,41 +184,6 @@ mod tests {
         let flagged = settings(flag, env(&[]), never).await.unwrap();
         assert_eq!(flagged.endpoints[0].to_string(), "flag.example.com:443");
         std::fs::remove_dir_all(home).unwrap();
-    }
-
-    #[test]
-    fn the_wizard_asks_for_what_is_not_given() {
-        let mut args = RegisterArgs {
-            engine_name: Some("given".into()),
-            ..RegisterArgs::default()
-        };
-        let mut input = "acme\nexample.com\n\nthe-token\n".as_bytes();
-        ask(&mut args, &|_| None, &mut input).unwrap();
-        assert_eq!(
-            (args.tenant.as_deref(), args.url.as_deref()),
-            (Some("acme"), Some("example.com"))
-        );
-        assert_eq!(
-            (args.engine_name.as_deref(), args.pool_name.as_deref()),
-            (Some("given"), None)
-        );
-        assert_eq!(args.user_token, Some(SecretText::new("the-token")));
-    }
-
-    #[test]
-    fn at_a_terminal_the_wizard_comes_by_itself_where_something_is_missing() {
-        let (nothing, asked) = (
-            RegisterArgs::default(),
-            RegisterArgs {
-                wizard: true,
-                ..RegisterArgs::default()
-            },
-        );
-        let empty = |_: &str| None;
-        let full = |_: &str| Some("given".to_owned());
-        assert!(asks(&nothing, &empty, true) && asks(&asked, &full, false));
-        assert!(!asks(&nothing, &empty, false), "a script is told what is missing");
-        assert!(!asks(&nothing, &full, true));
     }
 
     #[test]

@@ -65,13 +65,8 @@ impl Vault {
     }
 
     async fn list_pools(&self, call: &Call, caller: &Caller) -> Result<Reply, Refusal> {
-        let api: Api<EnginePool> = Api::namespaced(self.client.clone(), &call.tenant.namespace);
-        let all = api
-            .list(&ListParams::default())
-            .await
-            .to(|| "list the pools".to_owned())?;
+        let all = self.pools_of(call).await?;
         let mut found: Vec<EnginePool> = all
-            .items
             .into_iter()
             .filter(|pool| self.may(call, caller, "list", &format!("pools:{}", name_of(pool))))
             .collect();
@@ -101,6 +96,15 @@ impl Vault {
         }
         objects::delete(&self.client, &pool).await?;
         Ok(Reply::nothing())
+    }
+
+    pub(super) async fn pools_of(&self, call: &Call) -> Result<Vec<EnginePool>, Refusal> {
+        let api: Api<EnginePool> = Api::namespaced(self.client.clone(), &call.tenant.namespace);
+        let all = api
+            .list(&ListParams::default())
+            .await
+            .to(|| "list the pools".to_owned())?;
+        Ok(all.items)
     }
 
     pub(super) async fn engines_of(&self, call: &Call) -> Result<Vec<Engine>, Refusal> {

@@ -13,6 +13,7 @@ mod credentials;
 )]
 mod docs;
 mod down;
+mod many;
 mod pushes;
 mod refusals;
 mod rest;

@@ -1,9 +1,10 @@
 //! The sentences that stock clients and their tests look for, each as a row.
 
+use dsv::api::names::object_name;
 use e2e::objects::text;
 use serde_json::{Value, json};
 
-use crate::world::{fresh, world};
+use crate::world::{TENANT, fresh, world};
 
 const NOT_FOUND: &str = "unable to find item with specified identifier";
 const MARKED: &str = "marked for deletion and will be removed in about 72 hours";
@@ -308,6 +309,27 @@ async fn a_ping_goes_to_the_engine_and_back() {
             .is(200);
         assert!(text(&answer, "/message").contains("answered in"), "{answer}");
     }
+    // What is on record may be minutes old while it is connected; who reads is told when it was heard of last.
+    let before = jiff::Timestamp::now() - jiff::SignedDuration::from_mins(3);
+    let old = json!({"status": {"lastHeartbeat": before.to_string()}}).to_string();
+    let id = object_name(&name);
+    world
+        .stack
+        .kubectl(&[
+            "patch",
+            "engine",
+            &id,
+            "-n",
+            TENANT,
+            "--subresource=status",
+            "--type=merge",
+            "-p",
+            &old,
+        ])
+        .unwrap();
+    let read = world.get(&format!("engines/{name}")).await.is(200);
+    let heard: jiff::Timestamp = text(&read, "/lastHeartbeat").parse().unwrap();
+    assert!(heard > before + jiff::SignedDuration::from_mins(2), "{read}");
     engine.stop();
     world
         .call(&format!("POST engines/{name}/ping"), &NONE)
