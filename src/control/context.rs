@@ -1,5 +1,6 @@
 //! What every controller works with.
 
+use super::admission::Admission;
 use super::audit::AuditMemory;
 use super::crowd::Crowds;
 use super::group_commit::GroupCommits;
@@ -162,7 +163,7 @@ pub struct Context {
     /// Versions of credential Secrets whose data was found intact, by lease UID.
     pub intact: Mutex<HashMap<String, String>>,
     /// Counting leases against a limit and making one more is one step.
-    pub admission: tokio::sync::Mutex<()>,
+    pub admission: Admission,
     /// Held for reading from the making of a server record until the lease that needs it is written, and for writing while
     /// one is removed.
     pub keeping: Arc<tokio::sync::RwLock<()>>,
@@ -215,7 +216,7 @@ impl Context {
             noted: Mutex::default(),
             recorded: Mutex::default(),
             intact: Mutex::default(),
-            admission: tokio::sync::Mutex::default(),
+            admission: Admission::new(clock::now()),
             keeping: Arc::default(),
             audit: AuditMemory::default(),
             lanes: Lanes::default(),

@@ -7,7 +7,7 @@ use super::context::Context;
 use super::hold::{Error, Hold};
 use super::report;
 use super::servers;
-use super::takeon;
+use super::takeon::{self, TakenOn};
 use crate::api::CredentialLease;
 use crate::api::conditions::Reason;
 use crate::api::lease::Claim;
@@ -105,7 +105,7 @@ impl<'a> Pass<'a> {
                 self.ctx.wake_owner(&self.lease);
                 Ok(Some(Action::requeue(until_then(now.operator, until))))
             }
-            (Step::TakeOn, _) => self.take_on().await.map(Some),
+            (Step::TakeOn, _) => self.take_on().await,
             (Step::Release, _) => self.release().await.map(Some),
             (Step::Delete, _) => {
                 if !reported {
@@ -208,8 +208,16 @@ impl<'a> Pass<'a> {
         }
     }
 
-    async fn take_on(&mut self) -> Result<Action, Error> {
-        takeon::take_on(self.ctx, &self.lease).await
+    async fn take_on(&mut self) -> Result<Option<Action>, Error> {
+        match takeon::take_on(self.ctx, &self.lease).await? {
+            TakenOn::Later(action) => Ok(Some(action)),
+            TakenOn::Now(lease) => {
+                self.lease = *lease;
+                // Without a claim there was no target to look at.
+                self.looked = false;
+                Ok(None)
+            }
+        }
     }
 
     /// A lease that did not come about: its dynamic secret waits a little longer before the next one.
@@ -247,6 +255,8 @@ impl<'a> Pass<'a> {
                 self.ctx.note(&self.lease, deed, &self.role(claim));
             }
         }
+        // Before: the cache may have lost sight of it by the time that the answer is here.
+        self.ctx.admission.ended(&self.lease);
         let released = objects::remove_finalizer(&self.ctx.client, &self.lease, LEASE_FINALIZER).await;
         failpoint!("release.done", self.name());
         match released {

@@ -1,8 +1,9 @@
 //! Making a lease: the record, and nothing else. The account is made by the lease's own controller, from the record.
 
+use super::admission::within_limits;
 use super::context::Context;
 use super::hold::{Error, Halt, Hold};
-use super::prepare::{Prepared, claim, labels, prepare, within_limits};
+use super::prepare::{Prepared, claim, labels, prepare};
 use crate::api::conditions::Reason;
 use crate::api::lease::{Claim, CredentialLeaseSpec};
 use crate::api::names::{self, DYNAMIC_SECRET_LABEL, LEASE_FINALIZER};
@@ -154,8 +155,8 @@ fn rotate_at(owner: &DynamicSecret) -> Option<BTreeMap<String, String>> {
     Some([(names::ROTATE_AT.to_owned(), value)].into())
 }
 
-/// Writes the lease: from here on the account is on the books. The name is the claim.
-async fn post(ctx: &Context, owner: &DynamicSecret, claim: Claim) -> Result<(), Halt> {
+/// Writes the lease: from here on the account is on the books. The name, which is returned, is the claim.
+async fn post(ctx: &Context, owner: &DynamicSecret, claim: Claim) -> Result<String, Halt> {
     let password = Password::generate();
     let (password, verifier) = tokio::task::spawn_blocking(move || {
         let verifier = Verifier::of(&password);
@@ -191,9 +192,10 @@ async fn post(ctx: &Context, owner: &DynamicSecret, claim: Claim) -> Result<(), 
     let made = objects::make(&ctx.client, &namespace, &lease).await;
     failpoint!("make.posted", owner.name_any());
     match made {
-        Ok(_) => Ok(()),
+        Ok(_) => Ok(name),
         Err(error) if error.is_conflict() || error.is_unknown() => {
-            settle(ctx, &namespace, &name, verifier.as_str(), error).await
+            settle(ctx, &namespace, &name, verifier.as_str(), error).await?;
+            Ok(name)
         }
         Err(error) => {
             ctx.passwords.forget(verifier.as_str());

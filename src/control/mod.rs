@@ -4,6 +4,7 @@
 //! `channel::hub`. Nothing here keeps state that a restart could miss, except passwords on their way into a Secret.
 
 pub mod abandon;
+pub mod admission;
 pub mod audit;
 pub mod context;
 pub mod controllers;

@@ -8,13 +8,12 @@ use crate::api::dynamic_secret::{GroupRecord, OwnedObjectsPolicy};
 use crate::api::grants::Grant;
 use crate::api::lease::{Claim, ClaimedGroup, ClaimedPool};
 use crate::api::names::{DYNAMIC_SECRET_LABEL, MANAGED_BY, OPERATOR, POOL_LABEL, base32_hash};
-use crate::api::{CredentialLease, DynamicSecret, EnginePool};
+use crate::api::{DynamicSecret, EnginePool};
 use crate::cluster::{Intention, objects, status};
 use crate::plan::consent::{self, Denied, Request};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Namespace;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use kube::api::ListParams;
 use kube::{Api, ResourceExt};
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -184,7 +183,8 @@ async fn namespace_labels(ctx: &Context, ours: &str, pools: &str) -> Result<BTre
     Ok(namespace.metadata.labels.unwrap_or_default())
 }
 
-fn admit(prepared: &Prepared, open_leases: i64) -> Result<(), Hold> {
+/// Whether the pool admits it to somebody who has so many open leases there.
+pub fn admit(prepared: &Prepared, open_leases: i64) -> Result<(), Hold> {
     let namespace = prepared.owner.namespace().unwrap_or_default();
     let request = Request {
         namespace: &namespace,
@@ -233,61 +233,6 @@ async fn record_group(ctx: &Context, prepared: &Prepared) -> Result<Time, Error>
     })
     .await?;
     Ok(since)
-}
-
-/// Counts the namespace's open leases against the pool's limit and then runs `make`, as one step: only the leader counts,
-/// and only one lease at a time passes here. `own` is the UID of the lease that asks: its labels are written before its
-/// claim, and where that was interrupted it would count against itself.
-pub async fn within_limits<T>(
-    ctx: &Context,
-    prepared: &Prepared,
-    own: Option<&str>,
-    make: impl AsyncFnOnce() -> Result<T, Halt>,
-) -> Result<T, Halt> {
-    let foreign = prepared.owner.namespace() != prepared.pool.namespace();
-    let limited = foreign && prepared.pool.spec.access.iter().any(|rule| rule.max_leases.is_some());
-    if !limited && prepared.owner.spec.max_leases.is_none() {
-        return make().await;
-    }
-    let _one_at_a_time = ctx.admission.lock().await;
-    if limited {
-        let in_pool = count(
-            ctx,
-            prepared,
-            (POOL_LABEL, &prepared.pool.uid().unwrap_or_default()),
-            own,
-        )
-        .await?;
-        admit(prepared, in_pool)?;
-    }
-    if let Some(most) = prepared.owner.spec.max_leases {
-        let uid = prepared.owner.uid().unwrap_or_default();
-        let of_owner = count(ctx, prepared, (DYNAMIC_SECRET_LABEL, &uid), own).await?;
-        if of_owner >= most {
-            let message = format!(
-                "{of_owner} leases are open, which is as many as spec.maxLeases admits ({most}); one more is issued when one ends"
-            );
-            return Err(Hold::new(Reason::TooManyLeases, message).into());
-        }
-    }
-    make().await
-}
-
-async fn count(
-    ctx: &Context,
-    prepared: &Prepared,
-    (label, uid): (&str, &str),
-    own: Option<&str>,
-) -> Result<i64, Error> {
-    let namespace = prepared.owner.namespace().unwrap_or_default();
-    let api: Api<CredentialLease> = Api::namespaced(ctx.client.clone(), &namespace);
-    let params = ListParams::default().labels(&format!("{label}={uid}"));
-    let list = api
-        .list_metadata(&params)
-        .await
-        .to(|| format!("count the leases of namespace {namespace}"))?;
-    let others = list.items.iter().filter(|lease| lease.metadata.uid.as_deref() != own);
-    Ok(i64::try_from(others.count()).unwrap_or(i64::MAX))
 }
 
 /// What is decided when a lease is made or taken on.

@@ -1,6 +1,7 @@
 //! Taking on a lease that somebody asked for: the same checks as for our own, then finalizer and claim, both as writes of
 //! exactly the version that was seen. Nothing is issued before both are written.
 
+use super::admission;
 use super::context::Context;
 use super::hold::{Error, Halt, Hold};
 use super::lease::until_then;
@@ -21,22 +22,32 @@ use kube::runtime::controller::Action;
 use kube::{Resource, ResourceExt};
 use std::time::Duration;
 
+/// What came of it.
+pub enum TakenOn {
+    /// The lease as it is written now. Its account follows in the same pass: queued behind all others that were asked for
+    /// at the same time, it could miss the deadline that its claim has just set.
+    Now(Box<CredentialLease>),
+    /// It goes on later.
+    Later(Action),
+}
+
 /// Takes the lease on, or says why not.
-pub async fn take_on(ctx: &Context, lease: &CredentialLease) -> Result<Action, Error> {
+pub async fn take_on(ctx: &Context, lease: &CredentialLease) -> Result<TakenOn, Error> {
     if lease.claim().is_some() {
         // Ours, but somebody took the finalizer off: it goes back on before anything else.
         ctx.still_leading()?;
         return match objects::add_finalizer(&ctx.client, lease, LEASE_FINALIZER).await {
             // Somebody wrote in between: the next view shows what.
             Err(error) if !error.is_conflict() => Err(error.into()),
-            _ => Ok(Action::await_change()),
+            _ => Ok(TakenOn::Later(Action::await_change())),
         };
     }
     match try_take_on(ctx, lease).await {
-        Ok(()) => {
+        Ok(taken) => {
             // What is counted from now on are attempts to take it back.
             ctx.attempts.reset(&lease.uid().unwrap_or_default());
-            Ok(Action::await_change())
+            let later = || TakenOn::Later(Action::await_change());
+            Ok(taken.map_or_else(later, |lease| TakenOn::Now(Box::new(lease))))
         }
         Err(Halt::Error(error)) => Err(error),
         Err(Halt::Hold(hold)) => {
@@ -47,12 +58,13 @@ pub async fn take_on(ctx: &Context, lease: &CredentialLease) -> Result<Action, E
             report::lease_waits(ctx, lease, Phase::Refused, &hold).await?;
             let count = ctx.attempts.count(&lease.uid().unwrap_or_default());
             let pause = Duration::try_from(backoff::pause(count)).unwrap_or_default();
-            Ok(Action::requeue(pause.max(Duration::from_secs(1))))
+            Ok(TakenOn::Later(Action::requeue(pause.max(Duration::from_secs(1)))))
         }
     }
 }
 
-async fn try_take_on(ctx: &Context, lease: &CredentialLease) -> Result<(), Halt> {
+/// None where somebody else wrote a claim in between.
+async fn try_take_on(ctx: &Context, lease: &CredentialLease) -> Result<Option<CredentialLease>, Halt> {
     let owner = owner(ctx, lease).await?;
     if owner.spec.mode() != Mode::OnDemand {
         let message = format!(
@@ -81,13 +93,16 @@ async fn try_take_on(ctx: &Context, lease: &CredentialLease) -> Result<(), Halt>
     let (prepared, place) = tokio::join!(prepare::prepare_read(ctx, owner.clone(), ttl), place);
     let prepared = prepared?;
     place?;
-    prepare::within_limits(ctx, &prepared, lease.metadata.uid.as_deref(), async || {
+    let mut taken = None;
+    admission::within_limits(ctx, &prepared, lease.metadata.uid.as_deref(), async || {
         let claim = prepare::claim(ctx, &prepared, 0, target)?;
         ctx.still_leading()?;
         let held = hold_on(ctx, lease, &prepared.owner, &claim).await?;
-        Ok(write_claim(ctx, &held, claim).await?)
+        taken = write_claim(ctx, &held, claim).await?;
+        Ok(lease.name_any())
     })
-    .await
+    .await?;
+    Ok(taken)
 }
 
 async fn owner(ctx: &Context, lease: &CredentialLease) -> Result<DynamicSecret, Halt> {
@@ -122,7 +137,7 @@ async fn hold_on(
     Ok(objects::replace(&ctx.client, &namespace, &held).await?)
 }
 
-async fn write_claim(ctx: &Context, held: &CredentialLease, claim: Claim) -> Result<(), Error> {
+async fn write_claim(ctx: &Context, held: &CredentialLease, claim: Claim) -> Result<Option<CredentialLease>, Error> {
     let password = claim.target.is_some().then(Password::generate);
     let verifier = password
         .as_ref()
@@ -142,9 +157,9 @@ async fn write_claim(ctx: &Context, held: &CredentialLease, claim: Claim) -> Res
         true
     })
     .await?;
-    if let Some(lease) = written {
+    if let Some(lease) = &written {
         let left = until_then(ctx.now(), claim.expires_at.0);
         tracing::info!(lease = lease.name_any(), seconds = left.as_secs(), "taken on");
     }
-    Ok(())
+    Ok(written)
 }

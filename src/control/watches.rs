@@ -164,6 +164,7 @@ pub fn lease_changed(ctx: &Context, lease: &CredentialLease) {
         if let (Some(uid), Some(claim)) = (lease.uid(), lease.claim()) {
             ctx.audit.lease_gone(&uid, &claim.server, claim.expires_at.0);
         }
+        ctx.admission.gone(lease);
         ctx.places.freed(ctx, &lease.namespace().unwrap_or_default());
     }
 }
