@@ -3,6 +3,7 @@
 use super::admission::Admission;
 use super::audit::AuditMemory;
 use super::crowd::Crowds;
+use super::gathered::Gathered;
 use super::group_commit::GroupCommits;
 use super::guards::Guards;
 use super::hold::Error;
@@ -171,6 +172,8 @@ pub struct Context {
     pub audit: AuditMemory,
     /// Pushes that are under way.
     pub lanes: Lanes,
+    /// Dynamic secrets that will be looked at in a moment.
+    pub gathered: Gathered,
 }
 
 impl Context {
@@ -220,6 +223,7 @@ impl Context {
             keeping: Arc::default(),
             audit: AuditMemory::default(),
             lanes: Lanes::default(),
+            gathered: Gathered::default(),
         }
     }
 
@@ -235,10 +239,15 @@ impl Context {
             .map_err(|lost: NotLeading| Error::NotLeading(lost))
     }
 
-    /// Looks at a lease's dynamic secret again.
+    /// Looks at a lease's dynamic secret again; where it may have thousands of leases, in a moment.
     pub fn wake_owner(&self, lease: &CredentialLease) {
         let namespace = lease.namespace().unwrap_or_default();
-        self.wake_dynamic_secret(&namespace, &lease.spec.dynamic_secret);
+        let name = &lease.spec.dynamic_secret;
+        if lease.claim().is_some_and(|claim| claim.serial > 0) {
+            return self.wake_dynamic_secret(&namespace, name);
+        }
+        let owner = ObjectRef::new(name).within(&namespace);
+        self.gathered.wake(owner, &self.wakes.dynamic_secrets);
     }
 
     /// Looks at a dynamic secret again.

@@ -16,6 +16,7 @@ pub mod door;
 pub mod dynamic_secret;
 pub mod engine;
 pub mod engine_key;
+pub mod gathered;
 pub mod group_commit;
 pub mod guards;
 pub mod hold;
