@@ -5,7 +5,8 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
-use tokio_postgres::Client;
+use tokio_postgres::types::ToSql;
+use tokio_postgres::{Client, Row};
 
 use crate::books::Books;
 use crate::objects::{Objects, condition, number, text};
@@ -301,7 +302,7 @@ impl<'a> Scene<'a> {
 
     pub async fn has_role(&self, user: &str) -> Result<bool> {
         let query = "SELECT 1 FROM pg_roles WHERE rolname = $1";
-        Ok(!self.administrator.query(query, &[&user]).await?.is_empty())
+        Ok(!self.seen(query, &[&user]).await?.is_empty())
     }
 
     /// All accounts of a dynamic secret of this scene.
@@ -314,9 +315,17 @@ impl<'a> Scene<'a> {
         self.accounts_beginning(&self.prefix).await
     }
 
+    /// What the administrator sees. A server that was started anew meanwhile has ended his session.
+    async fn seen(&self, query: &str, values: &[&(dyn ToSql + Sync)]) -> Result<Vec<Row>> {
+        if self.administrator.is_closed() {
+            return Ok(self.server().connect("postgres").await?.query(query, values).await?);
+        }
+        Ok(self.administrator.query(query, values).await?)
+    }
+
     async fn accounts_beginning(&self, beginning: &str) -> Result<Vec<String>> {
         let query = "SELECT rolname::text FROM pg_roles WHERE rolcanlogin AND starts_with(rolname, $1) ORDER BY 1";
-        let rows = self.administrator.query(query, &[&beginning]).await?;
+        let rows = self.seen(query, &[&beginning]).await?;
         Ok(rows.iter().map(|row| row.get(0)).collect())
     }
 
