@@ -302,7 +302,7 @@ impl<'a> Scene<'a> {
 
     pub async fn has_role(&self, user: &str) -> Result<bool> {
         let query = "SELECT 1 FROM pg_roles WHERE rolname = $1";
-        Ok(!self.seen(query, &[&user]).await?.is_empty())
+        Ok(!self.asked(query, &[&user]).await?.is_empty())
     }
 
     /// All accounts of a dynamic secret of this scene.
@@ -316,7 +316,7 @@ impl<'a> Scene<'a> {
     }
 
     /// What the administrator sees. A server that was started anew meanwhile has ended his session.
-    async fn seen(&self, query: &str, values: &[&(dyn ToSql + Sync)]) -> Result<Vec<Row>> {
+    async fn asked(&self, query: &str, values: &[&(dyn ToSql + Sync)]) -> Result<Vec<Row>> {
         if self.administrator.is_closed() {
             return Ok(self.server().connect("postgres").await?.query(query, values).await?);
         }
@@ -325,7 +325,7 @@ impl<'a> Scene<'a> {
 
     async fn accounts_beginning(&self, beginning: &str) -> Result<Vec<String>> {
         let query = "SELECT rolname::text FROM pg_roles WHERE rolcanlogin AND starts_with(rolname, $1) ORDER BY 1";
-        let rows = self.seen(query, &[&beginning]).await?;
+        let rows = self.asked(query, &[&beginning]).await?;
         Ok(rows.iter().map(|row| row.get(0)).collect())
     }
 
