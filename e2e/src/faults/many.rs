@@ -1,4 +1,4 @@
-//! A server is down while thousands of its accounts have to go, and the operator starts anew in that moment.
+//! A server is down while a thousand of its accounts have to go, and the operator starts anew in that moment.
 
 use std::fs;
 use std::time::{Duration, Instant};
@@ -19,7 +19,7 @@ use crate::stack::Stack;
 
 /// Environment variable with the number of leases.
 pub const LEASES: &str = "FAULT_LEASES";
-const USUALLY: usize = 2000;
+const USUALLY: usize = 1000;
 const IN_FLIGHT: usize = 16;
 /// Promised for ten thousand of them.
 const READY: Duration = Duration::from_secs(15);
@@ -30,7 +30,7 @@ const PER_THOUSAND: Duration = Duration::from_secs(180);
 
 pub fn tales() -> Vec<Tale> {
     vec![tale!(
-        "thousands of accounts to take back, their server down",
+        "a thousand accounts to take back, their server down",
         drained,
         alone = true
     )]
