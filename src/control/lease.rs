@@ -148,6 +148,8 @@ impl<'a> Pass<'a> {
     async fn look(&mut self, claim: Option<&Claim>) -> Result<(), Error> {
         let namespace = self.lease.namespace().unwrap_or_default();
         self.secret = match claim.and_then(|claim| claim.target.as_deref()) {
+            // Out of our reach since the operator was told to serve other namespaces; the account is not.
+            Some(_) if self.ctx.serves(&namespace).is_err() => None,
             Some(target) => credential_secret::look(&self.ctx.client, &namespace, target).await?,
             None => None,
         };

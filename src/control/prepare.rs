@@ -71,6 +71,7 @@ pub fn completed_grants(owner: &DynamicSecret, database: &str) -> Result<Vec<Gra
 /// the books (in the dynamic secret's status, in our namespace) before they exist anywhere else.
 pub async fn prepare(ctx: &Context, seen: &DynamicSecret, ttl: Option<Duration>) -> Result<Prepared, Halt> {
     let namespace = seen.namespace().unwrap_or_default();
+    ctx.serves(&namespace)?;
     let fresh: Option<DynamicSecret> = objects::read(&ctx.client, &namespace, &seen.name_any()).await?;
     let Some(owner) = fresh.filter(|f| f.uid() == seen.uid() && f.metadata.deletion_timestamp.is_none()) else {
         return Err(Hold::new(Reason::Deleting, "the DynamicSecret is being deleted").into());

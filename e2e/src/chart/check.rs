@@ -38,6 +38,7 @@ pub async fn run() -> Result<()> {
         ("replicas=0", "replicas"),
         ("image.pullpolicy=Never", "pullpolicy"),
         ("log.format=xml", "format"),
+        ("watch.namespaces={Shop}", "namespaces"),
     ] {
         let refused = helm(&["template", "dsv", CHART, "--set", wrong]);
         let refused = refused.err().with_context(|| format!("helm takes --set {wrong}"))?;
