@@ -3,9 +3,11 @@
 mod application;
 mod disturbances;
 mod elsewhere;
+mod flows;
 mod install;
 mod memory;
 mod rotation;
+mod samples;
 mod tenants;
 mod trial;
 mod uninstall;
@@ -25,8 +27,15 @@ pub async fn run(world: &World) -> Result<()> {
     install::run(world).await.context(what)?;
     let what = told("applications read rows with a mounted Secret and with envFrom");
     application::run(world).await.context(what)?;
+    let what = told("network policies admit the flows that exist");
+    flows::run(world).await.context(what)?;
+    let what = told("the consumers of config/samples read rows");
+    samples::run(world).await.context(what)?;
+    samples::rotate(world).context(what)?;
     let what = told("a rotation is seen in a running pod without a failed login");
     rotation::run(world).await.context(what)?;
+    let what = told("the samples' pods saw a rotation and a rolling restart without a failed login");
+    samples::rotated(world).await.context(what)?;
     let what = told("the leader's pod is deleted");
     disturbances::leader_deleted(world).await.context(what)?;
     let what = told("all engine pods are killed while something is issued");
@@ -37,7 +46,7 @@ pub async fn run(world: &World) -> Result<()> {
     disturbances::away_over_a_ttl(world).await.context(what)?;
     let what = told("an engine outside the cluster works beside pods, and a pool is scaled");
     elsewhere::run(world).await.context(what)?;
-    let what = told("a namespace that is not admitted gets nothing");
+    let what = told("two tenants cannot reach each other, and one namespace is deleted with pool and leases");
     tenants::run(world).await.context(what)?;
     let what = told("memory, and a hundred DynamicSecrets at once");
     memory::idle(world).context(what)?;
