@@ -18,9 +18,12 @@ use anyhow::{Context, Result};
 use super::world::World;
 use crate::say::say;
 
-pub async fn run(world: &World) -> Result<()> {
-    let told = |what: &'static str| {
+/// Runs all of them; how many there were.
+pub async fn run(world: &World) -> Result<usize> {
+    let mut count = 0;
+    let mut told = |what: &'static str| {
         say(format!("scenario: {what}"));
+        count += 1;
         what
     };
     let what = told("helm install, and the engines of a pool connect");
@@ -56,5 +59,6 @@ pub async fn run(world: &World) -> Result<()> {
     let what = told("helm test has an account issued and taken back");
     trial::run(world).await.context(what)?;
     let what = told("helm uninstall leaves nothing");
-    uninstall::run(world).await.context(what)
+    uninstall::run(world).await.context(what)?;
+    Ok(count)
 }
