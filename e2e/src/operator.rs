@@ -122,6 +122,18 @@ impl Operator {
         Ok(operator)
     }
 
+    /// The same replica at the same addresses with further arguments, after `stop`.
+    pub async fn restart_with(&self, args: &[String]) -> Result<Self> {
+        let operator = Self {
+            service: self.service.with(args),
+            health: self.health,
+            channel: self.channel,
+            _run: Arc::clone(&self._run),
+        };
+        operator.restart().await?;
+        Ok(operator)
+    }
+
     pub async fn wait_ready(&self) -> Result<()> {
         health::wait_ready(&self.service, self.health, READY_LIMIT).await
     }
