@@ -41,7 +41,7 @@ pub struct Operator {
     service: Service,
     health: SocketAddr,
     channel: SocketAddr,
-    _run: Arc<RunDir>,
+    run: Arc<RunDir>,
 }
 
 impl Deref for Operator {
@@ -90,7 +90,7 @@ impl Operator {
                 service: Service::new(spec),
                 health,
                 channel,
-                _run: Arc::clone(run),
+                run: Arc::clone(run),
             };
             operator.launch()?;
             operators.push(operator);
@@ -115,7 +115,7 @@ impl Operator {
             service: Service::new(spec),
             health,
             channel,
-            _run: Arc::clone(run),
+            run: Arc::clone(run),
         };
         operator.launch()?;
         operator.wait_ready().await?;
@@ -128,7 +128,7 @@ impl Operator {
             service: self.service.with(args),
             health: self.health,
             channel: self.channel,
-            _run: Arc::clone(&self._run),
+            run: Arc::clone(&self.run),
         };
         operator.restart().await?;
         Ok(operator)
