@@ -41,6 +41,8 @@ pub async fn run(world: &World) -> Result<usize> {
     samples::rotated(world).await.context(what)?;
     let what = told("the leader's pod is deleted");
     disturbances::leader_deleted(world).await.context(what)?;
+    let what = told("the leading process is killed");
+    disturbances::leader_killed(world).await.context(what)?;
     let what = told("all engine pods are killed while something is issued");
     disturbances::engines_deleted(world).await.context(what)?;
     let what = told("containerd is restarted");
