@@ -12,6 +12,7 @@ use serde_json::Value;
 use crate::install::NAMESPACE;
 use crate::node::inside::ADDRESS;
 use crate::node::world::World;
+use crate::objects::text;
 
 const OPERATOR: &str = "dsv-operator";
 const ENGINE: &str = "dsv-engine";
@@ -22,73 +23,62 @@ const DNS: u16 = 53;
 const OPEN: &str = "01";
 const LISTENS: &str = "0A";
 
+/// Where engines come in.
+const CHANNEL: u16 = 8443;
+
 pub async fn run(world: &World) -> Result<()> {
-    let policies: Value =
-        serde_json::from_str(&world.kubectl(&["get", "networkpolicies", "-n", NAMESPACE, "-o=json"])?)?;
+    as_written(world)?;
+    // A moment's look may fall into a change; what is open all the time is seen by the next one.
+    let what = "the connections of operator and engines are those that the policies admit";
+    world.eventually(what, || async { as_they_flow(world).map(Some) }).await
+}
+
+fn as_written(world: &World) -> Result<()> {
+    let policies = world.kubectl(&["get", "networkpolicies", "-n", NAMESPACE, "-o=json"])?;
+    let policies: Value = serde_json::from_str(&policies)?;
     let items = policies.pointer("/items").and_then(Value::as_array);
     let items = items.context("there are no NetworkPolicies")?;
-    let names: Vec<&str> = items
-        .iter()
-        .filter_map(|item| item.pointer("/metadata/name")?.as_str())
-        .collect();
+    let name = |item: &Value| text(item, "/metadata/name");
+    let names: Vec<String> = items.iter().map(name).collect();
     ensure!(names == [ENGINE, OPERATOR], "the NetworkPolicies are {names:?}");
-    let policy = |name: &str| {
-        items
-            .iter()
-            .find(|item| item.pointer("/metadata/name").is_some_and(|found| found == name))
-    };
-    let (operator, engine) = (policy(OPERATOR).context("none")?, policy(ENGINE).context("none")?);
-    selects_its_pods(world, operator, OPERATOR)?;
-    selects_its_pods(world, engine, ENGINE)?;
-    let channel: u16 = 8443;
-    let (into, out) = (ports(operator, "ingress"), ports(operator, "egress"));
-    ensure!(
-        into == [channel].into() && out == [DNS, 443, 6443].into(),
-        "the operator's policy admits {into:?} and {out:?}"
-    );
     let database = world.postgres.port();
-    let (into, out) = (ports(engine, "ingress"), ports(engine, "egress"));
+    for policy in items {
+        let whose = name(policy);
+        selects_its_pods(world, policy, &whose)?;
+        let (into, out): (BTreeSet<u16>, BTreeSet<u16>) = if whose == OPERATOR {
+            ([CHANNEL].into(), [DNS, 443, 6443].into())
+        } else {
+            ([].into(), [DNS, CHANNEL, database].into())
+        };
+        let found = (ports(policy, "ingress"), ports(policy, "egress"));
+        ensure!(found == (into, out), "the policy of {whose} admits {found:?}");
+    }
+    Ok(())
+}
+
+/// As the pods themselves see their connections: a Service is dialled by its own address and port.
+fn as_they_flow(world: &World) -> Result<()> {
+    let api = service(world, "default", "kubernetes")?;
+    let channel = service(world, NAMESPACE, "dsv-operator-channel")?;
+    let (operators, engines) = (connections(OPERATOR)?, connections(ENGINE)?);
     ensure!(
-        into.is_empty() && out == [DNS, channel, database].into(),
-        "the engines' policy admits {into:?} and {out:?}"
+        operators.from.is_subset(&[CHANNEL, HEALTH].into()) && operators.from.contains(&CHANNEL),
+        "operators are reached at {:?}",
+        operators.from
     );
-    // A moment's look could miss one that is short; each of these is open all the time, or again and again.
-    world
-        .eventually(
-            "the connections of operator and engines are those that the policies admit",
-            || async {
-                let (api, service) = (
-                    service(world, "default", "kubernetes")?,
-                    service(world, NAMESPACE, "dsv-operator-channel")?,
-                );
-                let operators = connections(OPERATOR)?;
-                ensure!(
-                    operators.from.is_subset(&[channel, HEALTH].into()),
-                    "operators are reached at {:?}",
-                    operators.from
-                );
-                ensure!(
-                    operators.to == [api].into(),
-                    "operators have connections to {:?} besides {api:?}",
-                    operators.to
-                );
-                ensure!(operators.from.contains(&channel), "no engine is connected");
-                let engines = connections(ENGINE)?;
-                ensure!(
-                    engines.from.is_subset(&[HEALTH].into()),
-                    "engines are reached at {:?}",
-                    engines.from
-                );
-                let admitted = [service, (ADDRESS, database)].into();
-                ensure!(
-                    engines.to.is_subset(&admitted) && engines.to.contains(&service),
-                    "engines have connections to {:?}",
-                    engines.to
-                );
-                Ok(Some(()))
-            },
-        )
-        .await
+    ensure!(operators.to == [api].into(), "operators dial {:?}", operators.to);
+    ensure!(
+        engines.from.is_subset(&[HEALTH].into()),
+        "engines are reached at {:?}",
+        engines.from
+    );
+    let admitted = [channel, (ADDRESS, world.postgres.port())].into();
+    ensure!(
+        engines.to.is_subset(&admitted) && engines.to.contains(&channel),
+        "engines dial {:?}",
+        engines.to
+    );
+    Ok(())
 }
 
 /// The policy is for exactly the pods of this name.
