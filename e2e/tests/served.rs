@@ -77,27 +77,7 @@ async fn outside_of_the_namespaces_that_are_served_nothing_is_issued_and_what_li
     inside.ask("across", &across).await.unwrap();
     inside.wait_ready("across", "False/NotServed").await.unwrap();
 
-    outside.use_account(&deleted.login).await.expect("it lives to its end");
-    outside
-        .objects
-        .delete("DynamicSecret", &outside.shop, "deleted")
-        .await
-        .unwrap();
-    outside.wait_no_role(&deleted.login.user).await.unwrap();
-    let ended = || async { Ok((!outside.has_role(&left.login.user).await?).then_some(())) };
-    let limit = Duration::from_secs(90) + PATIENCE;
-    stack
-        .eventually("what was left ends at its ttl", limit, ended)
-        .await
-        .unwrap();
-    let none = || async { Ok(outside.leases().await?.is_empty().then_some(())) };
-    stack.eventually("no lease is left outside", limit, none).await.unwrap();
-    outside
-        .wait_absent("DynamicSecret", &outside.shop, "deleted")
-        .await
-        .unwrap();
-    let secret = outside.credential("left").await.unwrap();
-    assert!(secret.is_some(), "the operator has no right to delete that Secret");
+    what_lived_outside_goes(&outside, &left, &deleted).await;
 
     // Whoever asks for what he has no right to is told so.
     let log = operator.log_text().split_off(former);
@@ -153,4 +133,30 @@ async fn refused_outside(outside: &Scene<'_>) {
         .eventually("no registration", PATIENCE, check)
         .await
         .unwrap();
+}
+
+/// Each at its time, or when its owner is deleted; but for its Secret.
+async fn what_lived_outside_goes(outside: &Scene<'_>, left: &Credential, deleted: &Credential) {
+    let stack = outside.stack;
+    outside.use_account(&deleted.login).await.expect("it lives to its end");
+    outside
+        .objects
+        .delete("DynamicSecret", &outside.shop, "deleted")
+        .await
+        .unwrap();
+    outside.wait_no_role(&deleted.login.user).await.unwrap();
+    let ended = || async { Ok((!outside.has_role(&left.login.user).await?).then_some(())) };
+    let limit = Duration::from_secs(90) + PATIENCE;
+    stack
+        .eventually("what was left ends at its ttl", limit, ended)
+        .await
+        .unwrap();
+    let none = || async { Ok(outside.leases().await?.is_empty().then_some(())) };
+    stack.eventually("no lease is left outside", limit, none).await.unwrap();
+    outside
+        .wait_absent("DynamicSecret", &outside.shop, "deleted")
+        .await
+        .unwrap();
+    let secret = outside.credential("left").await.unwrap();
+    assert!(secret.is_some(), "the operator has no right to delete that Secret");
 }
