@@ -58,8 +58,10 @@ async fn on_a_real_api_server() -> Result<()> {
     let config = config.to_str().context("the path of the workspace is not UTF-8")?;
     cluster.kubectl(&["apply", "--server-side", "-k", config])?;
     cluster.kubectl(&["wait", "--for=condition=Established", "crd", "--all", "--timeout=60s"])?;
-    // Where the account of `helm test` gets its rights.
-    cluster.kubectl(&["create", "namespace", "shop"])?;
+    // Where the account of `helm test` gets its rights, and the operator those to Secrets.
+    for namespace in ["shop", "databases"] {
+        cluster.kubectl(&["create", "namespace", namespace])?;
+    }
     // A pod is refused, even on trial, unless its account is there.
     cluster.kubectl(&["create", "serviceaccount", "dsv-operator-trial", "-n", NAMESPACE])?;
     let own = ["cert-manager.io", "gateway.networking.k8s.io", "monitoring.coreos.com"];
