@@ -137,6 +137,8 @@ reasons! {
     PoolDeleting => Refused,
     /// The pool admits no request from this namespace, or not this one.
     AccessDenied => Refused,
+    /// The namespace is not among those that the operator was installed for.
+    NotServed => Refused,
     /// The pool's limit of leases for this namespace, or the secret's own limit, is reached.
     TooManyLeases => Waiting,
     /// The target Secret exists and is not ours.

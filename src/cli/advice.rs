@@ -50,6 +50,7 @@ pub fn next_step(reason: Reason) -> &'static str {
         Reason::PoolMissing => "create the pool, or correct spec.pool",
         Reason::PoolDeleting => "choose another pool in spec.pool",
         Reason::AccessDenied => "ask the pool's owner for an access entry",
+        Reason::NotServed => "ask whoever installed the operator to add the namespace to the chart's watch.namespaces",
         Reason::TooManyLeases => "wait until a lease ends, or raise the limit",
         Reason::TargetNotOurs | Reason::TargetShared => "choose another spec.target.name, or move the Secret away",
         Reason::TargetRefused => "see what refused the Secret: a quota or a policy",

@@ -13,6 +13,7 @@ pub mod rights;
 pub mod server_record;
 pub mod signing_keys;
 pub mod status;
+pub mod watched;
 
 /// A call to the API server that failed: what was intended, and why it failed.
 #[derive(Debug, thiserror::Error)]

@@ -39,6 +39,15 @@ const SOON: Duration = Duration::from_secs(2);
 
 /// One pass over one dynamic secret.
 pub async fn reconcile(seen: Arc<DynamicSecret>, ctx: Arc<Context>) -> Result<Action, Error> {
+    // What lives there lives to its end, and what is deleted is taken back. Nothing else: caches show no Secret of that
+    // namespace, and each credential would look as if somebody had deleted it.
+    if let Err(hold) = ctx.serves(&seen.namespace().unwrap_or_default())
+        && seen.metadata.deletion_timestamp.is_none()
+    {
+        ctx.still_leading()?;
+        report::owner_waits(&ctx, &seen, &hold).await?;
+        return Ok(Action::await_change());
+    }
     let gathered = gather(&ctx, &seen).await?;
     let now = ctx.now();
     let step = plan::next(

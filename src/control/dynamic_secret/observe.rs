@@ -231,6 +231,9 @@ async fn target_seen(ctx: &Context, seen: &DynamicSecret, leases: &[LeaseSeen]) 
             return Ok(TargetSeen::Intact);
         }
     }
+    if ctx.serves(&namespace).is_err() {
+        return Ok(TargetSeen::Intact);
+    }
     let live = credential_secret::look(&ctx.client, &namespace, &target).await?;
     let Some(live) = live else {
         return Ok(TargetSeen::Absent);

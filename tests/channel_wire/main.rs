@@ -3,6 +3,8 @@
 //! IF A TEST IN THIS FILE FAILS, DO NOT CHANGE THE FILES UNDER `tests/wire/`: engines in the field speak that way.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test ends that way")]
 
+mod versions;
+
 use dsv::channel::frames::{
     AccountState, CloseCode, Done, FailureClass, Outcome, OwnedObjects, SslMode, Task, ToEngine, ToOperator,
 };
