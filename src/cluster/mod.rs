@@ -14,6 +14,7 @@ pub mod server_record;
 pub mod signing_keys;
 pub mod status;
 
+pub mod workload;
 /// A call to the API server that failed: what was intended, and why it failed.
 #[derive(Debug, thiserror::Error)]
 #[error("{intention}")]

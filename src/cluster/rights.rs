@@ -2,6 +2,7 @@
 //! `config/rbac` is printed from here, so code, manifests and chart cannot drift apart.
 
 mod chart;
+mod restarts;
 mod syncs;
 mod trial;
 mod uninstall;
@@ -36,6 +37,9 @@ pub struct Manifest {
     pub yaml: String,
 }
 
+/// In a folder of its own: who applies all files of the folder above does not get these rights with them.
+const RESTARTS: &str = "optional/restarts.yaml";
+
 const KINDS: [&str; 6] = [
     "enginepools",
     "engines",
@@ -61,6 +65,8 @@ pub fn manifests(installation: &Installation) -> Result<Vec<Manifest>, serde_jso
         leases_fence(installation),
         syncs::tenants_fence(installation),
         syncs::syncs_fence(installation),
+        restarts::workloads_fence(installation),
+        restarts::restarts_fence(installation),
     ];
     for (policy, binding) in all {
         fences.push(render(&policy)?);
@@ -78,6 +84,10 @@ pub fn manifests(installation: &Installation) -> Result<Vec<Manifest>, serde_jso
         Manifest {
             file: "admission.yaml".into(),
             yaml: fences.join("---\n"),
+        },
+        Manifest {
+            file: RESTARTS.into(),
+            yaml: restarts::manifest(installation)?,
         },
     ])
 }

@@ -12,5 +12,6 @@ pub mod dynamic_secret;
 pub mod engine_key;
 pub mod lease;
 pub mod shape;
+pub mod restart;
 pub mod sync;
 pub mod template;

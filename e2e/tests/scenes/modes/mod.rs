@@ -4,6 +4,7 @@ mod account;
 mod on_demand;
 mod renewal;
 mod secret;
+mod restart;
 
 use std::time::{Duration, Instant};
 
