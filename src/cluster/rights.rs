@@ -138,6 +138,9 @@ fn cluster_role() -> ClusterRole {
             rule(GROUP, &finalizers.each_ref().map(String::as_str), &["update"]),
             rule("", &["secrets"], &read_and_write()),
             rule("", &["namespaces"], &READ),
+            // What leases can be bound to, looked at one by one.
+            rule("", &["pods", "serviceaccounts"], &["get"]),
+            rule("batch", &["jobs"], &["get"]),
             rule("events.k8s.io", &["events"], &["create", "patch"]),
             // Callers of the REST API that Kubernetes knows: who they are, and what it lets them do.
             rule("authentication.k8s.io", &["tokenreviews"], &["create"]),

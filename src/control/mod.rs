@@ -5,6 +5,7 @@
 
 pub mod abandon;
 pub mod audit;
+pub mod bound;
 pub mod context;
 pub mod controllers;
 pub mod crowd;

@@ -1,6 +1,7 @@
 //! Taking on a lease that somebody asked for: the same checks as for our own, then finalizer and claim, both as writes of
 //! exactly the version that was seen. Nothing is issued before both are written.
 
+use super::bound;
 use super::context::Context;
 use super::hold::{Error, Halt, Hold};
 use super::lease::until_then;
@@ -68,6 +69,7 @@ async fn try_take_on(ctx: &Context, lease: &CredentialLease) -> Result<(), Halt>
         )
         .into());
     }
+    bound::admit(ctx, lease).await?;
     let ttl = lease.spec.ttl.as_ref().and_then(Span::length);
     let prepared = prepare::prepare(ctx, &owner, ttl).await?;
     let target = lease.spec.target.as_ref().map(|target| target.name.clone());

@@ -1,10 +1,11 @@
 //! What a DynamicSecret can be told to do, and what happens when people reach into its Secret.
 
 mod account;
+mod bound;
 mod on_demand;
 mod renewal;
-mod secret;
 mod restart;
+mod secret;
 
 use std::time::{Duration, Instant};
 
