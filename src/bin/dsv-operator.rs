@@ -269,7 +269,11 @@ fn main() -> anyhow::Result<()> {
                 service_account,
                 watch_namespaces,
             })?;
-            let files: Vec<_> = manifests.into_iter().map(|m| (m.file, m.yaml)).collect();
+            let mut files: Vec<_> = manifests.into_iter().map(|m| (m.file, m.yaml)).collect();
+            // What is printed is piped into kubectl: rights that somebody may want to leave out do not slip in.
+            if dir.is_none() {
+                files.retain(|(file, _)| !file.starts_with("optional/"));
+            }
             write_all(dir.as_deref(), &files)
         }
     }

@@ -2,6 +2,7 @@
 //! `config/rbac` is printed from here, so code, manifests and chart cannot drift apart.
 
 mod chart;
+mod restarts;
 mod syncs;
 mod trial;
 mod uninstall;
@@ -38,6 +39,9 @@ pub struct Manifest {
     pub yaml: String,
 }
 
+/// In a folder of its own: who applies all files of the folder above does not get these rights with them.
+const RESTARTS: &str = "optional/restarts.yaml";
+
 const KINDS: [&str; 6] = [
     "enginepools",
     "engines",
@@ -65,6 +69,8 @@ pub fn manifests(installation: &Installation) -> Result<Vec<Manifest>, serde_jso
         leases_fence(installation),
         syncs::tenants_fence(installation),
         syncs::syncs_fence(installation),
+        restarts::workloads_fence(installation),
+        restarts::restarts_fence(installation),
     ];
     for (policy, binding) in all {
         fences.push(render(&policy)?);
@@ -86,6 +92,10 @@ pub fn manifests(installation: &Installation) -> Result<Vec<Manifest>, serde_jso
         Manifest {
             file: "admission.yaml".into(),
             yaml: fences.join("---\n"),
+        },
+        Manifest {
+            file: RESTARTS.into(),
+            yaml: restarts::manifest(installation)?,
         },
     ])
 }
@@ -135,6 +145,9 @@ fn cluster_role() -> ClusterRole {
             rule(GROUP, &status.each_ref().map(String::as_str), &["update", "patch"]),
             rule(GROUP, &finalizers.each_ref().map(String::as_str), &["update"]),
             rule("", &["namespaces"], &READ),
+            // What leases can be bound to, looked at one by one.
+            rule("", &["pods", "serviceaccounts"], &["get"]),
+            rule("batch", &["jobs"], &["get"]),
             rule("events.k8s.io", &["events"], &["create", "patch"]),
             // Callers of the REST API that Kubernetes knows: who they are, and what it lets them do.
             rule("authentication.k8s.io", &["tokenreviews"], &["create"]),

@@ -408,6 +408,12 @@ impl Context {
             .insert(uid.to_owned());
     }
 
+    /// These states of an object are over: the next such is told again.
+    pub fn told_no_more_of(&self, uid: &str, reasons: &[Reason]) {
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        told.retain(|(of, reason)| of != uid || !reasons.contains(reason));
+    }
+
     /// The states of an object are over: the next one is told again.
     pub fn told_no_more(&self, uid: &str) {
         self.told

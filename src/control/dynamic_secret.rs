@@ -2,6 +2,7 @@
 
 mod observe;
 mod rest;
+mod restart;
 
 use super::abandon::{self, Verdict};
 use super::context::Context;
@@ -48,8 +49,11 @@ pub async fn reconcile(seen: Arc<DynamicSecret>, ctx: Arc<Context>) -> Result<Ac
         report::owner_waits(&ctx, &seen, &hold).await?;
         return Ok(Action::await_change());
     }
-    let gathered = gather(&ctx, &seen).await?;
+    let mut gathered = gather(&ctx, &seen).await?;
     let now = ctx.now();
+    // What was written is the newer view: other writes of this pass need not run into it.
+    let written = restart::pursue(&ctx, &seen, &mut gathered, now).await?;
+    let seen = written.map_or(seen, Arc::new);
     let step = plan::next(
         &gathered.observed(&seen, ctx.nudges.take(&seen.uid().unwrap_or_default())),
         now,

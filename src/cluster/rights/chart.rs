@@ -1,6 +1,6 @@
 //! The same rights and definitions as the Helm chart carries them: names are filled in by Helm.
 
-use super::{Installation, Manifest, manifests, render, secrets_everywhere, secrets_in, secrets_role};
+use super::{Installation, Manifest, RESTARTS, manifests, render, secrets_everywhere, secrets_in, secrets_role};
 use super::{trial, uninstall};
 use kube::ResourceExt;
 
@@ -23,9 +23,11 @@ pub fn chart() -> Result<Vec<Manifest>, serde_json::Error> {
         let yaml = match manifest.file.as_str() {
             "secrets.yaml" => secrets(&installation)?,
             "people.yaml" => only_if("rbac.aggregate", &manifest.yaml),
+            RESTARTS => only_if("restarts.enabled", &manifest.yaml),
             _ => manifest.yaml,
         };
-        files.push(template(&manifest.file, yaml));
+        let file = manifest.file.trim_start_matches("optional/");
+        files.push(template(file, yaml));
     }
     let yaml = uninstall::manifest(&installation)?;
     files.push(template("uninstall.yaml", only_if("uninstall.enabled", &yaml)));
