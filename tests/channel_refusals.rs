@@ -4,8 +4,8 @@
 mod channel_support;
 
 use channel_support::raw::{Ended, Raw, dial, hello, join, shake};
-use channel_support::{NAMESPACE, Operator, PATIENCE, POOL, Work, done, uid};
-use dsv::channel::frames::{CloseCode, MAX_FRAME, Task, ToEngine, ToOperator};
+use channel_support::{NAMESPACE, Operator, PATIENCE, POOL, Work, done, issue, revocation, uid};
+use dsv::channel::frames::{CloseCode, MAX_FRAME, Outcome, Task, ToEngine, ToOperator};
 use dsv::channel::hub::CallResult;
 use dsv::keys::EngineKey;
 use futures::{SinkExt, StreamExt};
@@ -129,6 +129,47 @@ async fn an_engine_that_also_speaks_newer_versions_is_welcome() {
     let hello = r#"{"type":"hello","min":1,"max":9,"boot":"b","version":"9","tasks":["echo","paint"],"colour":"red"}"#;
     raw.send_bytes(hello.as_bytes()).await;
     assert!(matches!(raw.next().await, ToEngine::Welcome { protocol: 1, .. }));
+}
+
+/// An engine of the oldest version that is still spoken, written by hand: its frames have the fields that version required,
+/// and nothing that came later.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_engine_of_the_oldest_version_issues_revokes_and_answers() {
+    let operator = Operator::start().await;
+    let key = operator.register("old");
+    let mut raw = shake(operator.plain, &key, "old").await;
+    let hello = r#"{"type":"hello","min":1,"max":1,"boot":"b","version":"0.1.0","tasks":["issue","revoke"]}"#;
+    raw.send_bytes(hello.as_bytes()).await;
+    assert!(matches!(raw.next().await, ToEngine::Welcome { protocol: 1, .. }));
+    let issued = r#"{"kind":"issued","roleOid":16412,"adopted":false}"#;
+    let revoked = r#"{"kind":"revoked","accounts":[{"leaseUid":"uid-lease","state":{"state":"gone","proven":true,"dropped":true}}]}"#;
+    for (task, answer) in [(issue(), issued), (revocation("shop_app"), revoked)] {
+        let (hub, asked) = (operator.hub.clone(), task.clone());
+        let call = tokio::spawn(async move { hub.call(POOL, asked, PATIENCE).await });
+        let ToEngine::Task { id, task: came, .. } = raw.next().await else {
+            panic!("no task")
+        };
+        assert_eq!(*came, task);
+        let outcome = format!(r#"{{"type":"outcome","id":{id},"outcome":{{"result":"done","done":{answer}}}}}"#);
+        raw.send_bytes(outcome.as_bytes()).await;
+        match call.await.unwrap() {
+            CallResult::Answered {
+                outcome: Outcome::Done { done, clock: None },
+                ..
+            } => assert_eq!(
+                serde_json::to_value(done).unwrap(),
+                serde_json::from_str::<serde_json::Value>(answer).unwrap()
+            ),
+            other => panic!("{other:?}"),
+        }
+    }
+    raw.send_bytes(br#"{"type":"ping","n":41}"#).await;
+    assert_eq!(raw.pong().await, 41);
+    // What it does not know is not asked of it.
+    assert_eq!(
+        operator.hub.call(POOL, Task::Echo, PATIENCE).await,
+        CallResult::NoEngine
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

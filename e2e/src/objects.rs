@@ -8,7 +8,7 @@ use kube::api::{
 use serde_json::Value;
 
 /// Group, version and plural of the kinds that scenarios touch.
-const KINDS: [(&str, &str, &str, &str); 13] = [
+const KINDS: [(&str, &str, &str, &str); 16] = [
     ("DynamicSecret", "dsv.dev", "v1alpha1", "dynamicsecrets"),
     ("CredentialLease", "dsv.dev", "v1alpha1", "credentialleases"),
     ("EnginePool", "dsv.dev", "v1alpha1", "enginepools"),
@@ -18,6 +18,9 @@ const KINDS: [(&str, &str, &str, &str); 13] = [
     ("Secret", "", "v1", "secrets"),
     ("Namespace", "", "v1", "namespaces"),
     ("Event", "events.k8s.io", "v1", "events"),
+    ("Pod", "", "v1", "pods"),
+    ("ServiceAccount", "", "v1", "serviceaccounts"),
+    ("Job", "batch", "v1", "jobs"),
     ("Deployment", "apps", "v1", "deployments"),
     ("Lease", "coordination.k8s.io", "v1", "leases"),
     (

@@ -41,7 +41,7 @@ pub struct Operator {
     service: Service,
     health: SocketAddr,
     channel: SocketAddr,
-    _run: Arc<RunDir>,
+    run: Arc<RunDir>,
 }
 
 impl Deref for Operator {
@@ -90,7 +90,7 @@ impl Operator {
                 service: Service::new(spec),
                 health,
                 channel,
-                _run: Arc::clone(run),
+                run: Arc::clone(run),
             };
             operator.launch()?;
             operators.push(operator);
@@ -115,10 +115,22 @@ impl Operator {
             service: Service::new(spec),
             health,
             channel,
-            _run: Arc::clone(run),
+            run: Arc::clone(run),
         };
         operator.launch()?;
         operator.wait_ready().await?;
+        Ok(operator)
+    }
+
+    /// The same replica at the same addresses with further arguments, after `stop`.
+    pub async fn restart_with(&self, args: &[String]) -> Result<Self> {
+        let operator = Self {
+            service: self.service.with(args),
+            health: self.health,
+            channel: self.channel,
+            run: Arc::clone(&self.run),
+        };
+        operator.restart().await?;
         Ok(operator)
     }
 

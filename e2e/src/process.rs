@@ -22,6 +22,7 @@ use crate::places::Account;
 const POLL: Duration = Duration::from_millis(20);
 
 /// What to start. The working directory must lie in a run folder, because that is how a process is found after a crash.
+#[derive(Clone)]
 pub struct Spec {
     pub name: String,
     pub program: PathBuf,

@@ -259,6 +259,11 @@ impl<'a> Scene<'a> {
         self.stack.eventually(&what, PATIENCE, check).await
     }
 
+    /// The same for a lease that somebody asked for: those have no serials.
+    pub async fn wait_credential_of_lease(&self, secret: &str) -> Result<Credential> {
+        self.wait_serial(secret, 0).await
+    }
+
     pub async fn wait_credential(&self, secret: &str) -> Result<Credential> {
         self.wait_serial(secret, 1).await
     }

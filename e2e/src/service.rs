@@ -24,6 +24,12 @@ impl Service {
         }
     }
 
+    /// The same with further arguments, not started yet.
+    #[must_use]
+    pub fn with(&self, args: &[String]) -> Self {
+        Self::new(self.spec.clone().args(args))
+    }
+
     fn process(&self) -> MutexGuard<'_, Option<Process>> {
         self.process.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -25,9 +25,10 @@ pub const BESIDE: &str = "TESTS_BESIDE_OTHERS";
 /// How often the machine is asked whether it can carry one more program.
 const LOOK: Duration = Duration::from_millis(500);
 /// Programs with a control plane or a server of their own: first those that only wait, for they leave room, then the longest.
-const SCENARIOS: [&str; 18] = [
+const SCENARIOS: [&str; 19] = [
     "idle",
     "silent_server",
+    "served",
     "scenes",
     "docs",
     "faults",

@@ -9,6 +9,8 @@ pub const READY: &str = "Ready";
 pub const STALLED: &str = "Stalled";
 /// Of a pool: true while databases and books agree.
 pub const AUDITED: &str = "Audited";
+/// Of a dynamic secret with `target.restart`: every workload runs with the current credential.
+pub const RESTARTED: &str = "Restarted";
 
 macro_rules! reasons {
     ($($(#[doc = $doc:literal])+ $name:ident => $kind:ident,)+) => {
@@ -59,6 +61,8 @@ reasons! {
     Synced => Good,
     /// An engine has another key.
     KeyChanged => Good,
+    /// Every workload that is to be restarted runs with the current credential.
+    RolledOut => Good,
     /// Issuing is suspended by the user.
     Suspended => Waiting,
     /// A lease is on its way.
@@ -113,6 +117,20 @@ reasons! {
     TenantBusy => Waiting,
     /// The source of a sync is not there.
     SourceMissing => Waiting,
+    /// What a lease was bound to has ended, so the lease ends.
+    OwnerEnded => Waiting,
+    /// Whether what a lease is bound to lives cannot be told.
+    OwnerUnknown => Waiting,
+    /// Workloads that were restarted are not rolled out yet.
+    RollingOut => Waiting,
+    /// A workload that is to be restarted is paused, or replaces its pods only by hand.
+    RestartPaused => Waiting,
+    /// A workload that is to be restarted does not exist.
+    WorkloadMissing => Waiting,
+    /// A workload that is to be restarted does not allow it.
+    RestartNotAllowed => Refused,
+    /// The operator lacks the rights to restart workloads.
+    RestartForbidden => Refused,
     /// An audit wants to end much at once.
     ConfirmationNeeded => Refused,
     /// The base secret does not exist.
@@ -137,6 +155,8 @@ reasons! {
     PoolDeleting => Refused,
     /// The pool admits no request from this namespace, or not this one.
     AccessDenied => Refused,
+    /// The namespace is not among those that the operator was installed for.
+    NotServed => Refused,
     /// The pool's limit of leases for this namespace, or the secret's own limit, is reached.
     TooManyLeases => Waiting,
     /// The target Secret exists and is not ours.

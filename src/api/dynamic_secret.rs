@@ -2,7 +2,7 @@
 
 use super::names::{MAX_OBJECT_NAME, MAX_USER_PREFIX, NAMESPACE_NAME, OBJECT_NAME};
 use super::permissions::GrantPermissions;
-use super::target::TargetSecret;
+use super::target::{TargetSecret, WorkloadKind, WorkloadReference};
 use super::ttl::{MIN_TTL_SECONDS, Span};
 use crate::channel::frames::OwnedObjects;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
@@ -39,6 +39,9 @@ use std::time::Duration;
         .message("write either grantPermissions (one pair) or grants (several pairs)"),
     validation = Rule::new(format!("self.metadata.name.size() <= {MAX_OBJECT_NAME}"))
         .message("a name of at most 200 characters leaves room for the names of leases"),
+    validation = Rule::new("!has(self.spec.target) || !has(self.spec.target.restart) || self.spec.target.restart.size() == 0 || \
+        (has(self.spec.issuance) && has(self.spec.issuance.mode) && self.spec.issuance.mode == 'Rotate')")
+        .message("target.restart is for mode Rotate: in the others nothing follows that a restart could pick up"),
 )]
 #[serde(rename_all = "camelCase")]
 pub struct DynamicSecretSpec {
@@ -212,6 +215,14 @@ impl DynamicSecretSpec {
         self.issuance.as_ref().and_then(|i| i.mode).unwrap_or_default()
     }
 
+    /// The workloads that are restarted for each credential; none in other modes than Rotate.
+    pub fn restart(&self) -> &[WorkloadReference] {
+        match &self.target {
+            Some(target) if self.mode() == Mode::Rotate => &target.restart,
+            _ => &[],
+        }
+    }
+
     /// The prefix, or none.
     pub fn prefix(&self) -> &str {
         self.user_prefix.as_deref().unwrap_or_default()
@@ -297,6 +308,10 @@ pub struct DynamicSecretStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
     pub groups: Vec<GroupRecord>,
+    /// Restarts for the current credential, one for each workload of `target.restart` (Rotate).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8))]
+    pub restarts: Vec<RestartRecord>,
     /// The last five leases that ended, newest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 5))]
@@ -325,6 +340,20 @@ pub struct GroupRecord {
     pub grants: Vec<GrantPermissions>,
     /// Claim time in its signed comment, so that the comment can be written again byte for byte.
     pub since: Time,
+}
+
+/// A workload that was restarted for a credential, or that needed no restart.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RestartRecord {
+    /// Deployment, StatefulSet or DaemonSet.
+    pub kind: WorkloadKind,
+    /// Its name.
+    pub name: String,
+    /// The credential for which it was restarted: the name of its lease.
+    pub revision: String,
+    /// All of its pods were replaced, or none had to be.
+    pub complete: bool,
 }
 
 /// A lease that ended.

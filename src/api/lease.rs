@@ -51,6 +51,9 @@ pub struct CredentialLeaseSpec {
     /// A shorter life than the DynamicSecret's ttl.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ttl: Option<Span>,
+    /// The Pod, Job or ServiceAccount of this namespace that the account is for: when it ends, so does the lease.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bound_to: Option<BoundTo>,
     /// Written by the operator only: what was decided when the lease was made.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub claim: Option<Claim>,
@@ -63,6 +66,49 @@ pub struct LeaseTarget {
     #[schemars(length(min = 1, max = 253))]
     #[x_kube(validation = Rule::new(format!("self.matches('{OBJECT_NAME}')")).message("target name must be a Kubernetes object name"))]
     pub name: String,
+}
+
+/// Whom a lease is for. It ends when that object is gone, when a Pod has run to its end, and when a Job is complete or has
+/// failed.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize, KubeSchema)]
+pub struct BoundTo {
+    /// Pod, Job or ServiceAccount.
+    pub kind: BoundKind,
+    /// Its name; in the lease's namespace.
+    #[schemars(length(min = 1, max = 253))]
+    #[x_kube(validation = Rule::new(format!("self.matches('{OBJECT_NAME}')")).message("boundTo name must be a Kubernetes object name"))]
+    pub name: String,
+    /// Its UID: another object of the same name is somebody else.
+    #[schemars(length(min = 1, max = 128))]
+    pub uid: String,
+}
+
+/// A kind that leases can be bound to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+pub enum BoundKind {
+    /// Of v1.
+    Pod,
+    /// Of batch/v1.
+    Job,
+    /// Of v1.
+    ServiceAccount,
+}
+
+impl BoundKind {
+    /// As manifests name it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Pod => "Pod",
+            Self::Job => "Job",
+            Self::ServiceAccount => "ServiceAccount",
+        }
+    }
+}
+
+impl std::fmt::Display for BoundTo {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} {}", self.kind.as_str(), self.name)
+    }
 }
 
 /// What was decided when a lease was made or taken on. Nothing in it ever changes.

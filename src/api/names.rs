@@ -46,6 +46,14 @@ pub mod credential {
 /// Annotation on a DynamicSecret: a new value asks for a new credential.
 pub const ROTATE_AT: &str = "dsv.dev/rotate-at";
 
+/// Annotation on a Deployment, StatefulSet or DaemonSet: with the value [`RESTART_ALLOWED`] the operator may restart it.
+pub const RESTART: &str = "dsv.dev/restart";
+/// See [`RESTART`].
+pub const RESTART_ALLOWED: &str = "allowed";
+/// Beginning of annotations on the pod template of a workload; the DynamicSecret follows, and the value is the lease for
+/// which it was restarted. One for each DynamicSecret: of one for all, two would undo each other's without end.
+pub const RESTARTED_FOR: &str = "restarted-for.dsv.dev/";
+
 /// Beginning of annotations on an EnginePool; the UID of a CredentialLease or of a DynamicSecret follows, and the value says
 /// why: its account, or its group roles, are let go of without proof that they are gone.
 pub const ABANDON: &str = "abandon.dsv.dev/";
@@ -154,6 +162,16 @@ pub fn lease_name(dynamic_secret: &str, dynamic_secret_uid: &str, serial: i64) -
     format!("{dynamic_secret}-{hash}-{serial}")
 }
 
+/// The annotation on a pod template that tells for which credential of this dynamic secret the workload was restarted.
+pub fn restarted_for(dynamic_secret: &str) -> String {
+    // What follows the slash has at most 63 characters.
+    if dynamic_secret.len() <= 63 {
+        format!("{RESTARTED_FOR}{dynamic_secret}")
+    } else {
+        format!("{RESTARTED_FOR}{}", base32_hash(&[dynamic_secret]))
+    }
+}
+
 /// The object name of something that a DSV client named: the name itself where it is one, otherwise one made from it.
 pub fn object_name(name: &str) -> String {
     let inner = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
@@ -208,6 +226,16 @@ mod tests {
             assert!(mapped.starts_with("dsv-") && mapped.len() == 30, "{mapped}");
         }
         assert_ne!(object_name("Pool"), object_name("pooL"));
+    }
+
+    #[test]
+    fn the_annotation_of_a_restart_is_one_that_kubernetes_takes() {
+        assert_eq!(restarted_for("orders-app"), "restarted-for.dsv.dev/orders-app");
+        let long = restarted_for(&"orders-".repeat(20));
+        assert!(
+            long.starts_with(RESTARTED_FOR) && long.len() - RESTARTED_FOR.len() <= 63,
+            "{long}"
+        );
     }
 
     #[test]

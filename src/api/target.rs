@@ -68,6 +68,58 @@ pub struct TargetSecret {
     #[schemars(extend("maxProperties" = 16, "additionalProperties" = {"type": "string", "maxLength": 16384}))]
     #[x_kube(validation = Rule::new(format!("self.all(k, k.matches('^[-._a-zA-Z0-9]{{1,253}}$') && !(k in [{}]))", quoted(&KEYS))).message("template: a key has letters, digits, -, _ and ., and is none that the Secret has already"))]
     pub template: BTreeMap<String, String>,
+    /// Workloads of this namespace that are restarted once for each credential (mode Rotate): their pods read the Secret only
+    /// when they start. Each of them allows it by the annotation `dsv.dev/restart: allowed`. The replaced account lives until
+    /// all of them have been rolled out and it has no session any more, its end at the latest.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["kind".into(), "name".into()]))]
+    pub restart: Vec<WorkloadReference>,
+}
+
+/// A workload beside this object.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, KubeSchema)]
+pub struct WorkloadReference {
+    /// Deployment, StatefulSet or DaemonSet.
+    pub kind: WorkloadKind,
+    /// Its name.
+    #[schemars(length(min = 1, max = 253))]
+    #[x_kube(validation = Rule::new(format!("self.matches('{OBJECT_NAME}')")).message("workload name must be a Kubernetes object name"))]
+    pub name: String,
+}
+
+/// A kind of workload whose pods are replaced when its template changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+pub enum WorkloadKind {
+    /// Of apps/v1.
+    Deployment,
+    /// Of apps/v1.
+    StatefulSet,
+    /// Of apps/v1.
+    DaemonSet,
+}
+
+impl WorkloadKind {
+    /// Every kind.
+    pub const EVERY: [Self; 3] = [Self::Deployment, Self::StatefulSet, Self::DaemonSet];
+
+    /// As manifests name it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Deployment => "Deployment",
+            Self::StatefulSet => "StatefulSet",
+            Self::DaemonSet => "DaemonSet",
+        }
+    }
+
+    /// As the API server's paths and rights name it.
+    pub fn plural(self) -> &'static str {
+        match self {
+            Self::Deployment => "deployments",
+            Self::StatefulSet => "statefulsets",
+            Self::DaemonSet => "daemonsets",
+        }
+    }
 }
 
 /// A form of the credential that clients read as it is.

@@ -4,6 +4,7 @@ use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
 use dsv::channel::listener;
 use dsv::cluster::rights::{self, Installation};
+use dsv::cluster::watched::Namespaces;
 use dsv::control::context::Settings;
 use dsv::control::operator::{Beside, Operator};
 use dsv::control::run::Channel;
@@ -67,6 +68,10 @@ enum Command {
         /// The operator's ServiceAccount.
         #[arg(long, default_value = "dsv-operator")]
         service_account: String,
+        /// Namespaces that are served besides the operator's own, separated by commas: the right to Secrets is then given in
+        /// these only.
+        #[arg(long, value_delimiter = ',')]
+        watch_namespaces: Vec<String>,
         /// Write files into this folder instead of printing.
         #[arg(long)]
         dir: Option<PathBuf>,
@@ -128,6 +133,10 @@ struct RunArguments {
     /// Image of managed engines.
     #[arg(long, env = "DSV_ENGINE_IMAGE", default_value = concat!("dsv-engine:", env!("CARGO_PKG_VERSION")))]
     engine_image: String,
+    /// Namespaces that are served besides the operator's own, separated by commas; without any all are. Outside of them the
+    /// operator needs no right to Secrets.
+    #[arg(long, env = "DSV_WATCH_NAMESPACES", value_delimiter = ',')]
+    watch_namespaces: Vec<String>,
     /// Most managed engines that one pool may ask for.
     #[arg(long, env = "DSV_MAX_ENGINES_PER_POOL", default_value_t = 10)]
     max_engines_per_pool: i32,
@@ -187,7 +196,7 @@ struct ApiArguments {
 impl ApiArguments {
     fn settings(
         self,
-        (home, release): (&str, &str),
+        (home, release, served): (&str, &str, &Namespaces),
         endpoints: &[String],
         sync_period: Duration,
     ) -> anyhow::Result<Option<vault::Settings>> {
@@ -206,6 +215,7 @@ impl ApiArguments {
             address: self.api_addr,
             home: home.to_owned(),
             release: release.to_owned(),
+            served: served.clone(),
             default_tenant: self.api_tenant.filter(|name| !name.is_empty()),
             endpoints: endpoints.to_vec(),
             names: self.api_name,
@@ -251,13 +261,19 @@ fn main() -> anyhow::Result<()> {
         Command::Rbac {
             namespace,
             service_account,
+            watch_namespaces,
             dir,
         } => {
             let manifests = rights::manifests(&Installation {
                 namespace,
                 service_account,
+                watch_namespaces,
             })?;
-            let files: Vec<_> = manifests.into_iter().map(|m| (m.file, m.yaml)).collect();
+            let mut files: Vec<_> = manifests.into_iter().map(|m| (m.file, m.yaml)).collect();
+            // What is printed is piped into kubectl: rights that somebody may want to leave out do not slip in.
+            if dir.is_none() {
+                files.retain(|(file, _)| !file.starts_with("optional/"));
+            }
             write_all(dir.as_deref(), &files)
         }
     }
@@ -284,7 +300,8 @@ async fn run(arguments: RunArguments) -> anyhow::Result<()> {
         _ => listener::self_signed(&host_names(&arguments.engine_endpoint))?,
     };
     let sync_period = Duration::from_secs(arguments.sync_period);
-    let names = (arguments.namespace.as_str(), arguments.release.as_str());
+    let served = Namespaces::named(&arguments.watch_namespaces, &arguments.namespace);
+    let names = (arguments.namespace.as_str(), arguments.release.as_str(), &served);
     let api = arguments.api.settings(names, &arguments.engine_endpoint, sync_period)?;
     let ledger = api.as_ref().map(|api| {
         let audit = api.audit.clone();
@@ -298,6 +315,7 @@ async fn run(arguments: RunArguments) -> anyhow::Result<()> {
         release: arguments.release,
         engine_endpoints: arguments.engine_endpoint,
         engine_image: arguments.engine_image,
+        served,
         max_engines_per_pool: arguments.max_engines_per_pool,
         audit_every: Duration::from_secs(arguments.audit_every),
         sync_period,

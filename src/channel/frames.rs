@@ -27,6 +27,13 @@ pub const MAX_REVOKE_BATCH: usize = 64;
 /// Most keeper roles in one task, and most that one answer asks for: their names and comments must fit a frame.
 pub const MAX_KEEPERS: usize = 24;
 
+/// The newest protocol version in both ranges, each given as oldest and newest; none where they have none in common. So an
+/// operator and an engine of another release talk as the older of the two does.
+pub fn agreed(ours: (u16, u16), theirs: (u16, u16)) -> Option<u16> {
+    let newest = ours.1.min(theirs.1);
+    (newest >= ours.0.max(theirs.0)).then_some(newest)
+}
+
 /// Operator to engine.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "camelCase", rename_all_fields = "camelCase")]

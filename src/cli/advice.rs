@@ -16,13 +16,25 @@ pub fn ready(conditions: &[Condition]) -> Option<(bool, &Condition)> {
 /// The next step for a reason; empty where nothing is to be done.
 pub fn next_step(reason: Reason) -> &'static str {
     match reason {
-        Reason::Issued | Reason::Connected | Reason::Consistent | Reason::Synced | Reason::KeyChanged => "",
+        Reason::Issued
+        | Reason::RolledOut
+        | Reason::Connected
+        | Reason::Consistent
+        | Reason::Synced
+        | Reason::KeyChanged => "",
         Reason::Expired | Reason::TargetDeleted | Reason::TargetEdited | Reason::TargetReleased => {
             "for another credential: kubectl dsv rotate NAME"
         }
         Reason::OnDemand => "for a credential: kubectl dsv issue NAME",
         Reason::Suspended => "take spec.suspend off",
         Reason::Issuing | Reason::Revoking | Reason::OutcomeUnknown | Reason::Deleting => "wait; it goes on by itself",
+        Reason::OwnerEnded => "ask for another lease, for a Pod, Job or ServiceAccount that lives",
+        Reason::OwnerUnknown => "wait; if it lasts, see the operator's rights to get pods, jobs and serviceaccounts",
+        Reason::RollingOut => "wait; kubectl rollout status shows how far it is",
+        Reason::RestartPaused => "resume the workload, or replace its pods by hand",
+        Reason::WorkloadMissing => "create the workload, or take it out of spec.target.restart",
+        Reason::RestartNotAllowed => "annotate the workload with dsv.dev/restart=allowed",
+        Reason::RestartForbidden => "have the operator installed with restarts.enabled=true",
         Reason::WaitingForEngine | Reason::NotConnected => "start an engine, or look at its log",
         Reason::WaitingForClock => "wait for an engine to reach the database",
         Reason::DuplicateSession => "stop one of the two engines, or give it an Engine of its own",
@@ -50,6 +62,7 @@ pub fn next_step(reason: Reason) -> &'static str {
         Reason::PoolMissing => "create the pool, or correct spec.pool",
         Reason::PoolDeleting => "choose another pool in spec.pool",
         Reason::AccessDenied => "ask the pool's owner for an access entry",
+        Reason::NotServed => "ask whoever installed the operator to add the namespace to the chart's watch.namespaces",
         Reason::TooManyLeases => "wait until a lease ends, or raise the limit",
         Reason::TargetNotOurs | Reason::TargetShared => "choose another spec.target.name, or move the Secret away",
         Reason::TargetRefused => "see what refused the Secret: a quota or a policy",

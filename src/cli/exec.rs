@@ -1,6 +1,7 @@
 //! `kubectl dsv exec` and `kubectl dsv psql`: a program with a fresh account in its environment, which ends with it.
 
 use super::Error;
+use super::bound::{self, Named};
 use super::connect::Cluster;
 use super::follow::interrupt;
 use super::issue::{IssueArguments, length, obtain};
@@ -16,6 +17,9 @@ pub struct ExecArguments {
     /// A shorter life than the DynamicSecret's ttl: seconds, or a duration such as 15m
     #[arg(long, value_parser = length)]
     ttl: Option<Span>,
+    /// End the account with a Pod, Job or ServiceAccount of the namespace, should nobody be left to take it back
+    #[arg(long, value_parser = bound::named, value_name = "KIND/NAME")]
+    bound_to: Option<Named>,
     /// How long to wait for the account, in seconds
     #[arg(long, default_value_t = 60)]
     timeout: u64,
@@ -47,6 +51,7 @@ pub async fn psql(cluster: &Cluster, asked: PsqlArguments) -> Result<(), Error> 
     let asked = ExecArguments {
         name: asked.name,
         ttl: asked.ttl,
+        bound_to: None,
         timeout: asked.timeout,
         command,
     };
@@ -90,7 +95,7 @@ pub async fn run(cluster: &Cluster, asked: ExecArguments) -> Result<(), Error> {
     let Some((program, arguments)) = asked.command.split_first() else {
         return Err(Error::Refused("name a program behind --".to_owned()));
     };
-    let wanted = IssueArguments::of(asked.name.clone(), asked.ttl, asked.timeout);
+    let wanted = IssueArguments::of(asked.name.clone(), asked.ttl, asked.timeout).bound_to(asked.bound_to);
     let obtained = Box::pin(obtain(cluster, &wanted)).await?;
     let mut command = Command::new(program);
     command.args(arguments).envs(obtained.credential.variables());

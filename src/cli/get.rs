@@ -68,6 +68,7 @@ fn value(lease: &CredentialLease) -> Value {
         "namespace": lease.namespace(), "lease": lease.name_any(), "phase": status.phase,
         "username": status.username, "engine": status.issued_by,
         "expiresAt": status.expires_at.as_ref().map(|at| at.0.to_string()), "secret": target(lease),
+        "boundTo": lease.spec.bound_to,
         "reason": advice::ready(&status.conditions).map(|(_, condition)| condition.reason.clone()),
     })
 }

@@ -3,6 +3,7 @@
 //! The password is made here; the cluster, the engine and the database see only its verifier. A lease that is not printed
 //! is deleted again, so that nobody's account is left behind when somebody stops waiting.
 
+use super::bound::{self, Named};
 use super::connect::Cluster;
 use super::credential::{Credential, Form, Place};
 use super::error::Intention;
@@ -11,7 +12,7 @@ use super::rotate::existing;
 use super::{Error, advice, show};
 use crate::api::conditions::{self, READY, ReasonKind};
 use crate::api::dynamic_secret::Mode;
-use crate::api::lease::{CredentialLeaseSpec, Phase};
+use crate::api::lease::{BoundTo, CredentialLeaseSpec, Phase};
 use crate::api::names::base32;
 use crate::api::ttl::Span;
 use crate::api::{CredentialLease, DynamicSecret, EnginePool};
@@ -34,6 +35,9 @@ pub struct IssueArguments {
     /// A shorter life than the DynamicSecret's ttl: seconds, or a duration such as 15m
     #[arg(long, value_parser = length)]
     ttl: Option<Span>,
+    /// End the account with a Pod, Job or ServiceAccount of the namespace
+    #[arg(long, value_parser = bound::named, value_name = "KIND/NAME")]
+    bound_to: Option<Named>,
     /// How long to wait for the account, in seconds
     #[arg(long, default_value_t = 60)]
     timeout: u64,
@@ -74,10 +78,16 @@ impl IssueArguments {
         Self {
             name,
             ttl,
+            bound_to: None,
             timeout,
             output: Form::default(),
             hold: false,
         }
+    }
+
+    /// The same, for an account that ends with something else.
+    pub fn bound_to(self, bound_to: Option<Named>) -> Self {
+        Self { bound_to, ..self }
     }
 }
 
@@ -105,8 +115,12 @@ pub async fn obtain(cluster: &Cluster, asked: &IssueArguments) -> Result<Obtaine
         )));
     }
     let leases: Api<CredentialLease> = Api::namespaced(cluster.client.clone(), namespace);
+    let bound_to = match &asked.bound_to {
+        Some(named) => Some(bound::find(cluster, named).await?),
+        None => None,
+    };
     let password = Password::generate();
-    let lease = compose(asked, &Verifier::of(&password));
+    let lease = compose(asked, bound_to, &Verifier::of(&password));
     let name = lease.name_any();
     let made = leases.create(&PostParams::default(), &lease).await;
     let made = match made {
@@ -130,7 +144,7 @@ pub async fn obtain(cluster: &Cluster, asked: &IssueArguments) -> Result<Obtaine
     }
 }
 
-fn compose(asked: &IssueArguments, verifier: &Verifier) -> CredentialLease {
+fn compose(asked: &IssueArguments, bound_to: Option<BoundTo>, verifier: &Verifier) -> CredentialLease {
     let mut stem = asked.name.clone();
     stem.truncate(LONGEST_STEM);
     // A name of our own choice, so that a lease whose answer was lost can be found and deleted.
@@ -145,6 +159,7 @@ fn compose(asked: &IssueArguments, verifier: &Verifier) -> CredentialLease {
             verifier: Some(verifier.as_str().to_owned()),
             target: None,
             ttl: asked.ttl.clone(),
+            bound_to,
             claim: None,
         },
         status: None,
@@ -296,11 +311,12 @@ mod tests {
         let arguments = IssueArguments {
             name: "app".into(),
             ttl: None,
+            bound_to: None,
             timeout: 1,
             output: Form::Table,
             hold: false,
         };
-        let mut lease = compose(&arguments, &Verifier::of(&Password::generate()));
+        let mut lease = compose(&arguments, None, &Verifier::of(&Password::generate()));
         let status = lease.status.get_or_insert_default();
         status.phase = Some(phase);
         conditions::set_ready(&mut status.conditions, reason, "because", None, Timestamp::UNIX_EPOCH);
@@ -331,12 +347,16 @@ mod tests {
         let arguments = IssueArguments {
             name: "n".repeat(253),
             ttl: None,
+            bound_to: None,
             timeout: 1,
             output: Form::Table,
             hold: false,
         };
         let verifier = Verifier::of(&Password::generate());
-        let (one, two) = (compose(&arguments, &verifier), compose(&arguments, &verifier));
+        let (one, two) = (
+            compose(&arguments, None, &verifier),
+            compose(&arguments, None, &verifier),
+        );
         assert_eq!(one.name_any().len(), 253);
         assert_ne!(one.name_any(), two.name_any());
     }

@@ -5,6 +5,7 @@
 
 mod advice;
 mod audit;
+mod bound;
 mod completion;
 mod connect;
 mod credential;

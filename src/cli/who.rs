@@ -80,7 +80,7 @@ fn tell(user: &str, lease: &CredentialLease, pods: &[String], output: Output) ->
             output,
             &json!({
                 "user": user, "namespace": namespace, "dynamicSecret": lease.spec.dynamic_secret, "lease": lease.name_any(),
-                "secret": target(lease), "pods": pods, "engine": status.issued_by,
+                "secret": target(lease), "pods": pods, "boundTo": lease.spec.bound_to, "engine": status.issued_by,
                 "expiresAt": expires.map(|at| at.to_string()),
             }),
         );
@@ -97,6 +97,10 @@ fn tell(user: &str, lease: &CredentialLease, pods: &[String], output: Output) ->
         ("lease", format!("{namespace}/{}", lease.name_any())),
         ("password in", asked_by),
         ("pods", if pods.is_empty() { unknown() } else { pods.join(", ") }),
+        (
+            "ends with",
+            lease.spec.bound_to.as_ref().map_or_else(unknown, ToString::to_string),
+        ),
         ("issued by", status.issued_by.unwrap_or_else(unknown)),
         ("ends", expires.map_or_else(unknown, |at| show::from_now(now, at))),
     ];

@@ -8,11 +8,14 @@ pub mod leader_pod;
 pub mod leadership;
 pub mod numbers;
 pub mod objects;
+pub mod owner;
 pub mod review;
 pub mod rights;
 pub mod server_record;
 pub mod signing_keys;
 pub mod status;
+pub mod watched;
+pub mod workload;
 
 /// A call to the API server that failed: what was intended, and why it failed.
 #[derive(Debug, thiserror::Error)]

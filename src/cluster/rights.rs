@@ -2,6 +2,7 @@
 //! `config/rbac` is printed from here, so code, manifests and chart cannot drift apart.
 
 mod chart;
+mod restarts;
 mod syncs;
 mod trial;
 mod uninstall;
@@ -17,7 +18,7 @@ use k8s_openapi::api::core::v1::ServiceAccount;
 use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, PolicyRule, Role, RoleBinding, RoleRef, Subject};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::Serialize;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// For whom the rights are.
 #[derive(Debug, Clone)]
@@ -26,6 +27,8 @@ pub struct Installation {
     pub namespace: String,
     /// Its ServiceAccount.
     pub service_account: String,
+    /// Namespaces in which it may use Secrets, besides its own; all of them where none is named.
+    pub watch_namespaces: Vec<String>,
 }
 
 /// One manifest file: name and YAML.
@@ -36,6 +39,9 @@ pub struct Manifest {
     pub yaml: String,
 }
 
+/// In a folder of its own: who applies all files of the folder above does not get these rights with them.
+const RESTARTS: &str = "optional/restarts.yaml";
+
 const KINDS: [&str; 6] = [
     "enginepools",
     "engines",
@@ -44,6 +50,8 @@ const KINDS: [&str; 6] = [
     "dsvtenants",
     "secretsyncs",
 ];
+/// Role and bindings with the right to Secrets.
+const SECRETS: &str = "dsv-operator-secrets";
 const READ: [&str; 3] = ["get", "list", "watch"];
 const WRITE: [&str; 4] = ["create", "update", "patch", "delete"];
 
@@ -61,6 +69,8 @@ pub fn manifests(installation: &Installation) -> Result<Vec<Manifest>, serde_jso
         leases_fence(installation),
         syncs::tenants_fence(installation),
         syncs::syncs_fence(installation),
+        restarts::workloads_fence(installation),
+        restarts::restarts_fence(installation),
     ];
     for (policy, binding) in all {
         fences.push(render(&policy)?);
@@ -72,12 +82,20 @@ pub fn manifests(installation: &Installation) -> Result<Vec<Manifest>, serde_jso
             yaml: account.join("---\n"),
         },
         Manifest {
+            file: "secrets.yaml".into(),
+            yaml: secrets(installation)?.join("---\n"),
+        },
+        Manifest {
             file: "people.yaml".into(),
             yaml: people.join("---\n"),
         },
         Manifest {
             file: "admission.yaml".into(),
             yaml: fences.join("---\n"),
+        },
+        Manifest {
+            file: RESTARTS.into(),
+            yaml: restarts::manifest(installation)?,
         },
     ])
 }
@@ -116,7 +134,7 @@ fn service_account(installation: &Installation) -> ServiceAccount {
     }
 }
 
-/// Secrets need all verbs since Kubernetes cannot grant by label; the admission policy narrows them to what is ours.
+/// Everywhere: our own kinds are followed in all namespaces, so that no account is forgotten whatever is served.
 fn cluster_role() -> ClusterRole {
     let status = KINDS.map(|kind| format!("{kind}/status"));
     let finalizers = KINDS.map(|kind| format!("{kind}/finalizers"));
@@ -126,14 +144,60 @@ fn cluster_role() -> ClusterRole {
             rule(GROUP, &KINDS, &read_and_write()),
             rule(GROUP, &status.each_ref().map(String::as_str), &["update", "patch"]),
             rule(GROUP, &finalizers.each_ref().map(String::as_str), &["update"]),
-            rule("", &["secrets"], &read_and_write()),
             rule("", &["namespaces"], &READ),
+            // What leases can be bound to, looked at one by one.
+            rule("", &["pods", "serviceaccounts"], &["get"]),
+            rule("batch", &["jobs"], &["get"]),
             rule("events.k8s.io", &["events"], &["create", "patch"]),
             // Callers of the REST API that Kubernetes knows: who they are, and what it lets them do.
             rule("authentication.k8s.io", &["tokenreviews"], &["create"]),
             rule("authorization.k8s.io", &["subjectaccessreviews"], &["create"]),
         ]),
         ..ClusterRole::default()
+    }
+}
+
+/// All verbs, since Kubernetes cannot grant by label; the admission policy narrows writing to what is ours.
+fn secrets_role() -> ClusterRole {
+    ClusterRole {
+        metadata: meta(SECRETS, None),
+        rules: Some(vec![rule("", &["secrets"], &read_and_write())]),
+        ..ClusterRole::default()
+    }
+}
+
+/// The right to Secrets: everywhere, or in the namespaces that are served and in our own.
+fn secrets(installation: &Installation) -> Result<Vec<String>, serde_json::Error> {
+    let mut parts = vec![render(&secrets_role())?];
+    let named = installation.watch_namespaces.iter().map(String::as_str);
+    let named: BTreeSet<&str> = named.map(str::trim).filter(|name| !name.is_empty()).collect();
+    if named.is_empty() {
+        parts.push(render(&secrets_everywhere(installation))?);
+        return Ok(parts);
+    }
+    for namespace in named
+        .into_iter()
+        .chain([installation.namespace.as_str()])
+        .collect::<BTreeSet<_>>()
+    {
+        parts.push(render(&secrets_in(installation, namespace))?);
+    }
+    Ok(parts)
+}
+
+fn secrets_everywhere(installation: &Installation) -> ClusterRoleBinding {
+    ClusterRoleBinding {
+        metadata: meta(SECRETS, None),
+        role_ref: role_ref("ClusterRole", SECRETS),
+        subjects: Some(subject(installation)),
+    }
+}
+
+fn secrets_in(installation: &Installation, namespace: &str) -> RoleBinding {
+    RoleBinding {
+        metadata: meta(SECRETS, Some(namespace)),
+        role_ref: role_ref("ClusterRole", SECRETS),
+        subjects: Some(subject(installation)),
     }
 }
 

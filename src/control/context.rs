@@ -6,7 +6,7 @@ use super::crowd::Crowds;
 use super::gathered::Gathered;
 use super::group_commit::GroupCommits;
 use super::guards::Guards;
-use super::hold::Error;
+use super::hold::{Error, Hold};
 use super::memory::{Attempts, BaseIdentities, CheckedBases, Endings, Nudges, Passwords, ReliedOn, ServerFacts};
 use super::occupied::Waiter;
 use super::places::Places;
@@ -24,6 +24,7 @@ use crate::clock;
 use crate::cluster::installation::Installation;
 use crate::cluster::leadership::{Leader, NotLeading, Term};
 use crate::cluster::objects;
+use crate::cluster::watched::Namespaces;
 use crate::plan::sync::destination::Allowed;
 use crate::telemetry::ledger::{Deed, Entry, Ledger};
 use crate::telemetry::metrics::Metrics;
@@ -49,6 +50,8 @@ pub struct Settings {
     pub engine_endpoints: Vec<String>,
     /// Image of managed engines.
     pub engine_image: String,
+    /// Namespaces that are served.
+    pub served: Namespaces,
     /// Most managed engines that one pool may ask for.
     pub max_engines_per_pool: i32,
     /// Between two audits of every server.
@@ -239,6 +242,18 @@ impl Context {
             .map_err(|lost: NotLeading| Error::NotLeading(lost))
     }
 
+    /// Refuses what lies in a namespace that is not served: there the operator may not even read a Secret.
+    pub fn serves(&self, namespace: &str) -> Result<(), Hold> {
+        if self.settings.served.has(namespace) {
+            return Ok(());
+        }
+        let message = format!(
+            "namespace {namespace} is not among those that the operator serves; ask whoever installed it to add it to the \
+             chart's watch.namespaces"
+        );
+        Err(Hold::new(Reason::NotServed, message))
+    }
+
     /// Looks at a lease's dynamic secret again; where it may have thousands of leases, in a moment.
     pub fn wake_owner(&self, lease: &CredentialLease) {
         let namespace = lease.namespace().unwrap_or_default();
@@ -391,6 +406,12 @@ impl Context {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .insert(uid.to_owned());
+    }
+
+    /// These states of an object are over: the next such is told again.
+    pub fn told_no_more_of(&self, uid: &str, reasons: &[Reason]) {
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        told.retain(|(of, reason)| of != uid || !reasons.contains(reason));
     }
 
     /// The states of an object are over: the next one is told again.

@@ -4,7 +4,7 @@ use super::context::{Context, Wakes};
 use super::hold::Error;
 use super::occupied::{self, Waiter};
 use super::watches::{self, Watches};
-use super::{audit, crowd, dynamic_secret, engine, guards, leap, lease, pool, silence, sweep, sync};
+use super::{audit, bound, crowd, dynamic_secret, engine, guards, leap, lease, pool, silence, sweep, sync};
 use crate::api::lease::Phase;
 use crate::api::{CredentialLease, DsvTenant, DynamicSecret, Engine, EnginePool, SecretSync};
 use crate::telemetry::liveness::{Beat, Beats};
@@ -196,6 +196,7 @@ fn follow_the_rest(
     follow("sweep", sweep_for_ever(c()).boxed());
     follow("clock", leap::watch(c()).boxed());
     follow("audit", audit::run(c()).boxed());
+    follow("bound leases", bound::follow(c()).boxed());
     follow("guards", guards::guard_for_ever(c()).boxed());
     follow("silence", silence::watch(c()).boxed());
     follow("counts", count_for_ever(c()).boxed());

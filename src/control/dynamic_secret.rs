@@ -2,6 +2,7 @@
 
 mod observe;
 mod rest;
+mod restart;
 
 use super::abandon::{self, Verdict};
 use super::context::Context;
@@ -39,8 +40,20 @@ const SOON: Duration = Duration::from_secs(2);
 
 /// One pass over one dynamic secret.
 pub async fn reconcile(seen: Arc<DynamicSecret>, ctx: Arc<Context>) -> Result<Action, Error> {
-    let gathered = gather(&ctx, &seen).await?;
+    // What lives there lives to its end, and what is deleted is taken back. Nothing else: caches show no Secret of that
+    // namespace, and each credential would look as if somebody had deleted it.
+    if let Err(hold) = ctx.serves(&seen.namespace().unwrap_or_default())
+        && seen.metadata.deletion_timestamp.is_none()
+    {
+        ctx.still_leading()?;
+        report::owner_waits(&ctx, &seen, &hold).await?;
+        return Ok(Action::await_change());
+    }
+    let mut gathered = gather(&ctx, &seen).await?;
     let now = ctx.now();
+    // What was written is the newer view: other writes of this pass need not run into it.
+    let written = restart::pursue(&ctx, &seen, &mut gathered, now).await?;
+    let seen = written.map_or(seen, Arc::new);
     let step = plan::next(
         &gathered.observed(&seen, ctx.nudges.take(&seen.uid().unwrap_or_default())),
         now,

@@ -47,14 +47,21 @@ pub async fn reconcile(engine: Arc<Engine>, ctx: Arc<Context>) -> Result<Action,
     let managed = is_managed(&engine);
     let place = registration::place(&ctx, &engine, managed);
     let (mut registered, mut key_due) = (None, None);
+    let served = ctx.serves(&place.namespace);
     if engine.spec.public_key.is_none() {
+        if let Err(hold) = served {
+            write_condition(&ctx, &engine, &hold, |_| ()).await?;
+            return Ok(Action::requeue(AWAY));
+        }
         return register(&ctx, &engine, &place).await;
     }
     if engine.status.as_ref().is_some_and(|s| s.registration_secret.is_some()) || managed {
         registered = Some(place.name.clone());
-        match engine_key::change(&ctx, &engine, pool.as_deref(), &place).await? {
-            engine_key::Pass::Changed => return Ok(Action::await_change()),
-            engine_key::Pass::Until(then) => key_due = then,
+        if served.is_ok() {
+            match engine_key::change(&ctx, &engine, pool.as_deref(), &place).await? {
+                engine_key::Pass::Changed => return Ok(Action::await_change()),
+                engine_key::Pass::Until(then) => key_due = then,
+            }
         }
     }
     if let (true, Some(pool), Some(name)) = (managed, &pool, managed_engine(&engine.uid().unwrap_or_default())) {

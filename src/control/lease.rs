@@ -159,6 +159,8 @@ impl<'a> Pass<'a> {
     async fn found(&self, claim: Option<&Claim>) -> Result<Option<PartialObjectMeta<Secret>>, Error> {
         let namespace = self.lease.namespace().unwrap_or_default();
         match claim.and_then(|claim| claim.target.as_deref()) {
+            // Out of our reach since the operator was told to serve other namespaces; the account is not.
+            Some(_) if self.ctx.serves(&namespace).is_err() => Ok(None),
             Some(target) => Ok(credential_secret::look(&self.ctx.client, &namespace, target).await?),
             None => Ok(None),
         }

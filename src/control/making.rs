@@ -182,6 +182,7 @@ async fn post(ctx: &Context, owner: &DynamicSecret, claim: Claim) -> Result<Stri
             verifier: Some(verifier.as_str().to_owned()),
             target: None,
             ttl: None,
+            bound_to: None,
             claim: Some(claim),
         },
         status: None,

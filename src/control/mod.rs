@@ -6,6 +6,7 @@
 pub mod abandon;
 pub mod admission;
 pub mod audit;
+pub mod bound;
 pub mod context;
 pub mod controllers;
 pub mod crowd;

@@ -43,6 +43,11 @@ pub async fn reconcile(pool: Arc<EnginePool>, ctx: Arc<Context>) -> Result<Actio
         objects::add_finalizer(&ctx.client, pool.as_ref(), POOL_FINALIZER).await?;
         return Ok(Action::await_change());
     }
+    if let Err(hold) = ctx.serves(&pool.namespace().unwrap_or_default()) {
+        // Its engines stay as they are: accounts that live are theirs to take back.
+        write(&ctx, &pool, &hold, |_| ()).await?;
+        return Ok(Action::requeue(USUAL));
+    }
     scale(&ctx, &pool).await?;
     let servers = look_at_servers(&ctx, &pool).await?;
     report(&ctx, &pool, servers).await

@@ -87,6 +87,7 @@ pub async fn prepare_read(ctx: &Context, owner: DynamicSecret, ttl: Option<Durat
     if owner.metadata.deletion_timestamp.is_some() {
         return Err(deleting().into());
     }
+    ctx.serves(&owner.namespace().unwrap_or_default())?;
     let (pool, namespace_labels) = admitted_pool(ctx, &owner).await?;
     let pool_namespace = pool.namespace().unwrap_or_default();
     let linked = &owner.spec.link_config.linked_secret;

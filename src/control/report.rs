@@ -90,9 +90,11 @@ pub async fn lease_waits(ctx: &Context, lease: &CredentialLease, phase: Phase, h
         !same
     })
     .await?;
-    // Taking back as agreed is no news.
-    if hold.reason != Reason::Revoking {
-        ctx.tell(lease, hold.reason, &hold.message, EventType::Warning).await;
+    match hold.reason {
+        // Taking back as agreed is no news.
+        Reason::Revoking => {}
+        Reason::OwnerEnded => ctx.tell(lease, hold.reason, &hold.message, EventType::Normal).await,
+        _ => ctx.tell(lease, hold.reason, &hold.message, EventType::Warning).await,
     }
     Ok(())
 }

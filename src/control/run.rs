@@ -155,7 +155,7 @@ impl Plant {
         let (home, release) = (&self.settings.home, &self.settings.release);
         let installation = Arc::new(installation::load(&self.client, home, release, keyed).await?);
         self.keys.ready();
-        let (stores, watches) = watches::prepare(&self.client, &self.metrics);
+        let (stores, watches) = watches::prepare(&self.client, &self.metrics, &self.settings.served);
         let identity = Arc::new(identity(&installation)?);
         let directory = Directory {
             engines: stores.engines.clone(),

@@ -39,6 +39,7 @@ pub struct Base {
 
 /// Reads a base secret fresh.
 pub async fn read_base(ctx: &Context, namespace: &str, name: &str) -> Result<Base, Halt> {
+    ctx.serves(namespace)?;
     let Some(secret) = objects::read::<Secret>(&ctx.client, namespace, name).await? else {
         return Err(Hold::new(
             Reason::BaseSecretMissing,

@@ -84,6 +84,9 @@ pub async fn reconcile(sync: Arc<SecretSync>, ctx: Arc<Context>) -> Result<Actio
     if sync.metadata.deletion_timestamp.is_some() {
         return remove::end(&ctx, &sync).await;
     }
+    if let Err(hold) = ctx.serves(&sync.namespace().unwrap_or_default()) {
+        return say::waits(&ctx, &sync, &hold).await;
+    }
     let removes = sync.spec.removal() != RemovalPolicy::Leave;
     if removes && !sync.finalizers().iter().any(|f| f == SYNC_FINALIZER) {
         objects::add_finalizer(&ctx.client, sync.as_ref(), SYNC_FINALIZER).await?;

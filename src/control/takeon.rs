@@ -2,6 +2,7 @@
 //! exactly the version that was seen. Nothing is issued before both are written.
 
 use super::admission;
+use super::bound;
 use super::context::Context;
 use super::hold::{Error, Halt, Hold};
 use super::lease::until_then;
@@ -80,6 +81,7 @@ async fn try_take_on(ctx: &Context, lease: &CredentialLease) -> Result<Option<Cr
         )
         .into());
     }
+    bound::admit(ctx, lease).await?;
     let ttl = lease.spec.ttl.as_ref().and_then(Span::length);
     let target = lease.spec.target.as_ref().map(|target| target.name.clone());
     let place = async {

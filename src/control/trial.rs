@@ -99,6 +99,7 @@ impl Trial {
                 verifier: Some(Verifier::of(&Password::generate()).as_str().to_owned()),
                 target: None,
                 ttl: Some(Span::Seconds(TTL_SECONDS)),
+                bound_to: None,
                 claim: None,
             },
             status: None,

@@ -13,7 +13,9 @@ use crate::api::conditions::{self, READY};
 use crate::api::names::{CONFIRM_REVOCATION, LEASE_LABEL, TYPE_LABEL, credential};
 use crate::api::{CredentialLease, DsvTenant, DynamicSecret, Engine, EnginePool, SecretSync};
 use crate::channel::hub::HubEvent;
+use crate::cluster::watched::Namespaces;
 use crate::telemetry::metrics::{Metrics, ObjectKind};
+use futures::stream::BoxStream;
 use futures::{FutureExt, Stream, StreamExt, TryStreamExt};
 use k8s_openapi::api::core::v1::{Namespace, Secret};
 use kube::api::PartialObjectMeta;
@@ -29,23 +31,18 @@ use std::sync::Arc;
 /// when the cache is complete for the first time: a [`Store`] itself wakes only one of those who wait for that, and its
 /// controller is one already. `seen` is told of what becomes of the watch.
 fn watch<K, S>(
-    api: Api<K>,
-    config: watcher::Config,
+    events: impl Stream<Item = Result<watcher::Event<K>, watcher::Error>> + Send + 'static,
     filled: (&Filled, &'static str),
     mut seen: S,
-) -> (
-    Store<K>,
-    impl Stream<Item = Result<K, watcher::Error>> + Send + use<K, S>,
-)
+) -> (Store<K>, BoxStream<'static, Result<K, watcher::Error>>)
 where
-    S: FnMut(&Result<watcher::Event<K>, watcher::Error>) + Send,
+    S: FnMut(&Result<watcher::Event<K>, watcher::Error>) + Send + 'static,
     K: Resource + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
     K::DynamicType: Default + Eq + Hash + Clone + Send + Sync,
 {
     let (reader, writer) = reflector::store();
     let (filled, name) = (filled.0.0.clone(), filled.1);
-    let stream = watcher(api, config)
-        .default_backoff()
+    let stream = events
         .reflect(writer)
         .inspect(move |event| seen(event))
         .inspect_ok(move |event| {
@@ -53,67 +50,69 @@ where
                 filled.send_if_modified(|caches| caches.insert(name));
             }
         })
-        .touched_objects();
+        .touched_objects()
+        .boxed();
     (reader, stream)
+}
+
+/// All objects of a kind, in all namespaces.
+fn everywhere<K>(client: &Client) -> impl Stream<Item = Result<watcher::Event<K>, watcher::Error>> + Send + use<K>
+where
+    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static,
+{
+    watcher(Api::<K>::all(client.clone()), watcher::Config::default()).default_backoff()
 }
 
 /// Streams of all kinds, not yet polled.
 pub struct Watches {
     /// Leases.
-    pub leases: futures::stream::BoxStream<'static, Result<CredentialLease, watcher::Error>>,
+    pub leases: BoxStream<'static, Result<CredentialLease, watcher::Error>>,
     /// Dynamic secrets.
-    pub dynamic_secrets: futures::stream::BoxStream<'static, Result<DynamicSecret, watcher::Error>>,
+    pub dynamic_secrets: BoxStream<'static, Result<DynamicSecret, watcher::Error>>,
     /// Pools.
-    pub pools: futures::stream::BoxStream<'static, Result<EnginePool, watcher::Error>>,
+    pub pools: BoxStream<'static, Result<EnginePool, watcher::Error>>,
     /// Engines.
-    pub engines: futures::stream::BoxStream<'static, Result<Engine, watcher::Error>>,
+    pub engines: BoxStream<'static, Result<Engine, watcher::Error>>,
     /// DSV tenants.
-    pub dsv_tenants: futures::stream::BoxStream<'static, Result<DsvTenant, watcher::Error>>,
+    pub dsv_tenants: BoxStream<'static, Result<DsvTenant, watcher::Error>>,
     /// Syncs.
-    pub secret_syncs: futures::stream::BoxStream<'static, Result<SecretSync, watcher::Error>>,
+    pub secret_syncs: BoxStream<'static, Result<SecretSync, watcher::Error>>,
     /// Credential Secrets.
-    pub credentials: futures::stream::BoxStream<'static, Result<PartialObjectMeta<Secret>, watcher::Error>>,
+    pub credentials: BoxStream<'static, Result<PartialObjectMeta<Secret>, watcher::Error>>,
     /// Namespaces, whose labels decide about access.
-    pub namespaces: futures::stream::BoxStream<'static, Result<PartialObjectMeta<Namespace>, watcher::Error>>,
+    pub namespaces: BoxStream<'static, Result<PartialObjectMeta<Namespace>, watcher::Error>>,
     /// Base secrets.
-    pub bases: futures::stream::BoxStream<'static, Result<PartialObjectMeta<Secret>, watcher::Error>>,
+    pub bases: BoxStream<'static, Result<PartialObjectMeta<Secret>, watcher::Error>>,
 }
 
-/// Prepares all watches. Secrets are watched by their metadata only: no cache holds a password.
-pub fn prepare(client: &Client, metrics: &Metrics) -> (Stores, Watches) {
+/// Prepares all watches. Our own kinds are watched everywhere, so that no account is forgotten whatever namespaces are
+/// served; Secrets where they are, and by their metadata only: no cache holds a password.
+pub fn prepare(client: &Client, metrics: &Metrics, served: &Namespaces) -> (Stores, Watches) {
     let filled = Filled::new();
     let (leases, lease_stream) = watch(
-        Api::<CredentialLease>::all(client.clone()),
-        watcher::Config::default(),
+        everywhere::<CredentialLease>(client),
         (&filled, LEASES),
         definition(metrics, ObjectKind::CredentialLease),
     );
     let (dynamic_secrets, dynamic_stream) = watch(
-        Api::<DynamicSecret>::all(client.clone()),
-        watcher::Config::default(),
+        everywhere::<DynamicSecret>(client),
         (&filled, DYNAMIC_SECRETS),
         definition(metrics, ObjectKind::DynamicSecret),
     );
     let (pools, pool_stream) = watch(
-        Api::<EnginePool>::all(client.clone()),
-        watcher::Config::default(),
+        everywhere::<EnginePool>(client),
         (&filled, POOLS),
         definition(metrics, ObjectKind::EnginePool),
     );
     let (engines, engine_stream) = watch(
-        Api::<Engine>::all(client.clone()),
-        watcher::Config::default(),
+        everywhere::<Engine>(client),
         (&filled, ENGINES),
         definition(metrics, ObjectKind::Engine),
     );
     let ((dsv_tenants, tenant_stream), (secret_syncs, sync_stream)) = syncs::syncs(client, metrics, &filled);
     let secrets = |label: &str, cache| {
-        watch(
-            Api::<PartialObjectMeta<Secret>>::all(client.clone()),
-            watcher::Config::default().labels(label),
-            (&filled, cache),
-            |_| (),
-        )
+        let config = watcher::Config::default().labels(label);
+        watch(served.secrets(client, &config), (&filled, cache), |_| ())
     };
     let (credentials, credential_stream) = secrets(LEASE_LABEL, CREDENTIALS);
     let (bases, base_stream) = secrets(TYPE_LABEL, BASES);
@@ -130,22 +129,20 @@ pub fn prepare(client: &Client, metrics: &Metrics) -> (Stores, Watches) {
     };
     let watches = Watches {
         namespaces: namespaces(client),
-        leases: lease_stream.boxed(),
-        dynamic_secrets: dynamic_stream.boxed(),
-        pools: pool_stream.boxed(),
-        engines: engine_stream.boxed(),
+        leases: lease_stream,
+        dynamic_secrets: dynamic_stream,
+        pools: pool_stream,
+        engines: engine_stream,
         dsv_tenants: tenant_stream,
         secret_syncs: sync_stream,
-        credentials: credential_stream.boxed(),
-        bases: base_stream.boxed(),
+        credentials: credential_stream,
+        bases: base_stream,
     };
     (stores, watches)
 }
 
 /// No cache: namespaces are read live where it counts.
-fn namespaces(
-    client: &Client,
-) -> futures::stream::BoxStream<'static, Result<PartialObjectMeta<Namespace>, watcher::Error>> {
+fn namespaces(client: &Client) -> BoxStream<'static, Result<PartialObjectMeta<Namespace>, watcher::Error>> {
     let all = Api::<PartialObjectMeta<Namespace>>::all(client.clone());
     watcher(all, watcher::Config::default())
         .default_backoff()
@@ -255,7 +252,7 @@ fn nudge_all(ctx: &Context, all: Vec<Arc<DynamicSecret>>) {
 /// Follows credential Secrets: their lease and dynamic secret look again.
 pub async fn follow_credentials(
     ctx: Arc<Context>,
-    stream: futures::stream::BoxStream<'static, Result<PartialObjectMeta<Secret>, watcher::Error>>,
+    stream: BoxStream<'static, Result<PartialObjectMeta<Secret>, watcher::Error>>,
 ) {
     follow("credential secrets", stream, |secret: &PartialObjectMeta<Secret>| {
         let namespace = secret.namespace().unwrap_or_default();
@@ -274,7 +271,7 @@ pub async fn follow_credentials(
 /// Follows base secrets: pools beside them and dynamic secrets that link them look again.
 pub async fn follow_bases(
     ctx: Arc<Context>,
-    stream: futures::stream::BoxStream<'static, Result<PartialObjectMeta<Secret>, watcher::Error>>,
+    stream: BoxStream<'static, Result<PartialObjectMeta<Secret>, watcher::Error>>,
 ) {
     follow("base secrets", stream, |base: &PartialObjectMeta<Secret>| {
         let (namespace, name) = (base.namespace().unwrap_or_default(), base.name_any());
@@ -298,7 +295,7 @@ pub async fn follow_bases(
 /// Follows namespaces: other labels may be admitted by other access entries.
 pub async fn follow_namespaces(
     ctx: Arc<Context>,
-    stream: futures::stream::BoxStream<'static, Result<PartialObjectMeta<Namespace>, watcher::Error>>,
+    stream: BoxStream<'static, Result<PartialObjectMeta<Namespace>, watcher::Error>>,
 ) {
     follow("namespaces", stream, |namespace: &PartialObjectMeta<Namespace>| {
         let uid = namespace.uid().unwrap_or_default();

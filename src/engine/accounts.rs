@@ -54,6 +54,14 @@ pub trait Accounts: Send + Sync + 'static {
         patience: Duration,
     ) -> impl Future<Output = Result<(InventoryPage, DatabaseClock), Failure>> + Send;
 
+    /// Counts the sessions of an account.
+    fn sessions(
+        &self,
+        login: &ServerLogin,
+        role: &str,
+        patience: Duration,
+    ) -> impl Future<Output = Result<(u64, DatabaseClock), Failure>> + Send;
+
     /// Ends sessions of accounts that this engine knows by OID and whose role is gone. Returns how many it ended.
     fn end_zombies(&self) -> impl Future<Output = usize> + Send;
 

@@ -43,6 +43,15 @@ impl Accounts for Servers {
         Servers::inventory(self, login, after, patience).await
     }
 
+    async fn sessions(
+        &self,
+        login: &ServerLogin,
+        role: &str,
+        patience: Duration,
+    ) -> Result<(u64, DatabaseClock), Failure> {
+        Servers::sessions(self, login, role, patience).await
+    }
+
     async fn end_zombies(&self) -> usize {
         Servers::end_zombies(self).await
     }

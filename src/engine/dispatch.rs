@@ -72,6 +72,10 @@ impl<A: Accounts> Dispatcher<A> {
             Task::Inventory { server, after } => {
                 seen(self.accounts.inventory(server, *after, patience).await, Done::Inventory)
             }
+            Task::Sessions { server, role } => {
+                let count = self.accounts.sessions(server, role, patience).await;
+                seen(count, |count| Done::Sessions { count })
+            }
             Task::Guard {
                 server,
                 installation,
@@ -217,6 +221,10 @@ mod tests {
             self.note(format!("inventory after {after:?}"));
             Err(super::bad_task("no such server".to_owned()))
         }
+        async fn sessions(&self, _: &ServerLogin, role: &str, _: Duration) -> Result<(u64, DatabaseClock), Failure> {
+            self.note(format!("sessions of {role}"));
+            Err(super::bad_task("no such server".to_owned()))
+        }
         async fn end_zombies(&self) -> usize {
             0
         }
@@ -340,6 +348,11 @@ mod tests {
             after: Some(7),
         };
         assert_eq!(dispatch(inventory).await.1, ["inventory after Some(7)"]);
+        let sessions = Task::Sessions {
+            server: server(),
+            role: "r1".to_owned(),
+        };
+        assert_eq!(dispatch(sessions).await.1, ["sessions of r1"]);
         let guard = Task::Guard {
             server: server(),
             installation: "inst-1".to_owned(),

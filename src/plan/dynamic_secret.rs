@@ -51,6 +51,8 @@ pub struct Observed<'a> {
     pub last_failure: Option<Timestamp>,
     /// Groups on the books, in their order.
     pub groups: &'a [GroupSeen],
+    /// When workloads that are restarted are looked at again.
+    pub restarts_due: Option<Timestamp>,
 }
 
 /// A lease, as its dynamic secret sees it.
@@ -73,6 +75,8 @@ pub struct LeaseSeen {
     pub ttl_seconds: i64,
     /// Its group role.
     pub group: String,
+    /// Workloads that are restarted at a rotation may still use it: no newer one ends it then.
+    pub in_use: bool,
 }
 
 /// The target Secret.
@@ -131,6 +135,8 @@ pub enum Early {
     AccountMissing,
     /// Its account was changed by hand.
     AccountAltered,
+    /// What it was bound to has ended.
+    OwnerEnded,
 }
 
 /// What to do next.
@@ -222,12 +228,17 @@ fn newest_delivered(seen: &Observed<'_>) -> i64 {
     issued.map(|l| l.serial).max().unwrap_or(0).max(seen.delivered_serial)
 }
 
-/// A lease that a newer one replaced.
+/// A lease that a newer one replaced, and that nobody is known to need.
 fn overtaken<'a>(seen: &Observed<'a>) -> Option<&'a LeaseSeen> {
+    replaced(seen).find(|l| !l.in_use)
+}
+
+/// Live leases that a newer one replaced.
+pub fn replaced<'a>(seen: &Observed<'a>) -> impl Iterator<Item = &'a LeaseSeen> + use<'a> {
     let newest = newest_delivered(seen);
     seen.leases
         .iter()
-        .find(|l| l.serial > 0 && l.serial < newest && !l.ending)
+        .filter(move |l| l.serial > 0 && l.serial < newest && !l.ending)
 }
 
 /// When the next credential is due: `renewBefore` ahead of the end, and up to a tenth of that earlier by the UID, so that
@@ -298,7 +309,8 @@ fn end_early(seen: &Observed<'_>, now: Timestamp) -> Option<Step> {
     replaced.and_then(|lease| end(lease, Early::Rotated))
 }
 
-fn overlap_ends(seen: &Observed<'_>, current: &LeaseSeen) -> Option<Timestamp> {
+/// When what was replaced may end, if nobody needs it longer.
+pub fn overlap_ends(seen: &Observed<'_>, current: &LeaseSeen) -> Option<Timestamp> {
     current.issued_at?.saturating_add(seen.overlap).ok()
 }
 
@@ -402,7 +414,7 @@ fn rest(seen: &Observed<'_>, now: Timestamp) -> Step {
 fn wake(seen: &Observed<'_>, now: Timestamp) -> Option<Timestamp> {
     let current = current(seen)?;
     let overlap = overtaken(seen).and_then(|_| overlap_ends(seen, current));
-    [renew_at(seen, current), overlap, current.expires_at]
+    [renew_at(seen, current), overlap, current.expires_at, seen.restarts_due]
         .into_iter()
         .flatten()
         .filter(|at| *at > now)

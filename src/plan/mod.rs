@@ -6,11 +6,13 @@
 pub mod abandon;
 pub mod audit;
 pub mod backoff;
+pub mod bound;
 pub mod consent;
 pub mod dead_man;
 pub mod dynamic_secret;
 pub mod engine_key;
 pub mod lease;
+pub mod restart;
 pub mod shape;
 pub mod sync;
 pub mod template;

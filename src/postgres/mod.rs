@@ -32,6 +32,7 @@ mod probe;
 mod proof;
 mod revoke;
 mod servers;
+mod sessions;
 mod sql;
 mod standby;
 mod tls;

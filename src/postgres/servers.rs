@@ -4,7 +4,7 @@ use super::dead_man::{self, Guarded, Swept};
 use super::failure::failure;
 use super::pool::{Server, lock};
 use super::zombies::{self, Recorded};
-use super::{Proof, Signers, group, inventory, issue, probe, revoke, ungroup};
+use super::{Proof, Signers, group, inventory, issue, probe, revoke, sessions, ungroup};
 use crate::channel::frames::{
     Account, DatabaseClock, Failure, FailureClass, Group, InventoryPage, Keeper, MAX_REVOKE_BATCH, Outcome,
     ProbeReport, Revocation, ServerLogin, SslMode,
@@ -102,6 +102,16 @@ impl Servers {
         patience: Duration,
     ) -> Result<(InventoryPage, DatabaseClock), Failure> {
         inventory::page(&self.server(login), after, Instant::now() + patience).await
+    }
+
+    /// Counts the sessions of a role on the writable host. Changes nothing.
+    pub async fn sessions(
+        &self,
+        login: &ServerLogin,
+        role: &str,
+        patience: Duration,
+    ) -> Result<(u64, DatabaseClock), Failure> {
+        sessions::count(&self.server(login), role, Instant::now() + patience).await
     }
 
     /// Ends sessions of accounts that were issued or revoked here and whose role is gone. Returns how many it ended.

@@ -15,6 +15,8 @@ pub fn classify(method: &Method, path: &str) -> Option<(ObjectKind, Verb)> {
         "secretsyncs" => ObjectKind::SecretSync,
         "secrets" => ObjectKind::Secret,
         "deployments" => ObjectKind::Deployment,
+        "statefulsets" => ObjectKind::StatefulSet,
+        "daemonsets" => ObjectKind::DaemonSet,
         "pods" => ObjectKind::Pod,
         "events" => ObjectKind::Event,
         _ => return None,

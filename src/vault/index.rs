@@ -1,6 +1,6 @@
 //! What is known without asking: metadata of objects, fed by a watch, in scopes that never mix.
 
-use futures::StreamExt;
+use futures::{Stream, StreamExt};
 use kube::runtime::watcher::{self, Event};
 use kube::runtime::{WatchStreamExt, watcher as start};
 use kube::{Api, Resource, ResourceExt};
@@ -128,7 +128,18 @@ impl<T: Send + Sync + 'static> Index<T> {
     where
         K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + 'static,
     {
-        let mut events = std::pin::pin!(start(api, config).default_backoff());
+        self.keep_up(start(api, config).default_backoff(), read).await;
+    }
+
+    /// The same with a watch that runs already.
+    pub async fn keep_up<K>(
+        self,
+        events: impl Stream<Item = Result<Event<K>, watcher::Error>> + Send,
+        read: impl Fn(&K) -> Option<(String, T)> + Send,
+    ) where
+        K: Resource<DynamicType = ()> + Send,
+    {
+        let mut events = std::pin::pin!(events);
         let mut fresh: HashMap<String, Scope<T>> = HashMap::new();
         while let Some(event) = events.next().await {
             match event {

@@ -42,6 +42,7 @@ pub use audit::{Audit, ChainError, verify};
 pub use reply::{Refusal, Reply};
 pub use serve::{VaultError, run};
 
+use crate::cluster::watched::Namespaces;
 use crate::keys::SecretText;
 use audit::Noting;
 use call::Call;
@@ -71,6 +72,8 @@ pub struct Settings {
     pub home: String,
     /// Name of the installation in it.
     pub release: String,
+    /// Namespaces that are served; others are no tenants.
+    pub served: Namespaces,
     /// Namespace that is meant where a host names none.
     pub default_tenant: Option<String>,
     /// Where engines dial.
@@ -120,7 +123,8 @@ impl Vault {
     }
 
     fn tenant(&self, host: Option<&str>) -> Option<Tenant> {
-        tenants::resolve(&self.namespaces, self.settings.default_tenant.as_deref(), host)
+        let found = tenants::resolve(&self.namespaces, self.settings.default_tenant.as_deref(), host);
+        found.filter(|tenant| self.settings.served.has(&tenant.namespace))
     }
 
     /// The shortest ttl of a tenant's dynamic secrets, in seconds.

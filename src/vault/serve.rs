@@ -95,11 +95,11 @@ async fn start(client: Client, settings: Settings) -> Result<Vault, VaultError> 
 
 fn watches(vault: &Vault) -> Vec<tokio::task::JoinHandle<()>> {
     let client = || vault.client.clone();
-    let home = &vault.settings.home;
+    let (home, served) = (&vault.settings.home, vault.settings.served.clone());
     vec![
         tokio::spawn(tenants::follow(vault.namespaces.clone(), Api::all(client()))),
         tokio::spawn(records::follow(vault.records.clone(), Api::namespaced(client(), home))),
-        tokio::spawn(secrets::follow_kept(vault.secrets.clone(), Api::all(client()))),
+        tokio::spawn(secrets::follow_kept(vault.secrets.clone(), client(), served)),
         tokio::spawn(secrets::follow_dynamic(vault.dynamic.clone(), Api::all(client()))),
     ]
 }

@@ -70,6 +70,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Raw<S> {
         }
     }
 
+    /// The number of the next pong.
+    pub async fn pong(&mut self) -> u64 {
+        loop {
+            let Message::Binary(sealed) = self.message().await else {
+                panic!("not a frame")
+            };
+            let text = self.opener.open(&sealed).unwrap();
+            if let ToEngine::Pong { n } = serde_json::from_slice(&text).unwrap() {
+                return n;
+            }
+        }
+    }
+
     /// Reads until the other side ends it.
     pub async fn ended(&mut self) -> Ended {
         let mut ended = Ended {

@@ -278,6 +278,7 @@ impl Gathered {
             failures,
             last_failure: status.last_failure.filter(|_| failures > 0).map(at),
             groups: &[],
+            restarts_due: None,
         }
     }
 }
@@ -300,5 +301,6 @@ fn lease_seen(lease: &Lease, now: i64) -> Option<LeaseSeen> {
         fingerprint: claim.fingerprint.clone(),
         ttl_seconds: claim.ttl_seconds,
         group: claim.group.name.clone(),
+        in_use: false,
     })
 }

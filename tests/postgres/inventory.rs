@@ -12,6 +12,7 @@ on_each_release! {
     an_inventory_shows_accounts_and_groups_as_they_are
     what_was_changed_by_hand_shows
     only_sessions_of_recorded_accounts_without_a_role_are_ended
+    the_sessions_of_an_account_are_counted_in_every_database
 }
 
 async fn page(world: &World, after: Option<u32>) -> InventoryPage {
@@ -194,4 +195,27 @@ async fn many_roles_come_in_pages() {
         .max();
     assert!(longest.unwrap() <= 1100);
     assert_eq!(ours(&world).await.len(), 250);
+}
+
+async fn the_sessions_of_an_account_are_counted_in_every_database(major: Major) {
+    let world = World::new(major).await;
+    let (account, password) = world.account();
+    world.issued(&world.readers(), &account).await;
+    let count = async || {
+        let counted = world.servers.sessions(&world.login(), &account.role, PATIENCE).await;
+        counted.unwrap().0
+    };
+    assert_eq!(count().await, 0);
+    let one = world.try_as(&account, &password).await.unwrap();
+    let _other = world.enter(&account, &password, "postgres").await.unwrap();
+    assert_eq!(count().await, 2);
+    drop(one);
+    // The server notices a moment later.
+    for _ in 0..600 {
+        if count().await == 1 {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    panic!("a session that ended is still counted");
 }

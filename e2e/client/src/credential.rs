@@ -14,6 +14,8 @@ pub struct Credential {
     pub database: String,
     /// PEM of the authority behind the server's certificate.
     pub authority: Option<String>,
+    /// libpq's word for transport security, where one is given.
+    pub sslmode: Option<String>,
 }
 
 impl Credential {
@@ -30,20 +32,24 @@ impl Credential {
         }
     }
 
-    /// From variables that are named like the Secret's keys, as `envFrom` makes them.
+    /// From variables that are named like the Secret's keys, as `envFrom` makes them, or from libpq's.
     pub fn of_environment() -> Result<Self> {
         Self::of(|key| std::env::var(key).ok())
     }
 
     fn of(read: impl Fn(&str) -> Option<String>) -> Result<Self> {
-        let must = |key: &str| read(key).with_context(|| format!("the Secret has no {key}"));
+        let either = |key: &str, libpq: &str| read(key).or_else(|| read(libpq));
+        let must = |key: &str, libpq: &str| {
+            either(key, libpq).with_context(|| format!("there is neither {key} nor {libpq}, and one of them is needed"))
+        };
         Ok(Self {
-            username: must("username")?,
-            password: must("password")?,
-            host: must("host")?,
-            port: must("port")?.parse().context("the port is no number")?,
-            database: must("database")?,
+            username: must("username", "PGUSER")?,
+            password: must("password", "PGPASSWORD")?,
+            host: must("host", "PGHOST")?,
+            port: must("port", "PGPORT")?.parse().context("the port is no number")?,
+            database: must("database", "PGDATABASE")?,
             authority: read("ca.crt"),
+            sslmode: either("sslmode", "PGSSLMODE"),
         })
     }
 }

@@ -62,7 +62,11 @@ enum Command {
     /// Check the chart with helm and a real API server.
     ChartCheck,
     /// Install the chart on a real node and let pods use what it issues; needs root.
-    E2e,
+    E2e {
+        /// Only say whether this machine can, and if not what it lacks.
+        #[arg(long)]
+        check: bool,
+    },
     /// What `e2e` runs in namespaces of its own.
     #[command(hide = true)]
     E2eInside {
@@ -133,7 +137,8 @@ fn run(command: &Command) -> Result<bool> {
         Command::Dist => image::dist::make()?,
         Command::Chart => chart::write()?,
         Command::ChartCheck => tokio::runtime::Runtime::new()?.block_on(chart::check())?,
-        Command::E2e => node::run()?,
+        Command::E2e { check: true } => node::can_run()?,
+        Command::E2e { check: false } => node::run()?,
         Command::E2eInside { images } => tokio::runtime::Runtime::new()?.block_on(node::run_inside(images))?,
     }
     Ok(true)

@@ -38,6 +38,7 @@ pub async fn run() -> Result<()> {
         ("replicas=0", "replicas"),
         ("image.pullpolicy=Never", "pullpolicy"),
         ("log.format=xml", "format"),
+        ("watch.namespaces={Shop}", "namespaces"),
     ] {
         let refused = helm(&["template", "dsv", CHART, "--set", wrong]);
         let refused = refused.err().with_context(|| format!("helm takes --set {wrong}"))?;
@@ -57,8 +58,10 @@ async fn on_a_real_api_server() -> Result<()> {
     let config = config.to_str().context("the path of the workspace is not UTF-8")?;
     cluster.kubectl(&["apply", "--server-side", "-k", config])?;
     cluster.kubectl(&["wait", "--for=condition=Established", "crd", "--all", "--timeout=60s"])?;
-    // Where the account of `helm test` gets its rights.
-    cluster.kubectl(&["create", "namespace", "shop"])?;
+    // Where the account of `helm test` gets its rights, and the operator those to Secrets.
+    for namespace in ["shop", "databases"] {
+        cluster.kubectl(&["create", "namespace", namespace])?;
+    }
     // A pod is refused, even on trial, unless its account is there.
     cluster.kubectl(&["create", "serviceaccount", "dsv-operator-trial", "-n", NAMESPACE])?;
     let own = ["cert-manager.io", "gateway.networking.k8s.io", "monitoring.coreos.com"];

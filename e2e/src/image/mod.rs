@@ -45,6 +45,8 @@ struct Recipe {
     name: &'static str,
     title: &'static str,
     program: &'static str,
+    /// Further programs of ours that lie beside it.
+    beside: &'static [&'static str],
     entrypoint: &'static [&'static str],
 }
 
@@ -53,12 +55,14 @@ const PRODUCT: [Recipe; 2] = [
         name: "dsv-operator",
         title: "Issues PostgreSQL accounts just in time and takes them back on time.",
         program: "dsv-operator",
+        beside: &[],
         entrypoint: &["/dsv-operator"],
     },
     Recipe {
         name: "dsv-engine",
         title: "Runs the SQL of a dsv-operator; dials out and needs no open port.",
         program: "dsv-engine",
+        beside: &[],
         entrypoint: &["/dsv-engine"],
     },
 ];
@@ -67,14 +71,16 @@ const PRODUCT: [Recipe; 2] = [
 const SCENARIOS: [Recipe; 2] = [
     Recipe {
         name: "dsv-client",
-        title: "An application that reads rows with the credential of a Secret.",
+        title: "An application that reads rows with the credential of a Secret, or of the plugin beside it.",
         program: "dsv-client",
+        beside: &["kubectl-dsv"],
         entrypoint: &["/dsv-client"],
     },
     Recipe {
         name: "dsv-pause",
         title: "Holds the namespaces of a pod.",
         program: "dsv-client",
+        beside: &[],
         entrypoint: &["/dsv-client", "pause"],
     },
 ];
@@ -156,17 +162,18 @@ fn labels(recipe: &Recipe, source: &Source) -> BTreeMap<&'static str, String> {
 }
 
 fn program_layer(programs: &Path, recipe: &Recipe, time: u64) -> Result<Layer> {
-    let path = programs.join(recipe.program);
-    let data = fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
-    ensure!(is_static(&data), "{} needs libraries of a machine", path.display());
-    pack(
-        &[File {
-            path: recipe.program.to_owned(),
+    let mut files = Vec::new();
+    for name in std::iter::once(&recipe.program).chain(recipe.beside) {
+        let path = programs.join(name);
+        let data = fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        ensure!(is_static(&data), "{} needs libraries of a machine", path.display());
+        files.push(File {
+            path: (*name).to_owned(),
             mode: 0o755,
             data,
-        }],
-        time,
-    )
+        });
+    }
+    pack(&files, time)
 }
 
 /// A dynamic program names the loader that starts it; a static one has no such segment (ELF64, little endian).

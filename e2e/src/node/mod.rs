@@ -12,6 +12,7 @@ mod scenarios;
 mod world;
 
 use std::path::Path;
+use std::time::Instant;
 
 use anyhow::{Result, bail};
 
@@ -22,6 +23,11 @@ use world::World;
 
 /// The command that is run inside of the namespaces.
 pub const INSIDE: &str = "e2e-inside";
+
+/// Whether this machine can run a node; an error says in a sentence what it lacks.
+pub fn can_run() -> Result<()> {
+    needs::check()
+}
 
 /// Builds what is needed and runs all scenarios. An error if one fails.
 pub fn run() -> Result<()> {
@@ -54,12 +60,18 @@ pub async fn run_inside(images: &Path) -> Result<()> {
 }
 
 async fn scenarios_on_a_node(images: &Path) -> Result<()> {
+    let start = Instant::now();
     let world = World::start(images).await?;
-    scenarios::run(&world).await?;
+    world.figure("from nothing until the node is ready", start.elapsed());
+    let passed = scenarios::run(&world).await?;
     let figures = world.figures.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-    say("all scenarios on the node passed");
+    say("what was measured:");
     for figure in figures.iter() {
         say(format!("  {figure}"));
     }
+    say(format!(
+        "{passed} passed, 0 failed: scenarios on a node, in {} s",
+        start.elapsed().as_secs()
+    ));
     Ok(())
 }

@@ -1,5 +1,7 @@
 //! What a machine must have for a node. Asked before anything is built, and answered in one sentence.
 
+use std::process::Command;
+
 use anyhow::{Result, bail};
 use nix::unistd::Uid;
 
@@ -35,9 +37,24 @@ pub fn check() -> Result<()> {
         packages.push("containernetworking-plugins");
     }
     packages.dedup();
-    if packages.is_empty() {
-        return Ok(());
+    if !packages.is_empty() {
+        let packages = packages.join(" ");
+        bail!("a node needs programs that this machine lacks: run `apt-get install --no-install-recommends {packages}`")
     }
-    let packages = packages.join(" ");
-    bail!("a node needs programs that this machine lacks: run `apt-get install --no-install-recommends {packages}`")
+    namespaces()
+}
+
+/// Root in a container often may not make any.
+fn namespaces() -> Result<()> {
+    let tried = Command::new("unshare")
+        .args(["--net", "--mount", "--pid", "--fork", "--", "true"])
+        .output()?;
+    if !tried.status.success() {
+        let why = String::from_utf8_lossy(&tried.stderr);
+        bail!(
+            "a node needs namespaces of its own, and root may make none here ({})",
+            why.trim()
+        );
+    }
+    Ok(())
 }

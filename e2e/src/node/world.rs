@@ -75,16 +75,7 @@ impl World {
 
     /// Namespaces, the database behind a Service, its base secret, and a pool with engines in the cluster.
     pub fn prepare(&self, replicas: u32) -> Result<()> {
-        let mut secret = sample::base_secret(
-            DATABASES,
-            sample::BASE_SECRET,
-            &self.postgres,
-            &self.issuer,
-            sample::ORDERS,
-        );
-        if let Some(host) = secret.pointer_mut("/stringData/host") {
-            *host = json!(DATABASE_HOST);
-        }
+        let secret = self.base_secret(DATABASES, sample::BASE_SECRET);
         let mut pool = sample::pool(DATABASES, Some(replicas));
         if let Some(limit) = pool.pointer_mut("/spec/access/0/maxLeases") {
             *limit = json!(500);
@@ -115,6 +106,15 @@ impl World {
             secret,
             pool,
         ])
+    }
+
+    /// A base secret by which pods reach the database.
+    pub fn base_secret(&self, namespace: &str, name: &str) -> Value {
+        let mut secret = sample::base_secret(namespace, name, &self.postgres, &self.issuer, sample::ORDERS);
+        if let Some(host) = secret.pointer_mut("/stringData/host") {
+            *host = json!(DATABASE_HOST);
+        }
+        secret
     }
 
     /// Asks again and again until there is an answer; `None` and errors both mean "not yet".
@@ -208,8 +208,13 @@ impl World {
 
     /// The account in the Secret of a DynamicSecret.
     pub fn account(&self, name: &str) -> Result<String> {
+        self.account_in(SHOP, &secret_of(name))
+    }
+
+    /// The account in a Secret.
+    pub fn account_in(&self, namespace: &str, secret: &str) -> Result<String> {
         let field = "-o=jsonpath={.data.username}";
-        let text = self.kubectl(&["get", "secret", &secret_of(name), "-n", SHOP, field])?;
+        let text = self.kubectl(&["get", "secret", secret, "-n", namespace, field])?;
         Ok(String::from_utf8(
             data_encoding::BASE64.decode(text.trim().as_bytes())?,
         )?)

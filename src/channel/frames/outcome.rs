@@ -57,6 +57,11 @@ pub enum Done {
     GroupDropped,
     /// Answer to [`Task::Inventory`].
     Inventory(InventoryPage),
+    /// Answer to [`Task::Sessions`](super::Task::Sessions).
+    Sessions {
+        /// How many there are now, on the writable host.
+        count: u64,
+    },
     /// Answer to [`Task::DropGroup`]: the group owns something in these databases; the same task with keepers for them
     /// goes on. At most [`MAX_KEEPERS`](super::MAX_KEEPERS).
     GroupNeedsKeepers {

@@ -67,6 +67,13 @@ pub enum Task {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         after: Option<u32>,
     },
+    /// Count the sessions of an account. Changes nothing.
+    Sessions {
+        /// The server.
+        server: ServerLogin,
+        /// Role name of the account.
+        role: String,
+    },
     /// This server has open leases: keep its login in memory and, should there be no operator, make accounts gone whose end
     /// is past.
     Guard {
@@ -89,7 +96,7 @@ pub enum Task {
 
 impl Task {
     /// Every kind that this build can do, as listed in [`ToOperator::Hello`](super::ToOperator::Hello).
-    pub const KINDS: [&str; 9] = [
+    pub const KINDS: [&str; 10] = [
         "echo",
         "probe",
         "ensureGroup",
@@ -97,6 +104,7 @@ impl Task {
         "revoke",
         "dropGroup",
         "inventory",
+        "sessions",
         "guard",
         "forget",
     ];
@@ -111,6 +119,7 @@ impl Task {
             Self::Revoke { .. } => "revoke",
             Self::DropGroup { .. } => "dropGroup",
             Self::Inventory { .. } => "inventory",
+            Self::Sessions { .. } => "sessions",
             Self::Guard { .. } => "guard",
             Self::Forget { .. } => "forget",
             Self::Unknown => "unknown",

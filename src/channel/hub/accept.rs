@@ -4,7 +4,7 @@ use super::metrics::HandshakeResult;
 use super::session::{Opening, Session};
 use super::{EngineDirectory, Hub, Registration, serve};
 use crate::channel::CONNECT_PATH;
-use crate::channel::frames::{CloseCode, PROTOCOL_MAX, PROTOCOL_MIN, ToEngine, ToOperator};
+use crate::channel::frames::{CloseCode, PROTOCOL_MAX, PROTOCOL_MIN, ToEngine, ToOperator, agreed};
 use crate::channel::listener::Peer;
 use crate::channel::noise::{Accepted, NoiseError, Responder};
 use crate::channel::wire::{self, FrameReader, Socket, WireError};
@@ -204,14 +204,13 @@ async fn greet(
             ));
         }
     };
-    let protocol = PROTOCOL_MAX.min(max);
-    if protocol < PROTOCOL_MIN.max(min) {
+    let Some(protocol) = agreed((PROTOCOL_MIN, PROTOCOL_MAX), (min, max)) else {
         let reason = format!(
             "the engine speaks protocol versions {min} to {max}, this operator {PROTOCOL_MIN} to {PROTOCOL_MAX}; use an \
              engine of the operator's version"
         );
         return Err(refuse(CloseCode::Protocol, reason));
-    }
+    };
     let opening = Opening {
         name: uuid::Uuid::new_v4().simple().to_string().chars().take(12).collect(),
         key,

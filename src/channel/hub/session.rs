@@ -167,6 +167,7 @@ impl Session {
                 | Task::Revoke { .. }
                 | Task::DropGroup { .. }
                 | Task::Inventory { .. }
+                | Task::Sessions { .. }
                 | Task::Guard { .. }
                 | Task::Forget { .. }
         );

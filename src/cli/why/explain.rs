@@ -1,7 +1,7 @@
 //! From what was seen to what it means. No client here: the same facts give the same words.
 
 use super::{Facts, Seen};
-use crate::api::conditions::{self, READY};
+use crate::api::conditions::{self, READY, RESTARTED};
 use crate::api::lease::Phase;
 use crate::api::pool::ServerStatus;
 use crate::api::{CredentialLease, EnginePool};
@@ -97,6 +97,7 @@ pub fn explain(facts: &Facts, now: Timestamp) -> Explanation {
     findings.extend(server(facts));
     findings.extend(engines(facts));
     findings.extend(attempts(facts, now));
+    findings.extend(restarts(facts));
     findings.extend(leases(facts));
     Explanation {
         namespace: row.namespace,
@@ -288,6 +289,18 @@ fn attempts(facts: &Facts, now: Timestamp) -> Option<Finding> {
             "{count} failed in a row, the last {last} ago; the next follows within five minutes, and at once when the cause is mended"
         ),
     ))
+}
+
+fn restarts(facts: &Facts) -> Option<Finding> {
+    let status = facts.owner.status.as_ref()?;
+    let condition = conditions::find(&status.conditions, RESTARTED)?;
+    let text = format!("{}: {}", condition.reason, condition.message);
+    let verdict = if condition.status == "True" {
+        Verdict::Good
+    } else {
+        Verdict::Problem
+    };
+    Some(finding("restarts", verdict, text))
 }
 
 fn leases(facts: &Facts) -> Option<Finding> {

@@ -1,6 +1,6 @@
 //! The same rights and definitions as the Helm chart carries them: names are filled in by Helm.
 
-use super::{Installation, Manifest, manifests, render};
+use super::{Installation, Manifest, RESTARTS, manifests, render, secrets_everywhere, secrets_in, secrets_role};
 use super::{trial, uninstall};
 use kube::ResourceExt;
 
@@ -16,14 +16,18 @@ pub fn chart() -> Result<Vec<Manifest>, serde_json::Error> {
     let installation = Installation {
         namespace: NAMESPACE.to_owned(),
         service_account: SERVICE_ACCOUNT.to_owned(),
+        watch_namespaces: Vec::new(),
     };
     let mut files = Vec::new();
     for manifest in manifests(&installation)? {
         let yaml = match manifest.file.as_str() {
+            "secrets.yaml" => secrets(&installation)?,
             "people.yaml" => only_if("rbac.aggregate", &manifest.yaml),
+            RESTARTS => only_if("restarts.enabled", &manifest.yaml),
             _ => manifest.yaml,
         };
-        files.push(template(&manifest.file, yaml));
+        let file = manifest.file.trim_start_matches("optional/");
+        files.push(template(file, yaml));
     }
     let yaml = uninstall::manifest(&installation)?;
     files.push(template("uninstall.yaml", only_if("uninstall.enabled", &yaml)));
@@ -38,6 +42,24 @@ pub fn chart() -> Result<Vec<Manifest>, serde_json::Error> {
         });
     }
     Ok(files)
+}
+
+/// The role, and its bindings everywhere or in each namespace that is served.
+fn secrets(installation: &Installation) -> Result<String, serde_json::Error> {
+    // Within a range the dot is the namespace.
+    let inside = |text: &str| text.replacen("{{.", "{{$.", 1);
+    let of_each = Installation {
+        namespace: inside(&installation.namespace),
+        service_account: inside(&installation.service_account),
+        watch_namespaces: Vec::new(),
+    };
+    let (role, everywhere) = (render(&secrets_role())?, render(&secrets_everywhere(installation))?);
+    let each = render(&secrets_in(&of_each, "{{.}}"))?;
+    Ok(format!(
+        "{role}{{{{- with .Values.watch.namespaces }}}}\n\
+         {{{{- range append . $.Release.Namespace | uniq | sortAlpha }}}}\n---\n{each}{{{{- end }}}}\n\
+         {{{{- else }}}}\n---\n{everywhere}{{{{- end }}}}\n"
+    ))
 }
 
 fn template(file: &str, yaml: String) -> Manifest {

@@ -22,6 +22,8 @@ pub(super) struct Gathered {
     fingerprint: Option<String>,
     target: TargetSeen,
     namespace_going: bool,
+    /// When workloads that are restarted are looked at again.
+    pub(super) restarts_due: Option<Timestamp>,
     /// The rotate-at that the newest delivered lease was made for.
     answer: Option<String>,
 }
@@ -73,6 +75,7 @@ impl Gathered {
                 .map(|at| at.0)
                 .filter(|_| failures > 0),
             groups: &self.groups,
+            restarts_due: self.restarts_due,
         }
     }
 }
@@ -107,6 +110,7 @@ pub(super) async fn gather(ctx: &Context, seen: &DynamicSecret) -> Result<Gather
         fingerprint,
         target,
         namespace_going,
+        restarts_due: None,
     })
 }
 
@@ -164,6 +168,7 @@ fn lease_seen(lease: &CredentialLease, now: Timestamp) -> Option<LeaseSeen> {
         fingerprint: claim.fingerprint.clone(),
         ttl_seconds: claim.ttl_seconds,
         group: claim.group.name.clone(),
+        in_use: false,
     })
 }
 
@@ -230,6 +235,9 @@ async fn target_seen(ctx: &Context, seen: &DynamicSecret, leases: &[LeaseSeen]) 
             ctx.note_intact(&uid, &version);
             return Ok(TargetSeen::Intact);
         }
+    }
+    if ctx.serves(&namespace).is_err() {
+        return Ok(TargetSeen::Intact);
     }
     let live = credential_secret::look(&ctx.client, &namespace, &target).await?;
     let Some(live) = live else {

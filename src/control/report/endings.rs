@@ -164,7 +164,10 @@ pub fn once_over(early: Option<Early>) -> (Reason, &'static str) {
             Reason::AccountAltered,
             "the account was changed by hand, so it was revoked; for another one set the annotation dsv.dev/rotate-at",
         ),
-        Some(Early::Rotated | Early::OwnerDeleted) => (Reason::Revoking, "the credential was taken back"),
+        // Leases that are bound were asked for, so there is no mode Once to tell of it.
+        Some(Early::Rotated | Early::OwnerDeleted | Early::OwnerEnded) => {
+            (Reason::Revoking, "the credential was taken back")
+        }
     }
 }
 
@@ -194,6 +197,10 @@ fn name_end(
         let newer = owner.status.as_ref().and_then(|s| s.delivered_serial).unwrap_or(0) > claim.serial;
         (newer && claim.serial > 0).then_some(Early::Rotated)
     });
+    // Said before the lease was deleted, by whichever leader.
+    let status = lease.status.iter().flat_map(|status| &status.conditions);
+    let owner_ended = status.into_iter().any(|c| c.reason == Reason::OwnerEnded.as_str());
+    let early = early.or_else(|| owner_ended.then_some(Early::OwnerEnded));
     let name = match early {
         None => "Deleted",
         Some(Early::Rotated) => "Rotated",
@@ -203,6 +210,7 @@ fn name_end(
         Some(Early::TargetReleased) => "TargetReleased",
         Some(Early::AccountMissing) => "AccountMissing",
         Some(Early::AccountAltered) => "AccountAltered",
+        Some(Early::OwnerEnded) => "OwnerEnded",
     };
     (name, early)
 }

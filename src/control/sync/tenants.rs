@@ -54,6 +54,10 @@ pub async fn reconcile(tenant: Arc<DsvTenant>, ctx: Arc<Context>) -> Result<Acti
     }
     let (namespace, uid) = (tenant.namespace().unwrap_or_default(), tenant.uid().unwrap_or_default());
     let known = tenant.status.as_ref().and_then(|status| status.number);
+    if let Err(hold) = ctx.serves(&namespace) {
+        report(&ctx, &tenant, known, (&hold, None)).await?;
+        return Ok(Action::await_change());
+    }
     let number = if let Some(number) = known {
         number
     } else {
@@ -70,7 +74,7 @@ pub async fn reconcile(tenant: Arc<DsvTenant>, ctx: Arc<Context>) -> Result<Acti
         }
         Err(Trouble::Error(error)) => return Err(error),
     };
-    report(&ctx, &tenant, number, (&hold, url)).await?;
+    report(&ctx, &tenant, Some(number), (&hold, url)).await?;
     match hold.reason.kind() {
         ReasonKind::Good => {
             ctx.lanes.answered(&uid, &ctx.wakes);
@@ -105,7 +109,7 @@ async fn looked_at(ctx: &Context, tenant: &DsvTenant) -> Result<String, Trouble>
 async fn report(
     ctx: &Context,
     tenant: &DsvTenant,
-    number: i64,
+    number: Option<i64>,
     (hold, url): (&Hold, Option<String>),
 ) -> Result<(), Error> {
     let now = ctx.now();
@@ -118,7 +122,7 @@ async fn report(
         let ready = conditions::find(&status.conditions, READY);
         let was_ready = ready.is_some_and(|ready| ready.status == "True");
         became_ready = !was_ready && hold.reason.kind() == ReasonKind::Good;
-        status.number = Some(number);
+        status.number = number;
         status.observed_generation = generation;
         status.interval_seconds = interval.and_then(|length| i64::try_from(length.as_secs()).ok());
         if url.is_some() {
@@ -210,6 +214,7 @@ struct Credentials {
 /// Read now, and kept nowhere but in the client.
 async fn credentials(ctx: &Context, tenant: &DsvTenant) -> Result<Credentials, Trouble> {
     let namespace = tenant.namespace().unwrap_or_default();
+    ctx.serves(&namespace)?;
     let name = &tenant.spec.credentials.secret_name;
     let invalid = |message: String| Hold::new(Reason::CredentialsInvalid, message);
     let secret = objects::read::<Secret>(&ctx.client, &namespace, name).await?;

@@ -1,36 +1,33 @@
 //! Watches of DSV tenants and syncs, and what wakes them.
 
-use super::{DSV_TENANTS, Filled, SECRET_SYNCS, watch};
+use super::{DSV_TENANTS, Filled, SECRET_SYNCS, everywhere, watch};
 use crate::api::names::credential;
 use crate::api::secret_sync::SourceKind;
 use crate::api::{DsvTenant, DynamicSecret, SecretSync};
 use crate::control::context::Context;
 use crate::control::definitions::definition;
 use crate::telemetry::metrics::{Metrics, ObjectKind};
-use futures::StreamExt;
 use k8s_openapi::api::core::v1::Secret;
 use kube::api::PartialObjectMeta;
 use kube::runtime::reflector::{ObjectRef, Store};
 use kube::runtime::watcher;
-use kube::{Api, Client, ResourceExt};
+use kube::{Client, ResourceExt};
 
 /// A cache and its stream.
 pub(super) type Watched<K> = (Store<K>, futures::stream::BoxStream<'static, Result<K, watcher::Error>>);
 
 pub(super) fn syncs(client: &Client, metrics: &Metrics, filled: &Filled) -> (Watched<DsvTenant>, Watched<SecretSync>) {
     let (tenants, tenant_stream) = watch(
-        Api::<DsvTenant>::all(client.clone()),
-        watcher::Config::default(),
+        everywhere::<DsvTenant>(client),
         (filled, DSV_TENANTS),
         definition(metrics, ObjectKind::DsvTenant),
     );
     let (syncs, sync_stream) = watch(
-        Api::<SecretSync>::all(client.clone()),
-        watcher::Config::default(),
+        everywhere::<SecretSync>(client),
         (filled, SECRET_SYNCS),
         definition(metrics, ObjectKind::SecretSync),
     );
-    ((tenants, tenant_stream.boxed()), (syncs, sync_stream.boxed()))
+    ((tenants, tenant_stream), (syncs, sync_stream))
 }
 
 /// Syncs that push what this dynamic secret delivers: another credential is pushed at once.

@@ -2,6 +2,8 @@
 
 use super::*;
 
+mod restarts;
+
 fn at(second: i64) -> Timestamp {
     Timestamp::from_second(second).unwrap()
 }
@@ -16,6 +18,7 @@ fn lease(serial: i64, issued: i64) -> LeaseSeen {
         fingerprint: "f".into(),
         ttl_seconds: 1000,
         group: "g".into(),
+        in_use: false,
     }
 }
 
@@ -41,6 +44,7 @@ fn seen(mode: Mode, leases: &[LeaseSeen]) -> Observed<'_> {
         failures: 0,
         last_failure: None,
         groups: &[],
+        restarts_due: None,
     }
 }
 

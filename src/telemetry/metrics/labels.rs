@@ -47,6 +47,8 @@ label! {
         DropGroup = "drop_group",
         /// List what is there.
         Inventory = "inventory",
+        /// Count an account's sessions.
+        Sessions = "sessions",
         /// Keep a server's login.
         Guard = "guard",
         /// Forget logins.
@@ -105,8 +107,12 @@ label! {
         SecretSync = "secret_sync",
         /// A Secret: credential, registration, key or server record.
         Secret = "secret",
-        /// Deployment of a managed engine.
+        /// Deployment: of a managed engine, or one that is restarted.
         Deployment = "deployment",
+        /// `StatefulSet` that is restarted.
+        StatefulSet = "stateful_set",
+        /// `DaemonSet` that is restarted.
+        DaemonSet = "daemon_set",
         /// The operator's own pod.
         Pod = "pod",
         /// Event.
@@ -227,6 +233,7 @@ impl From<&Task> for TaskKind {
             Task::Revoke { .. } => Self::Revoke,
             Task::DropGroup { .. } => Self::DropGroup,
             Task::Inventory { .. } => Self::Inventory,
+            Task::Sessions { .. } => Self::Sessions,
             Task::Guard { .. } => Self::Guard,
             Task::Forget { .. } => Self::Forget,
             Task::Unknown => Self::Other,

@@ -158,6 +158,7 @@ fn compose(object: &DynamicSecret, namespace: &str, verifier: &Verifier) -> Cred
         verifier: Some(verifier.as_str().to_owned()),
         target: None,
         ttl: None,
+        bound_to: None,
         claim: None,
     };
     let mut lease = CredentialLease::new(&name, spec);

@@ -3,6 +3,7 @@
 use super::item::Item;
 use super::kept::SECRET_LABEL;
 use crate::api::DynamicSecret;
+use crate::cluster::watched::Namespaces;
 use crate::vault::Vault;
 use crate::vault::ids::Kind;
 use crate::vault::index::Index;
@@ -10,7 +11,7 @@ use crate::vault::tenants::Tenant;
 use k8s_openapi::api::core::v1::Secret;
 use kube::api::PartialObjectMeta;
 use kube::runtime::watcher;
-use kube::{Api, ResourceExt};
+use kube::{Api, Client, ResourceExt};
 use std::sync::Arc;
 
 /// A secret as lists know it.
@@ -26,8 +27,8 @@ pub struct Listed {
     pub dynamic: Option<Arc<DynamicSecret>>,
 }
 
-/// Follows the Secrets of this API in all namespaces, by metadata.
-pub async fn follow_kept(index: Index<Listed>, api: Api<PartialObjectMeta<Secret>>) {
+/// Follows the Secrets of this API in all namespaces that are served, by metadata.
+pub async fn follow_kept(index: Index<Listed>, client: Client, served: Namespaces) {
     let ours = watcher::Config::default().labels(SECRET_LABEL);
     let read = |secret: &PartialObjectMeta<Secret>| {
         let kind = Kind::of(secret.labels().get(SECRET_LABEL)?)?;
@@ -39,7 +40,7 @@ pub async fn follow_kept(index: Index<Listed>, api: Api<PartialObjectMeta<Secret
         };
         Some((secret.namespace()?, listed))
     };
-    index.follow(api, ours, read).await;
+    index.keep_up(served.secrets(&client, &ours), read).await;
 }
 
 /// Follows the dynamic secrets of all namespaces.

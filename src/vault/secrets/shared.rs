@@ -156,6 +156,7 @@ mod tests {
             verifier: None,
             target: None,
             ttl: None,
+            bound_to: None,
             claim: None,
         };
         let mut lease = CredentialLease::new("app-1", spec);

@@ -1,9 +1,12 @@
 //! What happens to pods on real nodes: leaders and engines are deleted, the container runtime restarts, engines are away while
 //! a ttl ends.
 
+use std::fs;
 use std::time::Instant;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::json;
 
 use super::application;
@@ -16,9 +19,7 @@ const ENGINES: &str = "app.kubernetes.io/name=dsv-engine";
 /// The next leader goes on; what lives is not issued again.
 pub async fn leader_deleted(world: &World) -> Result<()> {
     let before = world.account(application::NAME)?;
-    let labelled = ["get", "pods", "-n", NAMESPACE, "-l", "dsv.dev/leader=true", "-o=name"];
-    let leader = world.kubectl(&labelled)?.trim().to_owned();
-    ensure!(leader.starts_with("pod/"), "no pod is labelled as leader: {leader:?}");
+    let leader = leader(world)?;
     let start = Instant::now();
     world.kubectl(&["delete", "-n", NAMESPACE, &leader, "--wait=false"])?;
     world.apply(&[dynamic_secret("after-leader", &json!({}))])?;
@@ -27,13 +28,55 @@ pub async fn leader_deleted(world: &World) -> Result<()> {
         "from deleting the leader's pod until the next one has issued",
         start.elapsed(),
     );
-    let now = world.kubectl(&labelled)?.trim().to_owned();
-    ensure!(now != leader, "the deleted pod still leads");
+    ensure!(self::leader(world)? != leader, "the deleted pod still leads");
     ensure!(
         world.account(application::NAME)? == before,
         "a live credential was issued again"
     );
     world.until_connected(REPLICAS).await
+}
+
+/// The leading process is killed where it stands, so nobody hands leadership over.
+pub async fn leader_killed(world: &World) -> Result<()> {
+    let before = world.account(application::NAME)?;
+    let pod = leader(world)?;
+    let process = operator_in(pod.trim_start_matches("pod/"))?;
+    let start = Instant::now();
+    kill(process, Signal::SIGKILL)?;
+    world.apply(&[dynamic_secret("killed-leader", &json!({}))])?;
+    world.until_ready("killed-leader")?;
+    world.figure(
+        "from killing the leading process until the next one has issued",
+        start.elapsed(),
+    );
+    ensure!(
+        world.account(application::NAME)? == before,
+        "a live credential was issued again"
+    );
+    world.until_connected(REPLICAS).await
+}
+
+/// The pod that is labelled as leader.
+fn leader(world: &World) -> Result<String> {
+    let labelled = ["get", "pods", "-n", NAMESPACE, "-l", "dsv.dev/leader=true", "-o=name"];
+    let leader = world.kubectl(&labelled)?.trim().to_owned();
+    ensure!(leader.starts_with("pod/"), "no pod is labelled as leader: {leader:?}");
+    Ok(leader)
+}
+
+/// The operator's process in a pod, as our own table of processes has it.
+fn operator_in(pod: &str) -> Result<Pid> {
+    let variable = format!("POD_NAME={pod}");
+    for entry in fs::read_dir("/proc")? {
+        let folder = entry?.path();
+        let name = fs::read_to_string(folder.join("comm")).unwrap_or_default();
+        let variables = fs::read(folder.join("environ")).unwrap_or_default();
+        let is_there = variables.split(|byte| *byte == 0).any(|one| one == variable.as_bytes());
+        if let (true, Some(number)) = (name.trim() == "dsv-operator" && is_there, folder.file_name()) {
+            return Ok(Pid::from_raw(number.to_string_lossy().parse()?));
+        }
+    }
+    bail!("no process runs in {pod}")
 }
 
 /// Killed engines come back as the same ones, and what was asked meanwhile is done.

@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use anyhow::Result;
 
+use super::memory;
 use crate::chart::CHART;
 use crate::install::NAMESPACE;
 use crate::node::world::{RELEASE, World};
@@ -26,13 +27,17 @@ pub async fn run(world: &World) -> Result<()> {
             "-n",
             NAMESPACE,
             "--set",
-            &format!("channel.service.type=NodePort,channel.service.nodePort={NODE_PORT}"),
+            &format!(
+                "channel.service.type=NodePort,channel.service.nodePort={NODE_PORT},networkPolicy.databasePorts={{{}}}",
+                world.postgres.port()
+            ),
             "--wait",
             "--timeout",
             "3m",
         ])
         .inspect_err(|_| crate::say::say(world.report()))?;
     world.figure("from helm install until the operator is ready", start.elapsed());
+    memory::told(world, "straight after the install")?;
     world.prepare(REPLICAS)?;
     let start = Instant::now();
     world.until_connected(REPLICAS).await?;

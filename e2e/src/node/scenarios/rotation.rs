@@ -9,7 +9,7 @@ use super::application::{follower, never_failed};
 use crate::node::world::{SHOP, World, dynamic_secret};
 use crate::objects::text;
 
-const NAME: &str = "orders-web";
+const NAME: &str = "orders-moving";
 
 pub async fn run(world: &World) -> Result<()> {
     // Kubelet looks at mounted Secrets about once a minute; until it does the old account must live.

@@ -44,6 +44,7 @@ pub async fn run(world: &World) -> Result<()> {
     )
     .await?;
     nothing(world, &["get", of_cluster, "-l", labelled, name]).await?;
+    nothing(world, &["get", "roles,rolebindings", "-A", "-l", labelled, name]).await?;
     let definitions = world.kubectl(&["get", "crd", name])?;
     ensure!(
         definitions.matches("dsv.dev").count() == 6,

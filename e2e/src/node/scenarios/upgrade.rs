@@ -1,14 +1,17 @@
-//! `helm upgrade` replaces the operator's pods while leases live.
+//! `helm upgrade` replaces the operator's pods while leases live, and limits its right to Secrets to the namespaces that it
+//! has to serve.
 
 use std::time::Instant;
 
 use anyhow::{Result, ensure};
+use serde_json::json;
 
 use super::application;
 use super::install::REPLICAS;
 use crate::chart::CHART;
-use crate::install::NAMESPACE;
-use crate::node::world::{RELEASE, SHOP, World};
+use crate::install::{NAMESPACE, SERVICE_ACCOUNT};
+use crate::node::world::{RELEASE, SHOP, World, dynamic_secret};
+use crate::sample::DATABASES;
 
 pub async fn run(world: &World) -> Result<()> {
     let leases = [
@@ -41,6 +44,8 @@ pub async fn run(world: &World) -> Result<()> {
             "--reuse-values",
             "--set-string",
             "podAnnotations.upgrade=1",
+            "--set",
+            &format!("watch.namespaces={{{SHOP},{DATABASES}}}"),
             "--wait",
             "--timeout",
             "3m",
@@ -65,5 +70,17 @@ pub async fn run(world: &World) -> Result<()> {
     for lease in before.split_whitespace() {
         ensure!(after.contains(lease), "lease {lease} was lost");
     }
-    application::never_failed(world, application::NAME).map(drop)
+    application::never_failed(world, application::NAME)?;
+    served_only(world)
+}
+
+/// The operator reads Secrets where it serves, nowhere else, and issues as before.
+fn served_only(world: &World) -> Result<()> {
+    let account = format!("--as=system:serviceaccount:{NAMESPACE}:{SERVICE_ACCOUNT}");
+    for (namespace, may) in [(SHOP, true), (DATABASES, true), (NAMESPACE, true), ("default", false)] {
+        let answer = world.kubectl(&["auth", "can-i", "get", "secrets", "-n", namespace, &account]);
+        ensure!(answer.is_ok() == may, "in {namespace} it may read Secrets: {answer:?}");
+    }
+    world.apply(&[dynamic_secret("after-upgrade", &json!({}))])?;
+    world.until_ready("after-upgrade").map(drop)
 }

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use crate::rights::{ELSEWHERE, ROLES, cluster};
 
 /// A client that acts as somebody: the operator by its own token, people by impersonation.
-async fn acting_as(who: &str) -> Client {
+pub async fn acting_as(who: &str) -> Client {
     let cluster = cluster().await;
     if who == SERVICE_ACCOUNT {
         let path = cluster.kubeconfig().with_file_name("operator.kubeconfig");
@@ -30,7 +30,7 @@ async fn acting_as(who: &str) -> Client {
     Client::try_from(config).unwrap()
 }
 
-fn api(client: &Client, kind: &str, namespace: &str) -> Api<DynamicObject> {
+pub fn api(client: &Client, kind: &str, namespace: &str) -> Api<DynamicObject> {
     let (group, version) = if kind == "Secret" {
         ("", "v1")
     } else {
@@ -43,7 +43,7 @@ fn api(client: &Client, kind: &str, namespace: &str) -> Api<DynamicObject> {
     )
 }
 
-fn object(value: Value) -> DynamicObject {
+pub fn object(value: Value) -> DynamicObject {
     serde_json::from_value(value).unwrap()
 }
 
@@ -58,7 +58,7 @@ fn marked() -> Value {
 }
 
 #[track_caller]
-fn refused<T: std::fmt::Debug>(answer: Result<T, Error>, says: &str) {
+pub fn refused<T: std::fmt::Debug>(answer: Result<T, Error>, says: &str) {
     match answer {
         Err(Error::Api(status)) => {
             assert_eq!(status.code, 403, "{}", status.message);
@@ -187,7 +187,7 @@ async fn the_operator_writes_its_own_secrets_and_cannot_give_them_away_or_make_o
     }
 }
 
-fn dynamic_secret(name: &str) -> DynamicObject {
+pub fn dynamic_secret(name: &str) -> DynamicObject {
     object(json!({
         "apiVersion": "dsv.dev/v1alpha1", "kind": "DynamicSecret", "metadata": {"name": name},
         "spec": {

@@ -165,6 +165,8 @@ fn needed(home: bool) -> BTreeSet<Right> {
     ));
     wanted.extend(rights("", names(&["secrets"]), &all));
     wanted.extend(rights("", names(&["namespaces"]), &read));
+    wanted.extend(rights("", names(&["pods", "serviceaccounts"]), &["get"]));
+    wanted.extend(rights("batch", names(&["jobs"]), &["get"]));
     wanted.extend(rights("events.k8s.io", names(&["events"]), &["create", "patch"]));
     wanted.extend(rights("authentication.k8s.io", names(&["tokenreviews"]), &["create"]));
     wanted.extend(rights(

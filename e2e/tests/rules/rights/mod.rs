@@ -2,6 +2,7 @@
 
 mod fences;
 mod matrix;
+mod workloads;
 
 use std::time::Duration;
 

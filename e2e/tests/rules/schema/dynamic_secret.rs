@@ -14,6 +14,8 @@ const NAME: &str = "must be a Kubernetes object name";
 const LABELS: &str = "labels must not be of kubernetes.io, k8s.io or dsv.dev";
 const ANNOTATIONS: &str = "annotations must not be of kubernetes.io, k8s.io or dsv.dev";
 const TEMPLATE: &str = "template: a key has letters, digits, -, _ and ., and is none that the Secret has already";
+const RESTART: &str = "target.restart is for mode Rotate";
+const WORKLOAD: &str = "workload name must be a Kubernetes object name";
 const TYPE: &str = "target type must be Opaque, servicebinding.io/postgresql or a type of dsv.dev";
 
 fn spec(patch: &Value) -> Value {
@@ -80,6 +82,10 @@ fn accepted() -> Vec<Value> {
     rows.push(spec(&json!({"target": {"labels": {"team": "shop", "example.com/kubernetes.io": "x"}, "annotations": {"mydsv.dev/a": "b"}}})));
     rows.push(spec(&json!({"target": {"labels": many(32), "annotations": many(32)}})));
     rows.push(spec(&json!({"target": {"formats": ["jdbc", "libpq", "pgpass", "dotnet"], "template": {"app.properties": "{{ uri }}"}}})));
+    rows.push(spec(&json!({
+        "issuance": {"mode": "Rotate"},
+        "target": {"restart": [{"kind": "Deployment", "name": "web"}, {"kind": "DaemonSet", "name": "web"}, {"kind": "StatefulSet", "name": "a.b"}]},
+    })));
     rows.push(spec(&json!({"grantPermissions": null, "grants": [{"what": "SELECT", "where": "public.a"}, {"what": "ALL", "where": "b.*"}]})));
     rows.push(spec(&json!({
         "pool": {"namespace": "databases"},
@@ -205,6 +211,25 @@ fn targets() -> Vec<(Value, &'static str)> {
     }
     rows.push((target(json!({"formats": ["odbc"]})), "Unsupported value: \"odbc\""));
     rows.push((target(json!({"formats": ["jdbc", "jdbc"]})), "Duplicate value"));
+    let restart = |mode: &str, list: Value| spec(&json!({"issuance": {"mode": mode}, "target": {"restart": list}}));
+    let web = json!({"kind": "Deployment", "name": "web"});
+    for mode in ["Once", "OnDemand"] {
+        rows.push((restart(mode, json!([web])), RESTART));
+    }
+    rows.push((target(json!({"restart": [web]})), RESTART));
+    rows.push((
+        restart("Rotate", json!([{"kind": "Deployment", "name": "../x"}])),
+        WORKLOAD,
+    ));
+    rows.push((restart("Rotate", json!([web, web])), "Duplicate value"));
+    rows.push((
+        restart("Rotate", json!([{"kind": "Pod", "name": "web"}])),
+        "Unsupported value: \"Pod\"",
+    ));
+    let nine: Vec<Value> = (0..9)
+        .map(|n| json!({"kind": "DaemonSet", "name": format!("d-{n}")}))
+        .collect();
+    rows.push((restart("Rotate", json!(nine)), "spec.target.restart"));
     rows.push((target(json!({"labels": many(33)})), "spec.target.labels"));
     rows.push((target(json!({"annotations": many(33)})), "spec.target.annotations"));
     rows

@@ -52,6 +52,25 @@ fn refused() -> Vec<(Value, &'static str)> {
             "dynamicSecret must be a Kubernetes object name",
         ));
     }
+    let bound = |patch: Value| {
+        let pod = json!({"kind": "Pod", "name": "worker", "uid": "6f1b9f7e-3a53-4b36-9d0f-0f8e9f6c2a11"});
+        spec(&json!({"boundTo": changed(pod, &patch)}))
+    };
+    for wrong in ["../x", "a/b", "A"] {
+        rows.push((
+            bound(json!({"name": wrong})),
+            "boundTo name must be a Kubernetes object name",
+        ));
+    }
+    rows.extend([
+        (
+            bound(json!({"kind": "Deployment"})),
+            "spec.boundTo.kind: Unsupported value",
+        ),
+        // Whoever has the name later is somebody else.
+        (bound(json!({"uid": null})), "spec.boundTo.uid: Required value"),
+        (bound(json!({"uid": ""})), "spec.boundTo.uid"),
+    ]);
     rows.extend([
         (spec(&json!({"target": {"name": "x"}})), either),
         (spec(&json!({"verifier": null})), either),
@@ -77,6 +96,7 @@ async fn a_sound_request_for_a_credential_is_stored_as_it_was_written() {
         spec(&json!({})),
         spec(&json!({"ttl": "10m"})),
         spec(&json!({"verifier": null, "target": {"name": "my-db"}})),
+        spec(&json!({"boundTo": {"kind": "Job", "name": "nightly", "uid": "6f1b9f7e-3a53-4b36-9d0f-0f8e9f6c2a11"}})),
     ];
     accepts("CredentialLease", rows).await;
 }
@@ -106,6 +126,7 @@ async fn nothing_in_the_spec_of_a_lease_ever_changes() {
         json!({"ttl": 61}),
         json!({"ttl": "60"}),
         json!({"ttl": null}),
+        json!({"boundTo": {"kind": "Pod", "name": "another", "uid": "u"}}),
         json!({"claim": claim()}),
     ];
     for change in changes {

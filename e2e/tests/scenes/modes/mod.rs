@@ -1,8 +1,10 @@
 //! What a DynamicSecret can be told to do, and what happens when people reach into its Secret.
 
 mod account;
+mod bound;
 mod on_demand;
 mod renewal;
+mod restart;
 mod secret;
 
 use std::time::{Duration, Instant};

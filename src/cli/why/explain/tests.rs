@@ -74,3 +74,27 @@ fn what_may_not_be_read_is_unknown_and_what_is_not_there_is_a_problem() {
         Verdict::Problem
     );
 }
+
+#[test]
+fn a_workload_that_cannot_be_restarted_is_named() {
+    let mut facts = facts(Seen::Hidden);
+    let none = explain(&facts, Timestamp::UNIX_EPOCH);
+    assert!(none.findings.iter().all(|finding| finding.subject != "restarts"));
+    let status = facts.owner.status.get_or_insert_default();
+    let reason = crate::api::conditions::Reason::RestartNotAllowed;
+    let now = Timestamp::UNIX_EPOCH;
+    conditions::set(
+        &mut status.conditions,
+        RESTARTED,
+        "False",
+        reason,
+        "Deployment web",
+        None,
+        now,
+    );
+    let (verdict, text) = verdict_of(&explain(&facts, now), "restarts");
+    assert_eq!(
+        (verdict, text.as_str()),
+        (Verdict::Problem, "RestartNotAllowed: Deployment web")
+    );
+}

@@ -3,6 +3,8 @@
 //! IF A TEST IN THIS FILE FAILS, DO NOT CHANGE THE FILES UNDER `tests/wire/`: engines in the field speak that way.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test ends that way")]
 
+mod versions;
+
 use dsv::channel::frames::{
     AccountState, CloseCode, Done, FailureClass, Outcome, OwnedObjects, SslMode, Task, ToEngine, ToOperator,
 };
@@ -68,6 +70,7 @@ fn every_frame_to_an_engine_reads_and_writes_as_in_version_1() {
         "task keeper",
         "task dropGroup",
         "task inventory",
+        "task sessions",
         "task guard",
         "task forget",
         "ssl disable",
@@ -97,6 +100,7 @@ fn every_frame_to_the_operator_reads_and_writes_as_in_version_1() {
         "done groupReady",
         "done groupDropped",
         "done inventory",
+        "done sessions",
         "done groupNeedsKeepers",
         "done noted",
         "unknown",
@@ -214,6 +218,7 @@ fn names_of_task(task: &Task) -> Vec<&'static str> {
         }
         Task::DropGroup { server, .. } => ("task dropGroup", server),
         Task::Inventory { server, .. } => ("task inventory", server),
+        Task::Sessions { server, .. } => ("task sessions", server),
         Task::Guard { server, .. } => ("task guard", server),
         Task::Forget { .. } => return vec!["task forget"],
         Task::Unknown => panic!("a file holds a task that is not of this version"),
@@ -263,6 +268,10 @@ fn names_of_outcome(outcome: &Outcome) -> Vec<&'static str> {
             done: Done::Inventory(_),
             ..
         } => vec!["done inventory"],
+        Outcome::Done {
+            done: Done::Sessions { .. },
+            ..
+        } => vec!["done sessions"],
         Outcome::Done {
             done: Done::GroupNeedsKeepers { .. },
             ..
