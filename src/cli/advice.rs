@@ -14,6 +14,7 @@ pub fn ready(conditions: &[Condition]) -> Option<(bool, &Condition)> {
 }
 
 /// The next step for a reason; empty where nothing is to be done.
+#[allow(clippy::too_many_lines, reason = "a table")]
 pub fn next_step(reason: Reason) -> &'static str {
     match reason {
         Reason::Issued

@@ -76,7 +76,7 @@ pub enum State {
     Due,
     /// It was restarted this moment.
     Restarted,
-    /// Its pods are being replaced: so many of so many.
+    /// Its pods are being replaced: so many new ones of so many.
     RollingOut(i64, i64),
     /// All of its pods started with the credential.
     Complete,
@@ -137,7 +137,7 @@ pub fn judge(look: &Look, asked: &Asked<'_>, recorded: bool) -> State {
     if seen.rolled_out() {
         State::Complete
     } else {
-        State::RollingOut(seen.updated.min(seen.available), seen.wanted)
+        State::RollingOut(seen.updated, seen.wanted)
     }
 }
 
@@ -206,7 +206,7 @@ fn word(state: &State) -> Option<(u8, Reason, String)> {
         ),
         State::Due | State::Restarted => (5, Reason::RollingOut, "IT is restarted"),
         State::RollingOut(done, wanted) => {
-            let what = format!("IT has {done} of {wanted} pods with the current credential");
+            let what = format!("IT is rolled out: {done} of {wanted} pods are new, and not all is ready yet");
             return Some((6, Reason::RollingOut, what));
         }
     };
@@ -285,7 +285,7 @@ mod tests {
         };
         assert_eq!(restarted(|w| w.observed = false), State::RollingOut(3, 3));
         assert_eq!(restarted(|w| w.updated = 1), State::RollingOut(1, 3));
-        assert_eq!(restarted(|w| w.available = 2), State::RollingOut(2, 3));
+        assert_eq!(restarted(|w| w.available = 2), State::RollingOut(3, 3));
         assert_eq!(
             restarted(|w| w.present = 4),
             State::RollingOut(3, 3),
@@ -376,8 +376,8 @@ mod tests {
         assert_eq!(reason, Reason::RestartNotAllowed);
         assert_eq!(
             message,
-            "Deployment c does not allow restarts; annotate it with dsv.dev/restart=allowed; Deployment a has 1 of 2 pods with \
-             the current credential"
+            "Deployment c does not allow restarts; annotate it with dsv.dev/restart=allowed; Deployment a is rolled out: 1 of \
+             2 pods are new, and not all is ready yet"
         );
         assert_eq!(tell(&[(workload("b"), State::Complete)]).0, Reason::RolledOut);
     }

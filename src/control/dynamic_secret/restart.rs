@@ -205,18 +205,18 @@ async fn say(
     ctx: &Context,
     seen: &DynamicSecret,
     revision: &str,
-    states: &[(WorkloadReference, State)],
+    all: &[(WorkloadReference, State)],
     until: Option<Timestamp>,
     now: Timestamp,
 ) -> Result<Option<DynamicSecret>, Error> {
-    let (reason, mut message) = tell(states);
+    let (reason, mut message) = tell(all);
     if let Some(until) = until {
         let end = credential_secret::whole_seconds(until);
         message = format!(
             "{message}; the replaced account has sessions and ends with the last of them, at {end} at the latest"
         );
     }
-    let records: Vec<RestartRecord> = states
+    let records: Vec<RestartRecord> = all
         .iter()
         .filter_map(|(workload, state)| record(seen, revision, workload, state))
         .collect();

@@ -1,8 +1,7 @@
 //! Tables of what is decided for a dynamic secret.
 
-use super::*;
-
 mod restarts;
+use super::*;
 
 fn at(second: i64) -> Timestamp {
     Timestamp::from_second(second).unwrap()
