@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use anyhow::ensure;
 use e2e::install::NAMESPACE;
+use e2e::objects::text;
 use e2e::places::own_program;
 use e2e::scene::{Credential, PATIENCE, Scene};
 use e2e::stack::{Shape, Stack};
@@ -151,8 +152,13 @@ async fn what_lived_outside_goes(outside: &Scene<'_>, left: &Credential, deleted
         .eventually("what was left ends at its ttl", limit, ended)
         .await
         .unwrap();
-    let none = || async { Ok(outside.leases().await?.is_empty().then_some(())) };
-    stack.eventually("no lease is left outside", limit, none).await.unwrap();
+    // The one that was refused never had an account, and waits for whoever asked.
+    let is_refused = |lease: &Value| text(lease, "/status/phase") == "Refused";
+    let none = || async { Ok(outside.leases().await?.iter().all(is_refused).then_some(())) };
+    stack
+        .eventually("no account is left outside", limit, none)
+        .await
+        .unwrap();
     outside
         .wait_absent("DynamicSecret", &outside.shop, "deleted")
         .await

@@ -21,7 +21,7 @@ async fn an_account_whose_lease_was_torn_from_the_books_is_revoked() {
     let session = scene.use_account(&first.login).await.unwrap();
     tear(&scene, &first.lease).await;
     scene.wait_no_role(&first.login.user).await.unwrap();
-    assert!(session.batch_execute("SELECT 1").await.is_err());
+    scene.session_dies(&session, PATIENCE).await.unwrap();
     // Counted when the engine has answered, which is after the role is gone.
     let counted = || async {
         let metrics = scene.stack.operators()[0].metrics().await?;

@@ -57,7 +57,13 @@ pub fn workloads_fence(installation: &Installation) -> (ValidatingAdmissionPolic
         same(
             "object.metadata",
             "oldObject.metadata",
-            "k in ['generation', 'resourceVersion', 'managedFields']",
+            "k in ['generation', 'resourceVersion', 'managedFields', 'annotations']",
+        ),
+        // The API server counts in this one itself, whatever a request says.
+        same(
+            "object.metadata.?annotations.orValue({})",
+            "oldObject.metadata.?annotations.orValue({})",
+            "k == 'deprecated.daemonset.template.generation'",
         ),
         same("object.spec", "oldObject.spec", "k == 'template'"),
         same("object.spec.template", "oldObject.spec.template", "k == 'metadata'"),

@@ -14,7 +14,9 @@ use crate::rights::{ELSEWHERE, ROLES, cluster};
 pub async fn acting_as(who: &str) -> Client {
     let cluster = cluster().await;
     if who == SERVICE_ACCOUNT {
-        let path = cluster.kubeconfig().with_file_name("operator.kubeconfig");
+        // One for each: a file that another test is writing is half a file.
+        let file = format!("operator-{:08x}.kubeconfig", rand::random::<u32>());
+        let path = cluster.kubeconfig().with_file_name(file);
         cluster
             .service_account_kubeconfig((HOME, SERVICE_ACCOUNT), cluster.endpoint(), &path)
             .await
