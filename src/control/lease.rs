@@ -211,7 +211,8 @@ impl<'a> Pass<'a> {
     }
 
     async fn take_on(&mut self) -> Result<Option<Action>, Error> {
-        match takeon::take_on(self.ctx, &self.lease).await? {
+        // On the heap: the passes of leases that are not taken on need not carry it.
+        match Box::pin(takeon::take_on(self.ctx, &self.lease)).await? {
             TakenOn::Later(action) => Ok(Some(action)),
             TakenOn::Now(lease) => {
                 self.lease = *lease;
