@@ -65,7 +65,11 @@ async fn of_many_syncs_only_those_whose_source_changed_are_pushed() {
 }
 
 fn sync(setup: &Setup, number: usize) -> Value {
-    let source = if number.is_multiple_of(ONE_IN) { "changing" } else { "source" };
+    let source = if number.is_multiple_of(ONE_IN) {
+        "changing"
+    } else {
+        "source"
+    };
     let name = format!("{source}-{number:04}");
     json!({
         "apiVersion": "dsv.dev/v1alpha1",
