@@ -98,6 +98,7 @@ fn noted(note: &Value) -> Value {
 }
 
 #[tokio::test]
+#[allow(clippy::too_many_lines, reason = "one table")]
 async fn on_a_workload_the_operator_changes_one_annotation_and_only_where_it_is_allowed() {
     workloads().await;
     let admin = cluster().await.client().await.unwrap();

@@ -20,6 +20,7 @@ fn spec(patch: &Value) -> Value {
     changed(json!({"dynamicSecret": "orders-app", "verifier": verifier()}), patch)
 }
 
+#[allow(clippy::too_many_lines, reason = "one table")]
 fn refused() -> Vec<(Value, &'static str)> {
     let form = "verifier must be SCRAM-SHA-256$4096:<salt of 16 bytes>$<stored key>:<server key>, in base64";
     let either = "write either verifier (you keep the password) or target (a Secret is made)";
