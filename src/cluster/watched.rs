@@ -166,8 +166,12 @@ impl<K: Resource + Clone> History<K> {
         self.is_complete = true;
         let gone = std::mem::take(&mut self.gone).into_iter();
         let is_back = |object: &K| {
-            let (name, uid) = (object.name_any(), object.namespace());
-            let back = |part: &Part<K>| part.known.get(&name).is_some_and(|known| known.namespace() == uid);
+            let (name, namespace) = (object.name_any(), object.namespace());
+            let back = |part: &Part<K>| {
+                part.known
+                    .get(&name)
+                    .is_some_and(|known| known.namespace() == namespace)
+            };
             self.parts.iter().any(back)
         };
         let gone = gone.filter(|object| !is_back(object)).map(Event::Delete);

@@ -128,9 +128,8 @@ pub async fn within_limits(
         prepared.pool.uid().unwrap_or_default(),
         prepared.owner.uid().unwrap_or_default(),
     );
-    let one_at_a_time = async { ctx.admission.turn.lock().await };
-    let _turn = if limited || most.is_some() {
-        Some(one_at_a_time.await)
+    let _one_at_a_time = if limited || most.is_some() {
+        Some(ctx.admission.turn.lock().await)
     } else {
         None
     };

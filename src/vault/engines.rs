@@ -35,7 +35,7 @@ impl Vault {
                 let engine = if caller.is_kubernetes() {
                     engine
                 } else {
-                    self.heard_of(call, engine).await?
+                    self.heard_of(call, engine).await
                 };
                 let pool = self.pool(call, &engine.spec.pool).await?;
                 Ok(Reply::ok(self.shown_engine(&engine, pool.as_ref()).into()))

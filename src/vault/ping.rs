@@ -35,11 +35,22 @@ impl Vault {
     }
 
     /// The engine as it is when it was heard of just now: what is on record of one that is connected is up to ten minutes old.
-    pub(super) async fn heard_of(&self, call: &Call, engine: Engine) -> Result<Engine, Refusal> {
+    pub(super) async fn heard_of(&self, call: &Call, engine: Engine) -> Engine {
         if !is_stale(&engine, Timestamp::now()) {
-            return Ok(engine);
+            return engine;
         }
-        Ok(self.asked(call, &engine, READERS_PATIENCE).await?.unwrap_or(engine))
+        match self.asked(call, &engine, READERS_PATIENCE).await {
+            Ok(heard) => heard.unwrap_or(engine),
+            Err(refusal) => {
+                // A read does not fail because something could not be written.
+                tracing::info!(
+                    engine = engine.name_any(),
+                    code = refusal.code,
+                    "an engine could not be asked"
+                );
+                engine
+            }
+        }
     }
 
     /// The engine with the answer to a ping; none where there was none in time.
