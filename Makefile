@@ -42,11 +42,11 @@ bench: bench-programs ## Measure everything beside its limits (POSTGRES=15,18 ON
 bench-quick: build ## Check in two minutes what no noise can move: requests and statements of a life, memory (POSTGRES=18)
 	@RUST_LOG=info $(BIN)/dsv-bench --quick --postgres $(or $(POSTGRES),18)
 
-image: build ## Build the images of operator and engine into target/images, without Docker
-	@$(BIN)/dsv-dev image
+image: build ## Build the images of operator and engine into target/images, without Docker (ARCH=amd64, arm64)
+	@$(BIN)/dsv-dev image $(if $(ARCH),--arch $(ARCH))
 
-dist: build ## Build archives of engine and plugin, with hashes and a list of components, into target/dist
-	@$(BIN)/dsv-dev dist
+dist: build ## Build archives of engine and plugin, with hashes and a list of components, into target/dist (ARCH=amd64, arm64)
+	@$(BIN)/dsv-dev dist $(if $(ARCH),--arch $(ARCH))
 
 chart: crds ## Write the chart's generated files anew, and config/install.yaml (builds helm once)
 	@$(BIN)/dsv-dev chart

@@ -281,6 +281,28 @@ fn every_link_between_pages_leads_somewhere() {
     }
 }
 
+#[test]
+fn every_phase_of_a_lease_is_explained_exactly_once() {
+    let (fields, reasons) = (page("docs/fields.md"), page("docs/reasons.md"));
+    let row = |line: &&str| line.starts_with("| `status.phase` |");
+    let phases = fields.lines().find(row).unwrap().split(" | ").nth(2).unwrap();
+    let phases: Vec<&str> = phases.split('`').skip(1).step_by(2).collect();
+    assert!(phases.len() > 4, "{phases:?}");
+    let rows: Vec<Vec<&str>> = reasons
+        .lines()
+        .filter_map(|line| line.strip_prefix("| phase `"))
+        .map(|line| line.trim_end_matches(" |").split(" | ").collect())
+        .collect();
+    let explained: Vec<&str> = rows.iter().map(|cells| cells[0].trim_end_matches('`')).collect();
+    assert_eq!(explained, phases);
+    for cells in rows {
+        assert!(
+            cells.len() == 4 && cells.iter().all(|cell| !cell.trim().is_empty()),
+            "a row has phase, meaning, where to look, and next step: {cells:?}"
+        );
+    }
+}
+
 /// A guarantee is worth the test that shows it: one that was renamed or lost must not stay in the page.
 #[test]
 fn every_test_that_the_guarantees_name_exists() {

@@ -52,9 +52,10 @@ pub struct DsvTenantSpec {
     #[schemars(length(max = 65536))]
     pub ca_bundle: Option<String>,
     /// An HTTP proxy on the way there, such as http://proxy.example.com:3128. It is held to the same rule as a destination.
+    /// Its login, if it wants one, is in the fields proxy-username and proxy-password of the credentials.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 512))]
-    #[x_kube(validation = Rule::new("self.matches('^http://[^/?#@]+/?$')").message("proxy must be http://host:port, without a login"))]
+    #[x_kube(validation = Rule::new("self.matches('^http://[^/?#@]+/?$')").message("proxy must be http://host:port; its login belongs into the credentials Secret, as proxy-username and proxy-password"))]
     pub proxy: Option<String>,
     /// Most requests to the tenant in a minute. Default: 600.
     #[serde(default, skip_serializing_if = "Option::is_none")]

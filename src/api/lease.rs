@@ -186,7 +186,7 @@ pub struct ClaimedGroup {
 /// Where a lease stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Phase {
-    /// Nothing is in the database yet.
+    /// Nothing is in the database yet. It goes on by itself.
     Pending,
     /// The account exists and, with a target, the Secret names this lease.
     Issued,
@@ -194,7 +194,7 @@ pub enum Phase {
     Revoking,
     /// It resists; login is cut.
     Blocked,
-    /// It was refused; nothing was made.
+    /// Nothing was made, and somebody has to change something first. It is looked at again now and then.
     Refused,
 }
 

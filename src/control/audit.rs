@@ -17,7 +17,7 @@ pub use memory::{AuditMemory, Wanted};
 use super::context::Context;
 use super::hold::Error;
 use super::watches::{DYNAMIC_SECRETS, ENGINES, LEASES, POOLS};
-use crate::cluster::server_record;
+use crate::cluster::server_record::{self, Record};
 use crate::plan::audit::{self as plan, Findings, Observed};
 use crate::telemetry::metrics::{Controller, ReconcileOutcome};
 use futures::{FutureExt, StreamExt};
@@ -99,6 +99,11 @@ async fn round(ctx: &Context, wanted: &Wanted) -> Result<Round, Error> {
         .keep_only(&records.iter().map(|record| record.login.record.as_str()).collect());
     // Pools that have a server, whether or not it could be looked at.
     let mut busy = BTreeSet::new();
+    let unreachable = records.extract_if(.., |record| look::pools(ctx, record).is_empty());
+    let unreachable: Vec<Record> = unreachable.collect();
+    let removed = records::remove_unreachable(ctx, &unreachable).await?;
+    let kept = unreachable.into_iter();
+    records.extend(kept.filter(|record| !removed.contains(&record.login.record)));
     records.retain(|record| {
         let pools = look::pools(ctx, record);
         busy.extend(pools.iter().cloned());

@@ -3,7 +3,7 @@
 use super::admission::Admission;
 use super::audit::AuditMemory;
 use super::crowd::Crowds;
-use super::gathered::Gathered;
+use super::deferred_wakes::DeferredWakes;
 use super::group_commit::GroupCommits;
 use super::guards::Guards;
 use super::hold::{Error, Hold};
@@ -176,7 +176,7 @@ pub struct Context {
     /// Pushes that are under way.
     pub lanes: Lanes,
     /// Dynamic secrets that will be looked at in a moment.
-    pub gathered: Gathered,
+    pub deferred: DeferredWakes,
 }
 
 impl Context {
@@ -226,7 +226,7 @@ impl Context {
             keeping: Arc::default(),
             audit: AuditMemory::default(),
             lanes: Lanes::default(),
-            gathered: Gathered::default(),
+            deferred: DeferredWakes::default(),
         }
     }
 
@@ -262,7 +262,7 @@ impl Context {
             return self.wake_dynamic_secret(&namespace, name);
         }
         let owner = ObjectRef::new(name).within(&namespace);
-        self.gathered.wake(owner, &self.wakes.dynamic_secrets);
+        self.deferred.wake(owner, &self.wakes.dynamic_secrets);
     }
 
     /// Looks at a dynamic secret again.

@@ -3,7 +3,7 @@
 use super::context::Context;
 use super::hold::Error;
 use crate::api::names::{ENGINE_LABEL, MANAGED_BY, OPERATOR, POOL_LABEL, base32_hash};
-use crate::api::pool::{ManagedEngines, Proxy, Resources, Toleration};
+use crate::api::pool::{ManagedEngines, Resources, Toleration};
 use crate::api::{Engine, EnginePool};
 use crate::cluster::{Intention, objects};
 use k8s_openapi::api::apps::v1::{Deployment, DeploymentSpec, DeploymentStrategy};
@@ -180,7 +180,7 @@ fn container(ctx: &Context, managed: &ManagedEngines, name: &str) -> Container {
             "--health-addr".into(),
             format!("0.0.0.0:{HEALTH_PORT}"),
         ]),
-        env: managed.proxy.as_ref().map(proxy),
+        env: Some(variables(ctx, managed)),
         env_from: Some(vec![EnvFromSource {
             secret_ref: Some(SecretEnvSource {
                 name: name.to_owned(),
@@ -209,14 +209,19 @@ fn container(ctx: &Context, managed: &ManagedEngines, name: &str) -> Container {
     }
 }
 
-fn proxy(proxy: &Proxy) -> Vec<EnvVar> {
-    let variable = |name: &str, value: &String| EnvVar {
+/// The endpoint stands in the registration Secret as well, as it was when that was made; this one wins and follows the
+/// installation.
+fn variables(ctx: &Context, managed: &ManagedEngines) -> Vec<EnvVar> {
+    let variable = |name: &str, value: &str| EnvVar {
         name: name.to_owned(),
-        value: Some(value.clone()),
+        value: Some(value.to_owned()),
         ..EnvVar::default()
     };
-    let mut all = vec![variable("HTTPS_PROXY", &proxy.https_proxy)];
-    all.extend(proxy.no_proxy.iter().map(|hosts| variable("NO_PROXY", hosts)));
+    let mut all = vec![variable("DSV_ENDPOINT", &ctx.settings.engine_endpoints.join(","))];
+    if let Some(proxy) = &managed.proxy {
+        all.push(variable("HTTPS_PROXY", &proxy.https_proxy));
+        all.extend(proxy.no_proxy.iter().map(|hosts| variable("NO_PROXY", hosts)));
+    }
     all
 }
 

@@ -69,6 +69,7 @@ impl From<&PushError> for Hold {
     fn from(error: &PushError) -> Self {
         let reason = match error {
             PushError::Settings(_) => Reason::InvalidSpec,
+            PushError::ProxyLogin => Reason::CredentialsInvalid,
             PushError::Destination(_) => Reason::DestinationRefused,
             PushError::Unreachable(_) | PushError::Foreign(_) => Reason::TenantUnreachable,
             PushError::Patience(_) | PushError::Failed(_) => Reason::TenantBusy,

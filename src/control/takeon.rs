@@ -10,7 +10,7 @@ use super::making;
 use super::occupied::Waiter;
 use super::prepare;
 use super::report;
-use crate::api::conditions::Reason;
+use crate::api::conditions::{Reason, ReasonKind};
 use crate::api::dynamic_secret::Mode;
 use crate::api::lease::{Claim, Phase};
 use crate::api::names::LEASE_FINALIZER;
@@ -56,11 +56,20 @@ pub async fn take_on(ctx: &Context, lease: &CredentialLease) -> Result<TakenOn, 
             if let Some(target) = lease.spec.target.as_ref().filter(|_| occupied) {
                 ctx.await_place(Waiter::of_lease(lease, target.name.clone()));
             }
-            report::lease_waits(ctx, lease, Phase::Refused, &hold).await?;
+            report::lease_waits(ctx, lease, phase(hold.reason), &hold).await?;
             let count = ctx.attempts.count(&lease.uid().unwrap_or_default());
             let pause = Duration::try_from(backoff::pause(count)).unwrap_or_default();
             Ok(TakenOn::Later(Action::requeue(pause.max(Duration::from_secs(1)))))
         }
+    }
+}
+
+/// Refused is what somebody has to mend; all else goes on by itself, but for what the lease was bound to: that does not come back.
+fn phase(reason: Reason) -> Phase {
+    match reason.kind() {
+        ReasonKind::Refused => Phase::Refused,
+        _ if reason == Reason::OwnerEnded => Phase::Refused,
+        ReasonKind::Waiting | ReasonKind::Good => Phase::Pending,
     }
 }
 

@@ -43,6 +43,8 @@ where
     let (reader, writer) = reflector::store();
     let (filled, name) = (filled.0.0.clone(), filled.1);
     let stream = events
+        // Who wrote which field is nobody's business here, and is most of an object.
+        .modify(|object| object.meta_mut().managed_fields = None)
         .reflect(writer)
         .inspect(move |event| seen(event))
         .inspect_ok(move |event| {
@@ -197,6 +199,8 @@ pub fn pool_changed(ctx: &Context, pool: &EnginePool) {
     if gone {
         ctx.relied_on.forget(&uid);
         ctx.checked.forget(&uid);
+        // Its servers may be nobody's now.
+        ctx.audit.want_pool(&uid);
     }
     if !same {
         if !gone {

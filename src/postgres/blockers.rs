@@ -8,7 +8,7 @@ use super::failure::Trouble;
 use super::handover::DISARMING;
 use super::pool::{Checkout, Server};
 use super::revoke::{Keepers, Places, Refusals, Role};
-use super::sql::Ident;
+use super::sql::{Ident, remark};
 use crate::channel::frames::{AccountState, Failure, FailureClass};
 use std::collections::{BTreeMap, BTreeSet};
 use tokio_postgres::error::SqlState;
@@ -42,7 +42,11 @@ impl Told {
     fn tell(&mut self, by: String, database: &str, sql: &[String]) {
         self.by.push(by);
         if !sql.is_empty() {
-            self.sql.push(format!("-- in database {database}\n{}", sql.join("\n")));
+            self.sql.push(format!(
+                "{} {}",
+                remark(&format!("in database {database}")),
+                sql.join(" ")
+            ));
         }
     }
 }
@@ -77,7 +81,7 @@ impl Blocked<'_> {
         Ok(AccountState::Blocked {
             locked: true,
             by: told.by.join("; "),
-            sql: (!told.sql.is_empty()).then(|| told.sql.join("\n")),
+            sql: (!told.sql.is_empty()).then(|| told.sql.join(" ")),
         })
     }
 

@@ -84,6 +84,13 @@ pub(super) fn oid_array(oids: &[u32]) -> String {
     format!("'{{{}}}'::oid[]", oids.join(","))
 }
 
+/// A remark for the person who runs SQL of ours. It ends where it should whatever is in it, and takes no line of its own:
+/// tables of kubectl show a message up to its first line's end.
+pub(super) fn remark(text: &str) -> String {
+    let one_line: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    format!("/* {} */", one_line.replace("*/", "* /").replace("/*", "/ *"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -100,6 +107,20 @@ mod tests {
         );
         for wrong in ["\0", "\n", "\\", "a\u{7f}"] {
             assert!(Literal::new(wrong).is_err(), "{wrong:?} was accepted");
+        }
+    }
+
+    #[test]
+    fn nothing_in_a_remark_is_run() {
+        assert_eq!(remark("in database orders"), "/* in database orders */");
+        for foreign in ["*/ DROP TABLE t; /*", "**/", "*/*", "/*/", "a\nDROP TABLE t;\r", "/**/"] {
+            let remark = remark(foreign);
+            let inside = remark
+                .strip_prefix("/*")
+                .and_then(|rest| rest.strip_suffix("*/"))
+                .unwrap();
+            let ends = inside.contains("*/") || inside.contains("/*") || inside.chars().any(char::is_control);
+            assert!(!ends, "{foreign:?} became {remark:?}");
         }
     }
 

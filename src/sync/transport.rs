@@ -1,9 +1,11 @@
 //! HTTPS to one tenant: connections, limits of time and size, the pace, and what failures mean.
 
+use super::Login;
 use super::guard::{Guarded, ResolveError};
 use crate::plan::sync::destination::Allowed;
 use bytes::Bytes;
-use http::{HeaderMap, Method, Request, StatusCode, Uri, header};
+use data_encoding::BASE64;
+use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri, header};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
@@ -17,6 +19,7 @@ use std::error::Error as StdError;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
+use zeroize::Zeroizing;
 
 /// How long a connection may take to come about.
 const CONNECT: Duration = Duration::from_secs(5);
@@ -40,6 +43,8 @@ pub struct Settings {
     pub ca_bundle: Option<String>,
     /// HTTP proxy.
     pub proxy: Option<String>,
+    /// What the proxy wants to know.
+    pub proxy_login: Option<Login>,
     /// Most requests in a minute.
     pub requests_per_minute: u32,
     /// Addresses that may be connected to besides public ones.
@@ -69,6 +74,11 @@ pub enum PushError {
     /// The login is refused.
     #[error("the tenant refused the login; correct the client id and client secret in the credentials Secret")]
     Login,
+    /// The proxy is the one that refuses.
+    #[error(
+        "the proxy on the way to the tenant wants a login, or refuses this one; put the fields proxy-username and proxy-password into the credentials Secret"
+    )]
+    ProxyLogin,
     /// The login lacks a right.
     #[error("the tenant's policies do not let this login {0} that path; grant it there")]
     Forbidden(&'static str),
@@ -154,8 +164,11 @@ impl Transport {
         let http = match &settings.proxy {
             None => Http::Direct(builder.build(https.wrap_connector(direct))),
             Some(proxy) => {
-                let proxy = proxy_uri(proxy, &guard)?;
-                Http::Proxied(builder.build(https.wrap_connector(Tunnel::new(proxy, direct))))
+                let mut tunnel = Tunnel::new(proxy_uri(proxy, &guard)?, direct);
+                if let Some(login) = &settings.proxy_login {
+                    tunnel = tunnel.with_auth(basic(login)?);
+                }
+                Http::Proxied(builder.build(https.wrap_connector(tunnel)))
             }
         };
         Ok(Self {
@@ -263,6 +276,10 @@ impl Transport {
             last = one.to_string();
             cause = one.source();
         }
+        // The library keeps the kind of this error to itself and gives its text only.
+        if last.contains("proxy authorization required") {
+            return PushError::ProxyLogin;
+        }
         // The innermost cause is of the network or of TLS, such as a refused connection.
         PushError::Unreachable(last.chars().take(200).collect())
     }
@@ -283,6 +300,18 @@ fn proxy_uri(proxy: &str, guard: &Guarded) -> Result<Uri, PushError> {
         return Err(wrong());
     }
     Ok(uri)
+}
+
+/// RFC 7617. A name with a colon would be read as another name.
+fn basic(login: &Login) -> Result<HeaderValue, PushError> {
+    let user = login.id.reveal();
+    if user.contains(':') {
+        return Err(PushError::Settings("proxy-username must not hold a colon".to_owned()));
+    }
+    let pair = Zeroizing::new(format!("{user}:{}", login.secret.reveal()));
+    let value = Zeroizing::new(format!("Basic {}", BASE64.encode(pair.as_bytes())));
+    let wrong = |_| PushError::Settings("the proxy's login cannot be sent".to_owned());
+    HeaderValue::from_str(&value).map_err(wrong)
 }
 
 fn tls(ca_bundle: Option<&str>) -> Result<ClientConfig, PushError> {
@@ -311,12 +340,14 @@ fn tls(ca_bundle: Option<&str>) -> Result<ClientConfig, PushError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::keys::SecretText;
 
     fn settings(url: &str) -> Settings {
         Settings {
             url: url.to_owned(),
             ca_bundle: None,
             proxy: None,
+            proxy_login: None,
             requests_per_minute: 600,
             allowed: Arc::new(Allowed::default()),
         }
@@ -355,10 +386,22 @@ mod tests {
     }
 
     #[test]
+    fn a_proxy_is_told_the_login_as_rfc_7617_has_it() {
+        let login = |id: &str, secret: &str| Login {
+            id: SecretText::new(id),
+            secret: SecretText::new(secret),
+        };
+        // The example of the RFC.
+        let header = basic(&login("Aladdin", "open sesame")).unwrap();
+        assert_eq!(header, "Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ==");
+        assert!(basic(&login("a:b", "c")).is_err());
+    }
+
+    #[test]
     fn patience_has_a_limit() {
         let of = |text: &'static str| {
             let mut headers = HeaderMap::new();
-            headers.insert(header::RETRY_AFTER, http::HeaderValue::from_static(text));
+            headers.insert(header::RETRY_AFTER, HeaderValue::from_static(text));
             patience(&headers)
         };
         assert_eq!(of("3"), Duration::from_secs(3));

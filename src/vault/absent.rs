@@ -14,7 +14,7 @@ const AREAS: &[(&str, &str)] = &[
     ("config/keys", "bring-your-own-key is not served"),
     (
         "config",
-        "the configuration document is not served; policies are, below /v1/config/policies",
+        "changing the configuration document is not served; change the policies, below /v1/config/policies",
     ),
     ("siem", "forwarding events to a SIEM is not served"),
     ("pki", "PKI is not served"),

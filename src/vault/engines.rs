@@ -3,7 +3,7 @@
 use super::Vault;
 use super::call::Call;
 use super::caller::Caller;
-use super::page::Sorting;
+use super::page::{Page, Sorting};
 use super::pools::{common, given_name, name_of, note, sort};
 use super::reply::{Refusal, Reply};
 use super::time;
@@ -121,14 +121,16 @@ impl Vault {
                 && pool.as_ref().is_none_or(|pool| engine.spec.pool == *pool)
                 && self.may(call, caller, "list", &format!("engines:{name}"))
         });
-        sort(Sorting::read(call)?, &mut found);
+        let (page, sorting) = (Page::read(call)?, Sorting::read(call)?);
+        sort(sorting, &mut found);
+        let (items, mut envelope) = page.cut(found, sorting);
         let pools = self.pools_of(call).await?;
         let pool_of = |engine: &Engine| pools.iter().find(|pool| pool.name_any() == engine.spec.pool);
-        let engines = found
+        let engines = items
             .iter()
             .map(|engine| Value::Object(self.shown_engine(engine, pool_of(engine))));
-        let engines: Vec<Value> = engines.collect();
-        Ok(Reply::ok(json!({"engines": engines})))
+        envelope.insert("engines".to_owned(), engines.collect());
+        Ok(Reply::ok(envelope.into()))
     }
 
     /// Everything but the private key, which nobody has but the engine.

@@ -11,6 +11,7 @@ mod body;
 mod bootstrap;
 mod call;
 mod caller;
+mod config;
 mod engines;
 mod first;
 mod groups;
@@ -204,8 +205,9 @@ impl Vault {
             }
             "usage" => {
                 self.require(call, caller, "read", "usage")?;
-                Ok(self.usage(call))
+                self.usage(call)
             }
+            "config" if call.path == "config" => self.config(call, caller),
             "config" => match call.rest.strip_prefix("policies") {
                 Some(rest) => self.policies(call, caller, rest).await,
                 None => Err(absent::refusal(call)),

@@ -65,11 +65,12 @@ impl Vault {
     }
 
     async fn list_pools(&self, call: &Call, caller: &Caller) -> Result<Reply, Refusal> {
-        let all = self.pools_of(call).await?;
-        let mut found: Vec<EnginePool> = all
-            .into_iter()
-            .filter(|pool| self.may(call, caller, "list", &format!("pools:{}", name_of(pool))))
-            .collect();
+        let term = call.asked("searchTerm").unwrap_or_default().to_lowercase();
+        let mut found = self.pools_of(call).await?;
+        found.retain(|pool| {
+            let name = name_of(pool);
+            name.to_lowercase().contains(&term) && self.may(call, caller, "list", &format!("pools:{name}"))
+        });
         let (page, sorting) = (Page::read(call)?, Sorting::read(call)?);
         sort(sorting, &mut found);
         let (pools, mut envelope) = page.cut(found, sorting);

@@ -58,10 +58,26 @@ impl Vault {
             }
             (&Method::DELETE, name, _) => {
                 need("delete")?;
+                self.nobody_acts_as(call, name)?;
                 self.delete_record(tenant, kind, name, call.flag("force")).await
             }
             _ => Err(Refusal::new(405, "this method is not served here")),
         }
+    }
+
+    /// Whoever makes a role of this name later must not find clients of somebody else acting as it.
+    fn nobody_acts_as(&self, call: &Call, role: &str) -> Result<(), Refusal> {
+        let clients = self.records(&call.tenant, Kind::Client);
+        let acting: Vec<&str> = clients
+            .iter()
+            .filter(|(_, client)| client.text("role") == role)
+            .map(|(_, client)| client.name.as_str())
+            .collect();
+        if acting.is_empty() {
+            return Ok(());
+        }
+        let message = format!("cannot delete role {role}: clients act as it, delete them first");
+        Err(Refusal::bad(message).with("clients", acting.join(", ")))
     }
 
     async fn create_role(&self, call: &Call, caller: &Caller) -> Result<Reply, Refusal> {

@@ -33,7 +33,12 @@ async fn a_prepared_transaction_is_named(major: Major) {
     };
     assert!(locked);
     assert!(by.contains(&gid), "{by}");
-    world.root().await.batch_execute(&sql.unwrap()).await.unwrap();
+    let sql = sql.unwrap();
+    assert!(
+        !sql.contains('\n'),
+        "a table of kubectl ends at the end of a line: {sql}"
+    );
+    world.root().await.batch_execute(&sql).await.unwrap();
     assert_eq!(world.revoke_one(&account, Some(oid)).await, DROPPED);
 }
 

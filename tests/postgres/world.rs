@@ -352,15 +352,15 @@ pub fn quoted(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
 
-/// Runs the answer's own SQL where it says, line by line, as an administrator would.
+/// Runs the answer's own SQL where it says, statement by statement, as an administrator would.
 pub async fn free(world: &World, state: AccountState) {
     let AccountState::Blocked { sql: Some(sql), .. } = state else {
         panic!("{state:?}");
     };
-    for part in sql.split("-- in database ").filter(|part| !part.is_empty()) {
-        let (database, statements) = part.split_once('\n').unwrap();
+    for part in sql.split("/* in database ").filter(|part| !part.is_empty()) {
+        let (database, statements) = part.split_once(" */ ").unwrap();
         let there = world.server.connect(database).await.unwrap();
-        for statement in statements.lines() {
+        for statement in statements.split_inclusive("; ") {
             let ran = there.batch_execute(statement).await;
             ran.unwrap_or_else(|error| panic!("{statement}: {error:?}"));
         }

@@ -54,9 +54,9 @@ enum Command {
     /// Run all tests of the workspace, several programs at a time.
     Test,
     /// Build the images of operator and engine into `target/images`.
-    Image,
+    Image(BuildArguments),
     /// Build archives of engine and plugin, their hashes and the list of components into `target/dist`.
-    Dist,
+    Dist(BuildArguments),
     /// Write the chart's generated files: README, config/install.yaml and the golden rendering.
     Chart,
     /// Check the chart with helm and a real API server.
@@ -100,6 +100,19 @@ struct FaultsArguments {
     output: Output,
 }
 
+#[derive(clap::Args)]
+struct BuildArguments {
+    /// Processor to build for; by default this machine's. What another one needs is installed.
+    #[arg(long)]
+    arch: Option<image::Arch>,
+}
+
+impl BuildArguments {
+    fn arch(&self) -> Result<image::Arch> {
+        self.arch.map_or_else(image::Arch::own, Ok)
+    }
+}
+
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Output {
     Table,
@@ -133,8 +146,8 @@ fn run(command: &Command) -> Result<bool> {
         Command::Demo { postgres } => tokio::runtime::Runtime::new()?.block_on(demo::run(*postgres))?,
         Command::Supervise { postgres } => tokio::runtime::Runtime::new()?.block_on(dev::supervise(*postgres))?,
         Command::Test => return suite::run(),
-        Command::Image => drop(image::make()?),
-        Command::Dist => image::dist::make()?,
+        Command::Image(arguments) => drop(image::make(arguments.arch()?)?),
+        Command::Dist(arguments) => image::dist::make(arguments.arch()?)?,
         Command::Chart => chart::write()?,
         Command::ChartCheck => tokio::runtime::Runtime::new()?.block_on(chart::check())?,
         Command::E2e { check: true } => node::can_run()?,

@@ -10,7 +10,7 @@ use super::blob::digest;
 use super::layer::{File, pack};
 use super::release::{self, Source};
 use super::sbom;
-use super::{TAG, architecture};
+use super::{Arch, TAG, output};
 use crate::places;
 use crate::say::say;
 
@@ -28,19 +28,19 @@ const KREW: &str = include_str!("../../../packaging/krew.yaml");
 /// Where archives are published, if nobody says.
 const HOMEPAGE: &str = "https://example.com/dsv-operator";
 
-/// Builds the programs and writes the archives, their hashes and the list of components into `target/dist`.
-pub fn make() -> Result<()> {
+/// Builds the programs and writes the archives, their hashes and the list of components into `target/dist`, or for another
+/// processor into a folder of its name there.
+pub fn make(arch: Arch) -> Result<()> {
     let source = Source::look();
-    let programs = release::build(&source)?;
-    let folder = places::target_dir()?.join("dist");
-    fs::create_dir_all(&folder)?;
+    let programs = release::build(&source, arch)?;
+    let folder = output("dist", arch)?;
     let mut sums = String::new();
     for (program, beside) in ARCHIVES {
-        let name = format!("{program}-{TAG}-linux-{}.tar.gz", architecture());
+        let name = format!("{program}-{TAG}-linux-{}.tar.gz", arch.name());
         let archive = pack(&files(&programs, program, beside)?, source.time)?.blob;
         write(&folder, &name, &archive.data, &mut sums)?;
         if program == PLUGIN {
-            let manifest = krew(&name, &archive.data);
+            let manifest = krew(&name, &archive.data, arch);
             write(&folder, "dsv.yaml", manifest.as_bytes(), &mut sums)?;
         }
     }
@@ -50,13 +50,13 @@ pub fn make() -> Result<()> {
 }
 
 /// Krew's manifest for an archive. `DIST_URL` is where the archives will be found.
-fn krew(name: &str, archive: &[u8]) -> String {
+fn krew(name: &str, archive: &[u8], arch: Arch) -> String {
     let homepage = std::env::var("DIST_URL").unwrap_or_else(|_| HOMEPAGE.to_owned());
     let hash = digest(archive);
     let values = [
         ("{version}", format!("v{TAG}")),
         ("{homepage}", homepage),
-        ("{arch}", architecture().to_owned()),
+        ("{arch}", arch.name().to_owned()),
         ("{archive}", name.to_owned()),
         ("{sha256}", hash.trim_start_matches("sha256:").to_owned()),
         ("{folder}", format!("{PLUGIN}-{TAG}")),
@@ -102,7 +102,7 @@ mod tests {
 
     #[test]
     fn krews_manifest_names_the_archive_its_hash_and_the_program_in_it() {
-        let text = krew("kubectl-dsv-1-linux.tar.gz", b"archive");
+        let text = krew("kubectl-dsv-1-linux.tar.gz", b"archive", Arch::Arm64);
         let read: serde_json::Value = serde_saphyr::from_str(&text).unwrap();
         let platform = &read["spec"]["platforms"][0];
         let hash = digest(b"archive");

@@ -7,7 +7,6 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 use tar::{Builder, EntryType};
 
-use super::architecture;
 use super::blob::Blob;
 use super::layer::{Layer, append};
 
@@ -20,6 +19,8 @@ pub struct Description<'a> {
     /// Without registry and tag.
     pub name: &'a str,
     pub tag: &'a str,
+    /// Such as `amd64`.
+    pub architecture: &'a str,
     pub entrypoint: Vec<&'a str>,
     pub user: &'a str,
     pub labels: BTreeMap<&'a str, String>,
@@ -71,7 +72,7 @@ impl Description<'_> {
             .collect();
         Ok(json!({
             "created": created,
-            "architecture": architecture(),
+            "architecture": self.architecture,
             "os": "linux",
             "config": {
                 "User": self.user,
@@ -90,7 +91,7 @@ impl Description<'_> {
             "mediaType": MANIFEST,
             "digest": manifest.digest,
             "size": manifest.data.len(),
-            "platform": {"architecture": architecture(), "os": "linux"},
+            "platform": {"architecture": self.architecture, "os": "linux"},
             "annotations": {
                 "io.containerd.image.name": format!("docker.io/library/{}:{}", self.name, self.tag),
                 "org.opencontainers.image.ref.name": self.tag,

@@ -1,6 +1,7 @@
 //! Container images of the programs, made without a container engine: a static program, the authorities of the web, and
 //! nothing else. The same source gives the same bytes.
 
+mod arch;
 mod blob;
 pub mod dist;
 mod layer;
@@ -18,6 +19,7 @@ use data_encoding::BASE64;
 
 use crate::places;
 use crate::say::say;
+pub use arch::Arch;
 use layer::{File, Layer, pack};
 use layout::Description;
 use release::Source;
@@ -85,38 +87,49 @@ const SCENARIOS: [Recipe; 2] = [
     },
 ];
 
-/// Builds the programs and writes the images of the product into `target/images`.
-pub fn make() -> Result<Vec<Image>> {
-    make_of(&PRODUCT)
+/// Builds the programs and writes the images of the product into `target/images`, those for another processor into a folder
+/// of its name there.
+pub fn make(arch: Arch) -> Result<Vec<Image>> {
+    make_of(PRODUCT.iter(), arch)
 }
 
-/// The same, with those of the scenarios.
+/// The same for this machine, with those of the scenarios.
 pub fn make_all() -> Result<Vec<Image>> {
-    let mut images = make()?;
-    images.extend(make_of(&SCENARIOS)?);
-    Ok(images)
+    make_of(PRODUCT.iter().chain(&SCENARIOS), Arch::own()?)
 }
 
-fn make_of(recipes: &[Recipe]) -> Result<Vec<Image>> {
-    let source = Source::look();
-    let programs = release::build(&source)?;
-    let folder = places::target_dir()?.join("images");
+/// Where what is built for a processor is put.
+fn output(name: &str, arch: Arch) -> Result<PathBuf> {
+    let folder = places::target_dir()?.join(name);
+    let folder = if arch == Arch::own()? {
+        folder
+    } else {
+        folder.join(arch.name())
+    };
     fs::create_dir_all(&folder)?;
+    Ok(folder)
+}
+
+fn make_of<'a>(recipes: impl Iterator<Item = &'a Recipe>, arch: Arch) -> Result<Vec<Image>> {
+    let source = Source::look();
+    let programs = release::build(&source, arch)?;
+    let folder = output("images", arch)?;
     let base = pack(&base_files()?, source.time)?;
     let mut images = Vec::new();
     let mut layers = vec![base];
     for recipe in recipes {
         layers.truncate(1);
         layers.push(program_layer(&programs, recipe, source.time)?);
-        images.push(write(recipe, &layers, &source, &folder)?);
+        images.push(write(recipe, &layers, &source, arch, &folder)?);
     }
     Ok(images)
 }
 
-fn write(recipe: &Recipe, layers: &[Layer], source: &Source, folder: &Path) -> Result<Image> {
+fn write(recipe: &Recipe, layers: &[Layer], source: &Source, arch: Arch, folder: &Path) -> Result<Image> {
     let description = Description {
         name: recipe.name,
         tag: TAG,
+        architecture: arch.name(),
         entrypoint: recipe.entrypoint.to_vec(),
         user: USER,
         labels: labels(recipe, source),
@@ -222,15 +235,6 @@ fn authorities() -> Result<String> {
         writeln!(pem, "-----END CERTIFICATE-----")?;
     }
     Ok(pem)
-}
-
-/// The architecture of this machine, in the words of images.
-fn architecture() -> &'static str {
-    match std::env::consts::ARCH {
-        "x86_64" => "amd64",
-        "aarch64" => "arm64",
-        other => other,
-    }
 }
 
 #[cfg(test)]

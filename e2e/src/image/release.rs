@@ -5,6 +5,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 
+use super::Arch;
 use crate::places;
 
 /// Which state of the source is built.
@@ -52,11 +53,11 @@ fn git(arguments: &[&str]) -> Option<String> {
 /// The C library is linked in: no musl target has to be installed, and names are resolved by the same code as elsewhere.
 /// Paths of this machine are written as others, so that two clones give the same bytes.
 /// `DSV_IMAGE_PROGRAMS` names a folder with programs that are built already.
-pub fn build(source: &Source) -> Result<PathBuf> {
+pub fn build(source: &Source, arch: Arch) -> Result<PathBuf> {
     if let Some(folder) = std::env::var_os("DSV_IMAGE_PROGRAMS") {
         return Ok(PathBuf::from(folder));
     }
-    let target = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
+    let target = arch.target();
     let workspace = places::workspace();
     let output = places::target_dir()?;
     let remap = |from: &Path, to: &str| format!("--remap-path-prefix={}={to}", from.display());
@@ -82,6 +83,7 @@ pub fn build(source: &Source) -> Result<PathBuf> {
         // A space may be in a path; the other variable splits at spaces.
         .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\u{1f}"))
         .env("DSV_COMMIT", &source.commit)
+        .envs(arch.linker()?)
         .current_dir(&workspace);
     let status = cargo.status().context("cannot run cargo")?;
     ensure!(

@@ -1,11 +1,12 @@
-//! What a machine must have for a node. Asked before anything is built, and answered in one sentence.
+//! What a machine must have for a node. Seen to before anything is built; what cannot be had is told in one sentence.
 
 use std::process::Command;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use nix::unistd::Uid;
 
 use crate::cluster::find_on_path;
+use crate::programs::debian;
 
 /// A program, and the Debian package that has it.
 const PROGRAMS: [(&str, &str); 8] = [
@@ -22,11 +23,26 @@ const PROGRAMS: [(&str, &str); 8] = [
 pub const CNI: &str = "/usr/lib/cni";
 const CNI_PROGRAMS: [&str; 4] = ["ptp", "host-local", "portmap", "loopback"];
 
-/// Fails with what is missing.
+/// Installs what is missing, and fails with what cannot be had.
 pub fn check() -> Result<()> {
     if !Uid::effective().is_root() {
         bail!("a node needs root, since it makes network namespaces and mounts; `make test` covers the rest without");
     }
+    let packages = lacking();
+    if !packages.is_empty() {
+        debian::install(&packages).context("a node needs programs that this machine lacks")?;
+        let packages = lacking();
+        ensure!(
+            packages.is_empty(),
+            "{} were installed, and their programs are not on the PATH",
+            packages.join(" ")
+        );
+    }
+    namespaces()
+}
+
+/// Packages of which a program is missing.
+fn lacking() -> Vec<&'static str> {
     let mut packages: Vec<&str> = PROGRAMS
         .iter()
         .filter(|(program, _)| find_on_path(program).is_none())
@@ -37,11 +53,7 @@ pub fn check() -> Result<()> {
         packages.push("containernetworking-plugins");
     }
     packages.dedup();
-    if !packages.is_empty() {
-        let packages = packages.join(" ");
-        bail!("a node needs programs that this machine lacks: run `apt-get install --no-install-recommends {packages}`")
-    }
-    namespaces()
+    packages
 }
 
 /// Root in a container often may not make any.

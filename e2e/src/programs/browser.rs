@@ -1,22 +1,12 @@
 //! Chromium and its driver, from the machine's own packages: nobody builds a browser for a test, and any recent one will do.
 
 use std::path::PathBuf;
-use std::process::Command;
 
-use anyhow::{Context, Result, bail};
-use nix::unistd::Uid;
+use anyhow::{Context, Result};
 
+use super::debian;
 use crate::cluster::find_on_path;
-use crate::say::say;
 
-const INSTALL: [&str; 6] = [
-    "-o",
-    "DPkg::Lock::Timeout=600",
-    "install",
-    "--yes",
-    "--no-install-recommends",
-    "--quiet",
-];
 const PACKAGES: [&str; 2] = ["chromium", "chromium-driver"];
 
 /// Where the programs lie.
@@ -33,28 +23,11 @@ fn found() -> Option<BrowserPrograms> {
     })
 }
 
-/// The browser of this machine; installed now if there is none, we are root and Debian's packages can be had. Fails with
-/// what is missing, in one sentence.
+/// The browser of this machine; installed now if there is none and it can be had. Fails with what is missing, in one sentence.
 pub fn browser() -> Result<BrowserPrograms> {
     if let Some(found) = found() {
         return Ok(found);
     }
-    let by_hand = format!("run `apt-get install --no-install-recommends {}`", PACKAGES.join(" "));
-    if !Uid::effective().is_root() || find_on_path("apt-get").is_none() {
-        bail!("this machine has no chromium and chromedriver: {by_hand} as root");
-    }
-    say(format!("installing {} from Debian", PACKAGES.join(" and ")));
-    if !apt(&[INSTALL.as_slice(), &PACKAGES].concat())? {
-        // The lists of packages may be old, or not there yet.
-        apt(&["update", "--quiet"])?;
-        apt(&[INSTALL.as_slice(), &PACKAGES].concat())?;
-    }
-    found().with_context(|| format!("chromium and chromedriver could not be installed: {by_hand} to see why"))
-}
-
-fn apt(args: &[&str]) -> Result<bool> {
-    let mut command = Command::new("apt-get");
-    command.args(args).env("DEBIAN_FRONTEND", "noninteractive");
-    let output = command.output().context("apt-get cannot be started")?;
-    Ok(output.status.success())
+    debian::install(&PACKAGES)?;
+    found().context("chromium and chromedriver were installed and are not on the PATH")
 }

@@ -5,8 +5,11 @@
 
 mod browser;
 mod cluster;
+pub mod debian;
 mod node;
 mod postgres;
+mod python_sdk;
+mod stock;
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -18,6 +21,8 @@ pub use browser::{BrowserPrograms, browser};
 pub use cluster::{Cluster, KUBERNETES, cluster};
 pub use node::{Node, helm, node};
 pub use postgres::{Major, PostgresPrograms, postgres};
+pub use python_sdk::python_sdk;
+pub use stock::{StockClients, stock_clients};
 
 use crate::places::Account;
 use crate::say::say;
@@ -30,6 +35,8 @@ pub fn all() -> Result<()> {
         let programs = postgres(major, Account::for_postgres())?;
         say(format!("PostgreSQL {major} is in {}", programs.bin.display()));
     }
+    let clients = stock_clients()?;
+    say(format!("the stock CLI is {}", clients.cli().display()));
     // The one test that needs a browser says so and passes without.
     match browser() {
         Ok(programs) => say(format!("Chromium is {}", programs.chromium.display())),

@@ -51,23 +51,29 @@ impl Node {
 
 /// Helm alone, for those who only look at the chart.
 pub fn helm() -> Result<PathBuf> {
-    Ok(module("node", "helm", &["go.mod", "go.sum"], &HELM)?.join("helm"))
+    Ok(module("cluster/node", "helm", &["go.mod", "go.sum"], &HELM)?.join("helm"))
 }
 
 /// The programs, built now if the cache has none for these modules and flags.
 pub fn node() -> Result<Node> {
     Ok(Node {
         helm: helm()?,
-        kubernetes: module("node", &format!("node-{KUBERNETES}"), &["go.mod", "go.sum"], &NODE)?,
-        dns: module("dns", "dns", &["go.mod", "go.sum", "main.go"], &DNS)?,
+        kubernetes: module(
+            "cluster/node",
+            &format!("node-{KUBERNETES}"),
+            &["go.mod", "go.sum"],
+            &NODE,
+        )?,
+        dns: module("cluster/dns", "dns", &["go.mod", "go.sum", "main.go"], &DNS)?,
     })
 }
 
-fn module(folder: &str, name: &str, files: &[&str], targets: &[(&str, &str)]) -> Result<PathBuf> {
-    let module = places::workspace().join("e2e/cluster").join(folder);
+/// Programs of a Go module below `e2e`. They are built anew when one of `files` changes.
+pub(super) fn module(folder: &str, name: &str, files: &[&str], targets: &[(&str, &str)]) -> Result<PathBuf> {
+    let module = places::workspace().join("e2e").join(folder);
     let mut parts = files
         .iter()
-        .map(|file| fs::read(module.join(file)).with_context(|| format!("cannot read e2e/cluster/{folder}/{file}")))
+        .map(|file| fs::read(module.join(file)).with_context(|| format!("cannot read e2e/{folder}/{file}")))
         .collect::<Result<Vec<_>>>()?;
     parts.push(LDFLAGS.as_bytes().to_vec());
     parts.push(std::env::consts::ARCH.as_bytes().to_vec());

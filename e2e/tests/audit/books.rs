@@ -1,11 +1,11 @@
 //! The books lost something, or the database got something back; and the records of servers.
 
 use crate::world::{
-    EVERY, ROUND, forge, installation, recorded_history, rotating, scene, signing_key, sql, tear, wait_audited,
+    EVERY, ROUND, forge, installation, record_of, recorded_history, rotating, scene, signing_key, sql, tear,
+    wait_audited,
 };
 use dsv::keys::SigningKey;
 use e2e::install::NAMESPACE;
-use e2e::objects::text;
 use e2e::scene::PATIENCE;
 use serde_json::json;
 use tokio::time::sleep;
@@ -109,14 +109,7 @@ async fn a_server_record_lives_as_long_as_it_is_needed() {
     let scene = scene().await;
     scene.ask("app", &json!({})).await.unwrap();
     let first = scene.wait_credential("app").await.unwrap();
-    let lease = scene
-        .objects
-        .get("CredentialLease", &scene.shop, &first.lease)
-        .await
-        .unwrap()
-        .unwrap();
-    let record = text(&lease, "/spec/claim/server");
-    assert!(record.starts_with("server-"), "{record}");
+    let record = record_of(&scene, &first).await;
     scene.wait_ready("app", "True/Expired").await.unwrap();
     sleep(EVERY * 4).await;
     let kept = scene.objects.get("Secret", NAMESPACE, &record).await.unwrap();
@@ -138,4 +131,18 @@ async fn a_server_record_lives_as_long_as_it_is_needed() {
         .kubectl(&["-n", NAMESPACE, "delete", "secret", &record])
         .unwrap();
     scene.ended("next", &next, ROUND).await.unwrap();
+}
+
+/// Whoever deletes pool and base secret together leaves no login of theirs with the operator.
+#[tokio::test]
+async fn a_server_record_goes_with_the_last_pool_that_reached_it() {
+    let scene = scene().await;
+    scene.ask("app", &json!({})).await.unwrap();
+    let credential = scene.wait_credential("app").await.unwrap();
+    let record = record_of(&scene, &credential).await;
+    let (shop, databases): (&str, &str) = (&scene.shop, &scene.databases);
+    let delete = ["delete", "namespace", shop, databases, "--wait=false"];
+    scene.stack.kubectl(&delete).unwrap();
+    scene.wait_absent("EnginePool", databases, "orders").await.unwrap();
+    scene.wait_absent("Secret", NAMESPACE, &record).await.unwrap();
 }

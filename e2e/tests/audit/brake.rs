@@ -1,8 +1,7 @@
 //! What waits for a person.
 
-use crate::world::{EVERY, recorded_history, rotating, scene, sql, wait_audited};
+use crate::world::{EVERY, record_of, recorded_history, rotating, scene, sql, wait_audited};
 use e2e::install::NAMESPACE;
-use e2e::objects::text;
 use serde_json::json;
 use tokio::time::sleep;
 
@@ -58,13 +57,7 @@ async fn another_server_behind_the_same_name_waits_for_a_person() {
     let (_, timeline) = history.split_once('/').unwrap();
     let elsewhere =
         json!({"metadata": {"annotations": {"dsv.dev/history": format!("7000000000000000000/{timeline}")}}});
-    let lease = scene
-        .objects
-        .get("CredentialLease", &scene.shop, &credential.lease)
-        .await
-        .unwrap()
-        .unwrap();
-    let record = text(&lease, "/spec/claim/server");
+    let record = record_of(&scene, &credential).await;
     scene
         .objects
         .merge("Secret", NAMESPACE, &record, &elsewhere)

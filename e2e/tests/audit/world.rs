@@ -183,6 +183,19 @@ pub async fn installation(scene: &Scene<'_>) -> String {
     word.unwrap().to_owned()
 }
 
+/// Name of the server record that the lease of a credential is on the books with.
+pub async fn record_of(scene: &Scene<'_>, credential: &Credential) -> String {
+    let lease = scene
+        .objects
+        .get("CredentialLease", &scene.shop, &credential.lease)
+        .await
+        .unwrap()
+        .unwrap();
+    let record = text(&lease, "/spec/claim/server");
+    assert!(record.starts_with("server-"), "{record}");
+    record
+}
+
 /// The history that the only server record of the scene's namespace names.
 pub async fn recorded_history(scene: &Scene<'_>) -> String {
     let records = scene.objects.list("Secret", NAMESPACE).await.unwrap();

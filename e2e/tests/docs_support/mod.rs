@@ -4,6 +4,7 @@ pub mod accounts;
 pub mod argocd;
 mod generated;
 mod monitoring;
+pub mod tenant;
 pub mod text;
 pub mod tutorial;
 pub mod world;

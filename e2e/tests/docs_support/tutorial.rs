@@ -1,10 +1,12 @@
 //! Follows a page as a reader does: its commands in their order, each followed by what the page says it prints.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use e2e::say::say;
-use regex::Regex;
+use regex::{Captures, Regex};
 
+use super::tenant;
 use super::text::page;
 use super::world::World;
 
@@ -20,6 +22,8 @@ enum Block {
     Commands(String),
     /// What the commands before it print.
     Shown(String),
+    /// What the database's administrator runs in the database `orders`.
+    Sql(String),
     ByHand,
 }
 
@@ -34,6 +38,7 @@ fn blocks(page: &str) -> Vec<Block> {
             "bash" if before.ends_with("<!-- by hand -->") => Block::ByHand,
             "bash" => Block::Commands(text),
             "text" => Block::Shown(text),
+            "sql" => Block::Sql(text),
             other => panic!("{PAGE} has a block in {other:?}, which nobody runs"),
         });
         rest = after;
@@ -47,6 +52,8 @@ fn steady(text: &str) -> Vec<String> {
         (r"\b\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ\b", "TIME"),
         (r"\b[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\b", "UID"),
         (r"[a-z2-7]{26}\b", "HASH"),
+        (r"-[a-z2-7]{16}\b", "-HASH"),
+        (r"\b[0-9a-f]{64}\b", "HASH"),
         (r"-[a-z2-7]{5}-(\d+)\b", "-HASH-$1"),
         (r"\b\d+[smh](\d+[smh])?\b", "AGE"),
         (r"\b\d{5,}\b", "NUMBER"),
@@ -80,6 +87,7 @@ fn only_looks(commands: &str) -> bool {
         "kubectl get ",
         "kubectl -n billing get ",
         "kubectl -n billing describe ",
+        "kubectl -n bank describe ",
     ]
     .iter()
     .any(|look| last.starts_with(look))
@@ -97,11 +105,16 @@ pub async fn follow(world: &World) {
     let engines = world.run_engines().await.unwrap();
     let mut last: Option<(String, String)> = None;
     let mut wrong = Vec::new();
+    let mut accounts = Accounts::default();
     for block in blocks {
         match block {
             Block::ByHand => {}
+            Block::Sql(sql) => world.administer(&accounts.fill_in(&sql)).await.unwrap(),
             Block::Commands(commands) => {
-                let commands = world.fill_in(&commands);
+                let mut commands = world.fill_in(&commands);
+                if commands.contains("$CLIENT_ID") {
+                    commands = format!("{}\n{commands}", tenant::client(world));
+                }
                 let printed = world.bash("tutorial", &commands).unwrap();
                 if commands.contains("jsonpath='{.data.uri}'") {
                     world.log_in_as("billing", "invoices").await.unwrap();
@@ -110,7 +123,10 @@ pub async fn follow(world: &World) {
             }
             Block::Shown(shown) => {
                 let (commands, printed) = last.take().expect("something is shown that nothing printed");
-                wrong.extend(compare(world, &shown, &commands, printed).await);
+                match compare(world, &shown, &commands, printed).await {
+                    Ok(printed) => accounts.learn(&shown, &printed),
+                    Err(difference) => wrong.push(difference),
+                }
             }
         }
     }
@@ -118,7 +134,40 @@ pub async fn follow(world: &World) {
     assert!(wrong.is_empty(), "{PAGE} shows what is not so:\n{}", wrong.join("\n\n"));
 }
 
-async fn compare(world: &World, shown: &str, commands: &str, first: String) -> Option<String> {
+/// Accounts are called otherwise in each run. What a name on the page stands for is told by the blocks that show it.
+#[derive(Default)]
+struct Accounts(BTreeMap<String, String>);
+
+impl Accounts {
+    /// From a block that shows all of what was printed.
+    fn learn(&mut self, shown: &str, printed: &str) {
+        let name = Regex::new(r"\bbill_[a-z]+_[a-z2-7]{26}\b").unwrap();
+        let names = |text: &str| {
+            name.find_iter(text)
+                .map(|found| found.as_str().to_owned())
+                .collect::<Vec<_>>()
+        };
+        let (shown, printed) = (names(shown), names(printed));
+        if shown.len() == printed.len() {
+            self.0.extend(shown.into_iter().zip(printed));
+        }
+    }
+
+    /// SQL of the page with the names of this run.
+    fn fill_in(&self, sql: &str) -> String {
+        let name = Regex::new(r"\bbill_[a-z]+_[a-z2-7]{26}\b").unwrap();
+        let real = |found: &Captures<'_>| {
+            let known = self.0.get(&found[0]);
+            known
+                .unwrap_or_else(|| panic!("no block of {PAGE} shows what account {} is", &found[0]))
+                .clone()
+        };
+        name.replace_all(sql, real).into_owned()
+    }
+}
+
+/// What was printed in the end, or how it differs.
+async fn compare(world: &World, shown: &str, commands: &str, first: String) -> Result<String, String> {
     let start = Instant::now();
     let mut printed = first;
     let look = commands.lines().last().unwrap_or_default();
@@ -133,11 +182,11 @@ async fn compare(world: &World, shown: &str, commands: &str, first: String) -> O
             expected.len()
         });
         if agree(&expected, &lines[from..]) {
-            return None;
+            return Ok(printed);
         }
         if !only_looks(commands) || start.elapsed() > LIMIT {
             say(format!("after\n{commands}\nthis was printed:\n{printed}"));
-            return Some(format!("shown:\n{shown}\nprinted:\n{printed}"));
+            return Err(format!("shown:\n{shown}\nprinted:\n{printed}"));
         }
         tokio::time::sleep(POLL).await;
         printed = world.bash("again", look).unwrap();
@@ -152,6 +201,16 @@ fn what_differs_with_each_run_is_left_out_and_nothing_else() {
     assert_eq!(one, other);
     assert_ne!(steady("mine True"), steady("mine False"));
     assert_ne!(steady("mine-abcde-1"), steady("mine-abcde-2"));
+}
+
+#[test]
+fn the_account_on_the_page_stands_for_the_one_of_this_run() {
+    let (page, here) = ("a".repeat(26), "b".repeat(26));
+    let mut accounts = Accounts::default();
+    accounts.learn(&format!("mine bill_app_{page}"), &format!("mine bill_app_{here}"));
+    accounts.learn("...", "bill_app_nothing");
+    let sql = accounts.fill_in(&format!("DROP OWNED BY \"bill_app_{page}\";"));
+    assert_eq!(sql, format!("DROP OWNED BY \"bill_app_{here}\";"));
 }
 
 #[test]

@@ -16,6 +16,7 @@ use e2e::service::Service;
 use e2e::{health, places, ports, sample};
 use serde_json::Value;
 
+use super::tenant;
 use super::text::{block, page};
 
 const LIMIT: Duration = Duration::from_secs(60);
@@ -30,6 +31,8 @@ pub struct World {
     channel: SocketAddr,
     operator_health: SocketAddr,
     engine_health: SocketAddr,
+    /// Of the REST API, which is the tutorial's DSV tenant.
+    api: SocketAddr,
     readme: String,
     // Last: the folder goes after those who work in it.
     run: Arc<RunDir>,
@@ -85,6 +88,7 @@ impl World {
             channel: loopback()?,
             operator_health: loopback()?,
             engine_health: loopback()?,
+            api: loopback()?,
             readme: page("README.md"),
             run,
         })
@@ -126,7 +130,8 @@ impl World {
     /// The other way round: what a program printed, with the names that the pages have.
     pub fn as_on_the_pages(&self, text: &str) -> String {
         let address = format!("{}:{}", self.postgres.host(), self.postgres.port());
-        text.replace(&address, "db.example.com:5432")
+        text.replace(&self.api.to_string(), "dsv.example.com")
+            .replace(&address, "db.example.com:5432")
             .replace(self.postgres.host(), "db.example.com")
             .replace(&self.postgres.port().to_string(), "5432")
             .replace(&self.issuer.user, "dsv_issuer")
@@ -182,9 +187,13 @@ impl World {
     /// Starts the README's operator and waits until it is ready.
     pub async fn operator(&self, name: &str) -> Result<Service> {
         let script = format!("exec env {}", self.block(name)?);
+        self.bash("tenant", &format!("kubectl create namespace {}", tenant::NAMESPACE))?;
         let spec = self
             .spec(name, &script)?
-            .env("DSV_HEALTH_ADDR", self.operator_health.to_string());
+            .env("DSV_HEALTH_ADDR", self.operator_health.to_string())
+            .env("DSV_API_ADDR", self.api.to_string())
+            .env("DSV_API_TENANT", tenant::NAMESPACE)
+            .env("DSV_SYNC_ALLOW_DESTINATIONS", "127.0.0.0/8");
         let operator = Service::new(spec);
         operator.launch()?;
         health::wait_ready(&operator, self.operator_health, LIMIT).await?;
@@ -208,6 +217,11 @@ impl World {
 
     pub async fn engine_metrics(&self) -> Result<String> {
         Ok(health::get(self.engine_health, "/metrics").await?.1)
+    }
+
+    /// Where the operator serves its REST API.
+    pub fn api(&self) -> SocketAddr {
+        self.api
     }
 
     /// The database's port, as text.
@@ -248,6 +262,12 @@ impl World {
             bail!("{user} reads an empty table");
         }
         Ok(())
+    }
+
+    /// Runs SQL as the database's administrator.
+    pub async fn administer(&self, sql: &str) -> Result<()> {
+        let session = self.postgres.connect(sample::ORDERS).await?;
+        session.batch_execute(sql).await.with_context(|| sql.to_owned())
     }
 
     /// Waits until a role is dropped.

@@ -54,6 +54,7 @@ async fn without_an_engine_the_secret_goes_on_time_and_the_account_as_soon_as_on
         )
         .await;
     assert_eq!(text(&waiting.unwrap(), "/status/phase"), "Revoking");
+    scene.wait_ready("app", "False/Revoking").await.unwrap();
 
     engine.restart().await.unwrap();
     let back = Instant::now();
@@ -172,6 +173,13 @@ async fn engines_in_the_cluster_have_no_rights_in_it_and_live_out_of_reach_of_te
         name,
         "the key comes from the Secret, not from the arguments"
     );
+    let endpoint = &container["env"][0];
+    assert_eq!(
+        endpoint["name"], "DSV_ENDPOINT",
+        "it follows the installation, whatever the Secret says"
+    );
+    let first = stack.operators()[0].channel().to_string();
+    assert!(text(endpoint, "/value").contains(&first), "{endpoint}");
     assert!(pod.get("volumes").is_none_or(|volumes| volumes == &json!([])), "{pod}");
 
     let secret = scene

@@ -14,6 +14,7 @@ mod credentials;
 mod docs;
 mod down;
 mod many;
+mod proxy;
 mod pushes;
 mod refusals;
 mod rest;

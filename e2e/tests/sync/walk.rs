@@ -5,14 +5,27 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use e2e::faults::relay::{Manner, Relay};
 use e2e::objects::text;
-use serde_json::json;
+use e2e::programs;
+use serde_json::{Value, json};
 
 use crate::docs::{block, page};
 use crate::setup::peace;
 use crate::world::{World, fresh, world};
 
 const PATIENCE: Duration = Duration::from_mins(2);
+
+/// What a program with the stock SDK does: log in as the tenant's own client, and print what lies at a path.
+const READ: &str = r#"
+import json, os, sys
+from delinea.secrets.vault import PasswordGrantAuthorizer, SecretsVault, VaultSecret
+
+url = os.environ["TENANT_URL"]
+vault = SecretsVault(url, PasswordGrantAuthorizer(url, os.environ["CLIENT_ID"], os.environ["CLIENT_SECRET"]))
+secret = VaultSecret(**vault.get_secret(sys.argv[1]))
+print(json.dumps({"data": secret.data, "version": secret.version}))
+"#;
 
 struct Walk {
     world: &'static World,
@@ -21,6 +34,8 @@ struct Walk {
     /// What stands for the documentation's `Demo`, `shop`, `acme` and `orders`.
     names: [(&'static str, String); 4],
     env: Vec<(&'static str, String)>,
+    /// The tenant's address, which can be cut off.
+    relay: Relay,
 }
 
 impl Walk {
@@ -32,6 +47,7 @@ impl Walk {
         let (id, secret) = world.client(&statement).await;
         let folder = world.stack.run().subfolder(&root).unwrap();
         std::fs::write(folder.join("ca.pem"), &world.authority).unwrap();
+        let relay = Relay::start(([127, 0, 0, 1], world.port()).into()).await.unwrap();
         let names = [
             ("Demo", root),
             ("shop", namespace),
@@ -44,7 +60,7 @@ impl Walk {
             ("PATH", path),
             ("CLIENT_ID", id),
             ("CLIENT_SECRET", secret),
-            ("TENANT_URL", world.url()),
+            ("TENANT_URL", format!("https://{}", relay.address())),
             ("API", world.url()),
             ("PASSWORD", world.password.clone()),
             ("KUBECONFIG", world.stack.kubeconfig().display().to_string()),
@@ -55,7 +71,17 @@ impl Walk {
             folder,
             names,
             env,
+            relay,
         }
+    }
+
+    fn down(&self) {
+        self.relay.behave(Manner::Closed);
+        self.relay.cut();
+    }
+
+    fn back(&self) {
+        self.relay.behave(Manner::Honest);
     }
 
     fn block(&self, name: &str) -> String {
@@ -64,7 +90,19 @@ impl Walk {
         names.fold(block, |block, (theirs, ours)| block.replace(theirs, ours))
     }
 
+    /// The first command of a block, and the others.
+    fn lines(&self, name: &str) -> [String; 2] {
+        let block = self.block(name);
+        let (first, rest) = block.trim().split_once('\n').unwrap();
+        [first.to_owned(), rest.to_owned()]
+    }
+
+    /// One after the other in what a person would call the same shell: variables and functions stay.
     async fn run(&self, script: String) -> String {
+        let script = format!(
+            "if [ -f shell ]; then source ./shell; fi\n{script}\n\
+             {{ declare -p | grep -v '^declare -[A-Za-z]*r' || true; declare -f; }} > shell"
+        );
         let mut command = Command::new("bash");
         command
             .args(["-euo", "pipefail", "-c", &script])
@@ -84,13 +122,52 @@ impl Walk {
         out.into_owned()
     }
 
+    /// Waits until the tenant has this password, in whichever version.
+    async fn has_password(&self, password: &str) {
+        let look = || async { Ok((text(&self.there().await?, "/data/password") == password).then_some(())) };
+        let what = format!("the tenant has the password {password}");
+        self.world.stack.eventually(&what, PATIENCE, look).await.unwrap();
+    }
+
+    async fn there(&self) -> Result<Value> {
+        let path = format!("secrets/{}/corp.example/{}", self.names[0].1, self.names[3].1);
+        let answer = self.world.get(&path).await;
+        ensure!(answer.code == 200, "{}", answer.text);
+        Ok(answer.json())
+    }
+
+    /// Until the sync looked at its source twice more.
+    async fn looked_again(&self) {
+        let objects = self.world.objects().await;
+        let (namespace, name) = (&self.names[1].1, &self.names[3].1);
+        let mut seen = String::new();
+        for _ in 0..3 {
+            let look = || async {
+                let sync = objects.get("SecretSync", namespace, name).await?;
+                let check = text(&sync.context("there is no sync")?, "/status/lastCheck");
+                Ok((check > seen).then_some(check))
+            };
+            let found = self.world.stack.eventually("it looks again", PATIENCE, look).await;
+            seen = found.unwrap();
+        }
+    }
+
+    /// What the stock Python SDK reads at the tenant.
+    async fn read(&self) -> Value {
+        let python = tokio::task::spawn_blocking(programs::python_sdk)
+            .await
+            .unwrap()
+            .unwrap();
+        std::fs::write(self.folder.join("read.py"), READ).unwrap();
+        let path = format!("/{}/corp.example/{}", self.names[0].1, self.names[3].1);
+        let script = format!("REQUESTS_CA_BUNDLE=ca.pem {} read.py {path}", python.display());
+        serde_json::from_str(&self.run(script).await).unwrap()
+    }
+
     /// Waits until the tenant has this password in this version.
     async fn has(&self, version: &str, password: &str) {
-        let path = format!("secrets/{}/corp.example/{}", self.names[0].1, self.names[3].1);
         let look = || async {
-            let answer = self.world.get(&path).await;
-            ensure!(answer.code == 200, "{}", answer.text);
-            let there = answer.json();
+            let there = self.there().await?;
             let found = (text(&there, "/version"), text(&there, "/data/password"));
             ensure!(
                 found == (version.to_owned(), password.to_owned()),
@@ -112,48 +189,58 @@ async fn the_walk_with_kubectl_is_as_it_is_told() {
     let shown = walk.run(walk.block("kubectl")).await;
     assert!(shown.contains("Synced") && shown.contains("Connected"), "{shown}");
     walk.has("0", "first").await;
-    walk.run(walk.block("kubectl-change")).await;
+    let expected = json!({"data": {"domain": "corp.example", "password": "first"}, "version": "0"});
+    assert_eq!(walk.read().await, expected);
+    walk.looked_again().await;
+    walk.has("0", "first").await;
+    let change = walk.block("kubectl-change");
+    walk.run(change.clone()).await;
     walk.has("1", "second").await;
     walk.run(walk.block("kubectl-push")).await;
     walk.has("2", "second").await;
-    walk.run(walk.block("kubectl-pause")).await;
-    let change = walk.block("kubectl-change").replace("second", "third");
-    walk.run(change).await;
+
+    let pause = walk.block("kubectl-pause");
+    walk.run(pause.clone()).await;
+    walk.run(change.replace("second", "third")).await;
     walk.has("2", "second").await;
-    walk.run(
-        walk.block("kubectl-pause")
-            .replace("false", "true")
-            .replace("Inactive", "Connected"),
-    )
-    .await;
+    walk.run(pause.replace("false", "true").replace("Inactive", "Connected"))
+        .await;
     walk.has("3", "third").await;
+
+    walk.down();
+    walk.run(change.replace("second", "fourth")).await;
+    let [down, back] = walk.lines("kubectl-down");
+    walk.run(down).await;
+    walk.back();
+    walk.run(back).await;
+    walk.has("4", "fourth").await;
 }
 
 #[tokio::test]
 async fn the_walk_with_curl_is_as_it_is_told() {
     let _peace = peace().await;
     let walk = Walk::new("none".to_owned()).await;
-    let [first, push, pause] = ["curl", "curl-push", "curl-pause"].map(|name| walk.block(name));
-    let shown = walk.run(format!("{first}\n{push}\n{pause}")).await;
+    walk.run(walk.block("curl")).await;
+    walk.has("0", "first").await;
+    let expected = json!({"data": {"domain": "corp.example", "password": "first"}, "version": "0"});
+    assert_eq!(walk.read().await, expected);
+    let push = walk.block("curl-push");
+    walk.run(push.clone()).await;
+    walk.has_password("second").await;
+
+    walk.down();
+    walk.run(push.replace("second", "third")).await;
+    let [down, back] = walk.lines("curl-down");
+    walk.run(down).await;
+    walk.back();
+    walk.run(back).await;
+    walk.has_password("third").await;
+
+    let shown = walk.run(walk.block("curl-pause")).await;
     assert!(shown.lines().any(|line| line == "false"), "{shown}");
-    let path = format!("secrets/{}/corp.example/{}", walk.names[0].1, walk.names[3].1);
-    // The push was asked for a moment before the tenant was switched off: it may have won.
-    let there = walk.world.get(&path).await.is(200);
-    assert!(["first", "second"].contains(&text(&there, "/data/password").as_str()));
-    let again = Walk::new("none".to_owned()).await;
-    again
-        .run(format!("{}\n{}", again.block("curl"), again.block("curl-push")))
-        .await;
-    // The change by itself may be seen before the push that is asked for.
-    let path = format!("secrets/{}/corp.example/{}", again.names[0].1, again.names[3].1);
-    let look = || async {
-        let there = again.world.get(&path).await.is(200);
-        Ok((text(&there, "/data/password") == "second").then_some(()))
-    };
-    again
-        .world
-        .stack
-        .eventually("the change arrives", PATIENCE, look)
-        .await
-        .unwrap();
+    assert!(shown.lines().any(|line| line == "\"Inactive\""), "{shown}");
+    // One that is asked for comes back as it is.
+    let before = walk.read().await;
+    walk.run(push.replace("second", "fourth")).await;
+    assert_eq!(walk.read().await, before);
 }

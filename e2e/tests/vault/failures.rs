@@ -1,6 +1,7 @@
 //! Failures on the way to an account: the status and the words that the reader gets, and that nothing stays behind.
 
 use e2e::objects::text;
+use e2e::operator::Operator;
 use serde_json::{Value, json};
 use std::time::Duration;
 
@@ -116,4 +117,55 @@ async fn a_reader_who_goes_away_leaves_no_lease() {
         .eventually("the lease is deleted", Duration::from_mins(1), gone)
         .await
         .unwrap();
+}
+
+#[tokio::test]
+async fn where_the_audit_file_takes_nothing_calls_are_refused() {
+    let world = world().await;
+    // A file system without room, as Linux keeps one for tests.
+    let args = [
+        "--api-addr",
+        "127.0.0.1:0",
+        "--api-tenant",
+        TENANT,
+        "--api-audit-file",
+        "/dev/full",
+    ];
+    let args = args.map(str::to_owned);
+    let (run, cluster) = (world.stack.run(), world.stack.cluster());
+    let full = Operator::start_another(run, cluster, "op-full", &args).await.unwrap();
+    let address = world.address_of(&full).await;
+    let headers = [
+        ("Authorization", world.admin.as_str()),
+        ("Content-Type", "application/json"),
+    ];
+    let ask = async |call: (&str, &str), body: &str| {
+        let answer = world.send_to(address, call, &headers, body.into()).await;
+        answer.unwrap()
+    };
+    // The first call that is answered finds it out; before that its caches are filled.
+    let answers = || async {
+        let answer = ask(("GET", "/v1/heartbeat"), "").await;
+        Ok((!answer.text.contains("is starting")).then_some(()))
+    };
+    let what = "the other replica answers";
+    world
+        .stack
+        .eventually(what, Duration::from_mins(1), answers)
+        .await
+        .unwrap();
+    let path = fresh("unwritten");
+    let target = format!("/v1/secrets/{path}");
+    let refused = "could not be written to the audit file";
+    for (call, body) in [
+        (("POST", target.as_str()), r#"{"data": {"a": 1}}"#),
+        (("GET", "/v1/pools"), ""),
+        (
+            ("POST", "/v1/token"),
+            r#"{"grant_type": "password", "username": "a", "password": "b"}"#,
+        ),
+    ] {
+        ask(call, body).await.fails(503, refused);
+    }
+    world.get(&format!("secrets/{path}")).await.fails(404, "unable to find");
 }

@@ -14,10 +14,15 @@ mod page;
 mod page_forms;
 mod page_rights;
 mod person;
+mod plan;
 mod plugin;
 mod python;
 mod register;
 mod secrets;
+mod stock;
+mod stock_cli;
+mod stock_go;
+mod stock_people;
 mod walk;
 mod world;
 
@@ -26,9 +31,16 @@ mod world;
 fn shape() -> anyhow::Result<e2e::stack::Shape> {
     Ok(e2e::stack::Shape {
         operators: 2,
-        operator_args: ["--api-addr", "127.0.0.1:0", "--sync-allow-destinations", "127.0.0.0/8"]
-            .map(str::to_owned)
-            .into(),
+        operator_args: [
+            "--api-addr",
+            "127.0.0.1:0",
+            "--api-name",
+            "127.0.0.1,*.dsv.test",
+            "--sync-allow-destinations",
+            "127.0.0.0/8",
+        ]
+        .map(str::to_owned)
+        .into(),
         ..e2e::stack::Shape::default()
     })
 }

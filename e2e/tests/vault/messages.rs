@@ -169,7 +169,8 @@ async fn what_is_not_served_says_so() {
         "GET config/auth/x",
         "POST config/auth/",
         "PUT config/keys",
-        "GET config",
+        "PUT config",
+        "GET config/version/2",
         "POST pki/root",
         "POST crypto/key",
         "GET breakglass",
@@ -268,6 +269,29 @@ async fn a_pool_with_engines_stays_and_a_private_key_is_never_shown_again() {
         .await
         .is(200);
     assert_eq!(list["engines"].as_array().unwrap().len(), 1);
+    let pools = world.get(&format!("pools?searchTerm={pool}")).await.is(200);
+    assert_eq!(
+        (&pools["total"], text(&pools, "/pools/0/name")),
+        (&json!(1), pool.clone())
+    );
+    let second = json!({"name": format!("{engine}-2"), "poolName": pool});
+    world.call("POST engines/", &second).await.is(201);
+    let page = format!("engines?poolName={pool}&limit=1&sort=asc&sortedBy=name");
+    let page = world.get(&page).await.is(200);
+    assert_eq!(
+        (&page["length"], &page["total"], text(&page, "/engines/0/name")),
+        (&json!(1), &json!(2), engine.clone())
+    );
+    let next = format!(
+        "engines?poolName={pool}&cursor={}&sort=asc&sortedBy=name",
+        text(&page, "/cursor")
+    );
+    let next = world.get(&next).await.is(200);
+    assert_eq!(
+        (text(&next, "/engines/0/name"), text(&next, "/cursor")),
+        (format!("{engine}-2"), String::new())
+    );
+    world.call(&format!("DELETE engines/{engine}-2"), &NONE).await.is(204);
     for shown in [&read, &list] {
         assert!(shown.pointer("/privateKey").is_none() && !shown.to_string().contains(&key));
     }

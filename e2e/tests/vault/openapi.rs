@@ -210,6 +210,7 @@ async fn answers_have_the_fields_that_the_document_says() {
         ("GET /v1/groups", "groups".into(), NONE),
         ("POST /v1/config/policies", "config/policies/".into(), policy),
         ("GET /v1/config/policies", "config/policies".into(), NONE),
+        ("GET /v1/config", "config".into(), NONE),
         ("GET /v1/audit", "audit?limit=5".into(), NONE),
         ("GET /v1/usage", "usage".into(), NONE),
         ("GET /v1/heartbeat", "heartbeat".into(), NONE),

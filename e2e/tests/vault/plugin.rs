@@ -171,6 +171,9 @@ async fn whose_an_account_is_can_be_asked_and_all_of_them_taken_back_at_once() {
     let output = plugin(world, &["plan", &id, "-o", "yaml"]).await;
     let plan = String::from_utf8(output.stdout).unwrap();
     assert!(plan.contains("what: SELECT") && plan.contains("group: dsvg_"), "{plan}");
+    let output = plugin(world, &["plan", &id, "-o", "json"]).await;
+    let plan: Value = serde_json::from_slice(&output.stdout).unwrap();
+    crate::plan::is_so(world, &plan, &users[0]).await;
     let output = plugin(world, &["orphans", "-o", "json"]).await;
     let pools: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert!(

@@ -1,17 +1,12 @@
 //! The stock Python SDK, from the package index, against our server: token, secret, dynamic secret, and a login with it.
 
 use std::fs;
-use std::path::PathBuf;
 use std::process::Command;
 
-use anyhow::{Context, Result, bail};
-use e2e::places;
+use e2e::programs;
 use serde_json::json;
 
 use crate::world::{fresh, world};
-
-/// Exact versions, so that the same bytes run everywhere.
-const PACKAGES: [&str; 3] = ["python-dsv-sdk==1.0.4", "requests==2.32.5", "psycopg[binary]==3.2.12"];
 
 const SCRIPT: &str = r#"
 import os, sys
@@ -48,38 +43,12 @@ except SecretsVaultAccessError as error:
     assert error.message == "unable to authenticate", error.message
 "#;
 
-/// A folder of its own with the SDK in it, made once per machine.
-fn interpreter() -> Result<PathBuf> {
-    let folder = places::cache_dir()?.join("python-dsv-sdk-1.0.4");
-    let (python, done) = (folder.join("bin/python"), folder.join("complete"));
-    if done.is_file() {
-        return Ok(python);
-    }
-    let run = |program: &str, args: &[&str]| -> Result<()> {
-        let output = Command::new(program).args(args).output();
-        let output = output.with_context(|| format!("{program} cannot be started"))?;
-        if output.status.success() {
-            return Ok(());
-        }
-        let said = String::from_utf8_lossy(&output.stderr);
-        let last = said.lines().last().unwrap_or_default();
-        bail!("{program} {} ended with {}: {last}", args.join(" "), output.status)
-    };
-    let path = folder.to_str().context("the cache folder's name is no text")?;
-    fs::create_dir_all(&folder)?;
-    run("python3", &["-m", "venv", "--clear", path])?;
-    let python_text = python.to_str().context("the cache folder's name is no text")?;
-    let mut install = vec!["-m", "pip", "install", "--quiet", "--disable-pip-version-check"];
-    install.extend(PACKAGES);
-    run(python_text, &install)?;
-    fs::write(done, "")?;
-    Ok(python)
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn the_stock_python_sdk_reads_secrets_and_psycopg_logs_in_with_one() {
-    let python = tokio::task::spawn_blocking(interpreter).await.unwrap();
-    let python = python.expect("the stock client is needed: python3 with venv, and a package index that pip reaches");
+    let python = tokio::task::spawn_blocking(programs::python_sdk)
+        .await
+        .unwrap()
+        .unwrap();
     let world = world().await;
     let (pool, _engine) = world.pool_with_engine().await;
     let base = world.base().await;

@@ -239,10 +239,19 @@ async fn a_home_is_its_owners_whatever_the_policies_say() {
     ] {
         assert_eq!(world.get(&path).await.is(200), made, "{path}");
     }
+    // The stock CLI names the owner when it searches, too.
+    for path in ["home", "home/users:admin", "home/users:admin/"] {
+        let found = world.get(&format!("{path}?searchTerm={name}")).await.is(200);
+        assert_eq!(
+            (&found["total"], text(&found, "/data/0/path")),
+            (&json!(1), text(&made, "/path"))
+        );
+    }
     let everything = json!({"actions": ["<.*>"], "resources": ["<.*>"]});
     let token = world.token(&everything).await;
     for path in [
         format!("home/users:admin/{name}"),
+        format!("home/users:admin?searchTerm={name}"),
         format!("home/{}", text(&made, "/id")),
     ] {
         world

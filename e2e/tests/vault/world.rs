@@ -143,6 +143,11 @@ impl World {
         log.parent().unwrap().join(AUDIT)
     }
 
+    /// Of the first replica.
+    pub fn address(&self) -> SocketAddr {
+        self.addresses[0]
+    }
+
     pub fn port(&self) -> u16 {
         self.addresses[0].port()
     }
@@ -185,12 +190,24 @@ impl World {
         headers: &[(&str, &str)],
         body: Vec<u8>,
     ) -> Result<Answer> {
-        let stream = TokioIo::new(self.connect(replica).await?);
+        self.send_to(self.addresses[replica], (method, path), headers, body)
+            .await
+    }
+
+    /// The same to any replica.
+    pub async fn send_to(
+        &self,
+        address: SocketAddr,
+        (method, path): (&str, &str),
+        headers: &[(&str, &str)],
+        body: Vec<u8>,
+    ) -> Result<Answer> {
+        let stream = TokioIo::new(self.connect_to(address).await?);
         let (mut sender, connection) = hyper::client::conn::http1::handshake(stream).await?;
         tokio::spawn(connection);
         let mut request = http::Request::builder().method(method).uri(path);
         if !headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("host")) {
-            request = request.header("Host", self.addresses[replica].to_string());
+            request = request.header("Host", address.to_string());
         }
         for (name, value) in headers {
             request = request.header(*name, *value);

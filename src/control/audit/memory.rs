@@ -93,12 +93,20 @@ pub struct AuditMemory {
     inner: Mutex<Inner>,
 }
 
+/// A lease that vanished without proof.
+struct Lost {
+    /// Its server.
+    record: String,
+    /// Until when that counts.
+    until: Timestamp,
+}
+
 #[derive(Default)]
 struct Inner {
     wanted: Wanted,
     due: BTreeMap<String, Timestamp>,
     /// Leases that are gone without proof, with the time until which that matters.
-    lost: HashMap<String, Timestamp>,
+    lost: HashMap<String, Lost>,
     released: HashMap<String, Instant>,
     /// Servers that did not answer; when they do again, they may be others.
     doubted: BTreeSet<String>,
@@ -194,7 +202,8 @@ impl AuditMemory {
                 return;
             }
             let until = until.saturating_add(LOST).unwrap_or(until);
-            inner.lost.insert(uid.to_owned(), until);
+            let record = record.to_owned();
+            inner.lost.insert(uid.to_owned(), Lost { record, until });
         }
         tracing::warn!(uid, record, "a lease vanished without proof that its account is gone");
         self.want_record(record);
@@ -203,12 +212,21 @@ impl AuditMemory {
     /// UIDs of lost and of released leases.
     pub(super) fn gone(&self, now: Timestamp) -> (BTreeSet<String>, BTreeSet<String>) {
         let mut inner = self.inner();
-        inner.lost.retain(|_, until| *until > now);
+        inner.lost.retain(|_, lost| lost.until > now);
         inner.released.retain(|_, at| at.elapsed() < RELEASED);
         (
             inner.lost.keys().cloned().collect(),
             inner.released.keys().cloned().collect(),
         )
+    }
+
+    /// Whether a lease of that server is lost.
+    pub(super) fn misses_a_lease(&self, record: &str, now: Timestamp) -> bool {
+        let inner = self.inner();
+        inner
+            .lost
+            .values()
+            .any(|lost| lost.record == record && lost.until > now)
     }
 
     /// A task on the server had no answer.
@@ -340,6 +358,7 @@ mod tests {
         let (lost, released) = memory.gone(now);
         assert_eq!((lost.len(), released.len()), (1, 1));
         assert!(lost.contains("2"));
+        assert!(memory.misses_a_lease("server-1", now) && !memory.misses_a_lease("server-2", now));
         assert_eq!(memory.take(), Wanted::record("server-1"));
         assert!(memory.gone(Timestamp::from_second(4000).unwrap()).0.is_empty());
     }

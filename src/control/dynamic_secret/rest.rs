@@ -2,10 +2,11 @@
 
 use super::observe::Gathered;
 use super::{AGAIN, BY_EVENT, SOON};
-use crate::api::DynamicSecret;
 use crate::api::conditions::{self, READY, Reason};
 use crate::api::dynamic_secret::{DeletionPolicy, Mode, SecretReference};
+use crate::api::lease::Phase;
 use crate::api::names::{DYNAMIC_SECRET_FINALIZER, ROTATE_AT};
+use crate::api::{CredentialLease, DynamicSecret};
 use crate::cluster::{credential_secret, status};
 use crate::control::context::Context;
 use crate::control::hold::{Error, Halt, Hold};
@@ -48,7 +49,10 @@ pub(super) async fn rest(
             leaving(ctx, seen, gathered).await?;
             return Ok(Action::requeue(wake.unwrap_or(BY_EVENT).max(AGAIN)));
         }
-        Waiting::Revoking | Waiting::LettingExpire => wake = Some(wake.unwrap_or(SOON).min(SOON)),
+        Waiting::Revoking | Waiting::LettingExpire => {
+            taken_back(ctx, seen, gathered).await?;
+            wake = Some(wake.unwrap_or(SOON).min(SOON));
+        }
         Waiting::Issuing | Waiting::Backoff => {}
     }
     Ok(wake.map_or_else(|| Action::requeue(BY_EVENT * 5), Action::requeue))
@@ -72,6 +76,42 @@ pub(super) async fn leaving(ctx: &Context, seen: &DynamicSecret, gathered: &Gath
         None => "its credentials are being taken back; it goes when all accounts are proven gone".to_owned(),
     };
     report::owner_waits(ctx, seen, &Hold::new(Reason::Deleting, message)).await
+}
+
+/// In mode Once: the credential is over, and the lease has said that taking its account back lasts. Before that nothing is
+/// said, since most accounts are gone within the second.
+async fn taken_back(ctx: &Context, seen: &DynamicSecret, gathered: &Gathered) -> Result<(), Error> {
+    let delivered = gathered.leases.iter().filter(|l| l.serial > 0 && l.issued_at.is_some());
+    let Some(last) = delivered.max_by_key(|l| l.serial) else {
+        return Ok(());
+    };
+    let reference = ObjectRef::new(&last.name).within(&seen.namespace().unwrap_or_default());
+    let lasts = |lease: &CredentialLease| {
+        let phase = lease.status.as_ref().and_then(|status| status.phase);
+        matches!(phase, Some(Phase::Revoking | Phase::Blocked))
+    };
+    let lasting = ctx.stores.leases.get(&reference).is_some_and(|lease| lasts(&lease));
+    if !lasting {
+        return Ok(());
+    }
+    let name = &last.name;
+    let message =
+        format!("the credential is over and its account is being taken back; lease {name} says what that waits for");
+    let now = ctx.now();
+    status::amend(&ctx.client, seen, |owner| {
+        let generation = owner.metadata.generation;
+        let status = owner.status.get_or_insert_default();
+        // Its end is told already, in words that stay: the cache is behind.
+        if status.history.iter().any(|record| record.lease == *name) {
+            return false;
+        }
+        let before = status.clone();
+        status.observed_generation = generation;
+        conditions::set_ready(&mut status.conditions, Reason::Revoking, &message, generation, now);
+        *status != before
+    })
+    .await?;
+    Ok(())
 }
 
 async fn ended(ctx: &Context, seen: &DynamicSecret) -> Result<(), Error> {

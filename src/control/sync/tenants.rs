@@ -33,6 +33,8 @@ const LOOK_AGAIN: Duration = Duration::from_secs(15);
 const ID: [&str; 3] = ["client-id", "clientid", "id"];
 const SECRET: [&str; 3] = ["client-secret", "clientsecret", "secret"];
 const AUTHORITIES: [&str; 2] = ["ca-bundle", "ca-crt"];
+const PROXY_USER: [&str; 1] = ["proxy-username"];
+const PROXY_PASSWORD: [&str; 1] = ["proxy-password"];
 const URL: [&str; 4] = ["tenant-url", "tenanturl", "tenant", "url"];
 
 /// How often the syncs of a tenant look for changes.
@@ -183,6 +185,7 @@ async fn connect(ctx: &Context, tenant: &DsvTenant) -> Result<(Arc<Tenant>, Stri
         login,
         url,
         authorities,
+        proxy_login,
         version,
     } = credentials(ctx, tenant).await?;
     let made_of = format!("{:?} {version}", tenant.metadata.generation);
@@ -190,6 +193,7 @@ async fn connect(ctx: &Context, tenant: &DsvTenant) -> Result<(Arc<Tenant>, Stri
         url: url.clone(),
         ca_bundle: tenant.spec.ca_bundle.clone().or(authorities),
         proxy: tenant.spec.proxy.clone(),
+        proxy_login,
         requests_per_minute: tenant
             .spec
             .requests_per_minute
@@ -207,6 +211,7 @@ struct Credentials {
     login: Login,
     url: String,
     authorities: Option<String>,
+    proxy_login: Option<Login>,
     /// Version of the Secret.
     version: String,
 }
@@ -242,6 +247,10 @@ async fn credentials(ctx: &Context, tenant: &DsvTenant) -> Result<Credentials, T
         id: SecretText::new(id),
         secret: SecretText::new(client_secret),
     };
+    let proxy_login = pick(&fields, &PROXY_USER).map(|user| Login {
+        id: SecretText::new(user),
+        secret: SecretText::new(pick(&fields, &PROXY_PASSWORD).unwrap_or_default()),
+    });
     let version = format!(
         "{} {}",
         secret.uid().unwrap_or_default(),
@@ -251,6 +260,7 @@ async fn credentials(ctx: &Context, tenant: &DsvTenant) -> Result<Credentials, T
         login,
         url,
         authorities: pick(&fields, &AUTHORITIES),
+        proxy_login,
         version,
     })
 }

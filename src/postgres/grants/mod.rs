@@ -12,6 +12,7 @@ mod wanted;
 use super::connect::Session;
 use super::failure::{Trouble, failure};
 use super::group::GroupRole;
+use super::sql::remark;
 use crate::api::grants::Grant;
 use crate::channel::frames::{Failure, FailureClass, Group};
 use compare::Standing;
@@ -83,9 +84,10 @@ pub(super) async fn write(
     let database = &session.database;
     for gap in standing.iter().filter(|standing| standing.gap) {
         let (sql, owner) = (grant_text(role, gap.kind, &[gap.privilege], &[&gap.name]), &gap.owner);
-        report
-            .gaps
-            .push(format!("{sql} -- in database {database}, as {owner}\n"));
+        report.gaps.push(format!(
+            "{sql} {}",
+            remark(&format!("in database {database}, as {owner}"))
+        ));
     }
     Ok(())
 }

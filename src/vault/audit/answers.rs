@@ -5,7 +5,13 @@ use crate::vault::Vault;
 use crate::vault::call::Call;
 use crate::vault::page::{Page, Sorting};
 use crate::vault::reply::{Refusal, Reply};
+use crate::vault::time;
+use jiff::SignedDuration;
+use jiff::civil::Date;
 use serde_json::{Value, json};
+
+/// The clocks of some islands are that far ahead of ours.
+const FIRST_TO_SEE_A_DAY: SignedDuration = SignedDuration::from_hours(14);
 
 impl Vault {
     /// `GET /v1/audit`.
@@ -33,7 +39,7 @@ impl Vault {
     }
 
     /// `GET /v1/usage`: what this replica counted since it started.
-    pub(in crate::vault) fn usage(&self, call: &Call) -> Reply {
+    pub(in crate::vault) fn usage(&self, call: &Call) -> Result<Reply, Refusal> {
         let (from, to) = (
             call.asked("startDate").unwrap_or_default(),
             call.asked("endDate").unwrap_or_default(),
@@ -44,17 +50,22 @@ impl Vault {
             to.chars().take(10).collect()
         };
         let from_day: String = from.chars().take(10).collect();
+        // Days are the callers' own, and where they are it may be tomorrow already.
+        let latest = time::now().saturating_add(FIRST_TO_SEE_A_DAY).unwrap_or_default();
+        if from_day.parse::<Date>().is_ok() && from_day > time::text(latest) {
+            return Err(Refusal::bad("Usage start date cannot be in the future"));
+        }
         let days = self.settings.audit.usage(&call.tenant.namespace, &from_day, &until);
         let total: u64 = days.values().sum();
         let namespace = &call.tenant.namespace;
         let secrets = self.secrets.all(namespace).len() + self.dynamic.all(namespace).len();
-        Reply::ok(json!({
+        Ok(Reply::ok(json!({
             "startDate": from,
             "endDate": to,
             "totalSecrets": secrets,
             "totalKeys": 0,
             "requestsUsed": Value::Object(days.into_iter().map(|(day, count)| (day, json!(count))).collect()),
             "totalRequestsUsed": total,
-        }))
+        })))
     }
 }

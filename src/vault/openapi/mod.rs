@@ -262,7 +262,7 @@ mod tests {
             "GET engines/e/ping",
             "DELETE pools",
             "GET config/policiesX",
-            "GET config",
+            "PUT config",
             "POST audit",
             "GET users/u/version/x/y",
             "PUT pools/p",

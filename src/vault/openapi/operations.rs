@@ -1,8 +1,8 @@
 //! The rows: one for each thing that can be asked.
 
 use super::shapes::{
-    AUDITS, EDIT, ENGINES, FORCE, LINES, LIST, PAGE, PATHS, Query, RECORDS, ROLE, SEARCH, SORTED, SOURCES, SYNCS,
-    TENANTS, USAGE,
+    AUDITS, EDIT, ENGINES, FORCE, LINES, LIST, PAGE, PATHS, Query, RECORDS, ROLE, SEARCH, SOURCES, SYNCS, TENANTS,
+    USAGE,
 };
 
 /// One thing that can be asked.
@@ -157,12 +157,12 @@ pub const ALL: &[Operation] = &[
     send("DELETE", "/v1/home/{path}", None, DELETED, "Delete a secret of one's home").with(FORCE),
 
     send("POST", "/v1/pools", Some("PoolWrite"), &[(201, Some("Pool"))], "Create an engine pool"),
-    get("/v1/pools", &[(200, Some("PoolPage"))], "List engine pools").with(SORTED),
+    get("/v1/pools", &[(200, Some("PoolPage"))], "List engine pools").with(LIST),
     get("/v1/pools/{name}", &[(200, Some("Pool"))], "Read an engine pool"),
     send("DELETE", "/v1/pools/{name}", None, DONE, "Delete an engine pool that has no engines"),
 
     send("POST", "/v1/engines", Some("EngineWrite"), &[(201, Some("EngineMade"))], "Create an engine; its private key is shown this once"),
-    get("/v1/engines", &[(200, Some("EngineList"))], "List engines").with(ENGINES),
+    get("/v1/engines", &[(200, Some("EnginePage"))], "List engines").with(ENGINES),
     get("/v1/engines/{name}", &[(200, Some("Engine"))], "Read an engine"),
     send("POST", "/v1/engines/{name}/ping", None, MESSAGE, "Send a message to the engine and back"),
     send("DELETE", "/v1/engines/{name}", None, DONE, "Delete an engine"),
@@ -200,6 +200,7 @@ pub const ALL: &[Operation] = &[
     send("PUT", "/v1/groups/{name}/restore", None, DONE, "Take a soft deletion back"),
     send("DELETE", "/v1/groups/{name}", None, DELETED, "Delete a group").with(FORCE),
 
+    get("/v1/config", &[(200, Some("Config"))], "Read what the policies say in one document"),
     send("POST", "/v1/config/policies", Some("PolicyWrite"), &[(201, Some("Policy"))], "Create a policy"),
     get("/v1/config/policies", &[(200, Some("PolicyPage"))], "List policies").with(LIST),
     get("/v1/config/policies/{path}", &[(200, Some("Policy"))], "Read a policy"),

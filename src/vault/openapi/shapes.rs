@@ -102,10 +102,9 @@ pub const SEARCH: &[Query] = &[
 pub const PATHS: &[Query] = &[LIMIT];
 pub const EDIT: &[Query] = &[query("edit", "true: show what can be edited; issues nothing")];
 pub const FORCE: &[Query] = &[query("force", "true: for good")];
-pub const SORTED: &[Query] = &[LIMIT, CURSOR, SORT, BY];
 pub const LIST: &[Query] = &[TERM, LIMIT, CURSOR, SORT, BY];
 pub const ROLE: &[Query] = &[query("role", "Of this role only"), LIMIT, CURSOR, SORT, BY];
-pub const ENGINES: &[Query] = &[TERM, query("poolName", "Of this pool only"), SORT, BY];
+pub const ENGINES: &[Query] = &[TERM, query("poolName", "Of this pool only"), LIMIT, CURSOR, SORT, BY];
 pub const LINES: &[Query] = &[
     query("startDate", "The first day, such as 2027-01-01"),
     query("endDate", "The last day"),
@@ -263,7 +262,7 @@ pub const SHAPES: &[Shape] = &[
         must("publicKey", Kind::Text, ""), must("lastHeartbeat", Kind::Text, ""),
         must("privateKey", Kind::Secret, "Shown this once and kept by nobody but you"),
     ]),
-    shape!("EngineList", "Engines", [must("engines", Kind::List("Engine"), "")]),
+    paged!("EnginePage", "engines", "Engine"),
     shape!("UserWrite", "A user, as it is written", [
         must("userName", Kind::Text, "3 to 100 characters"), must("password", Kind::Secret, "8 to 100 characters"),
         may("displayName", Kind::Text, ""), may("provider", Kind::Text, "None is served"), may("externalId", Kind::Text, "Needs a provider"),
@@ -320,6 +319,10 @@ pub const SHAPES: &[Shape] = &[
     shape!("Members", "Members", [must("memberNames", Kind::Texts, "")]),
     shape!("MembersAdded", "Who was added", [
         must("addedMemberNames", Kind::Texts, ""), must("errors", Kind::Object, "Who could not be added, and why"),
+    ]),
+    shape!("Config", "What the policies say, in one document", [
+        must("tenantName", Kind::Text, ""), must("permissionDocument", Kind::List("Statement"), "Of the policies that the caller may read"),
+        must("settings", Kind::Object, "Empty"),
     ]),
     shape!("PolicyWrite", "A policy, as it is written", [must("path", Kind::Text, "Such as secrets:servers"), POLICY_TEXT, SERIALIZATION]),
     shape!("PolicyChange", "What changes", [POLICY_TEXT, SERIALIZATION]),

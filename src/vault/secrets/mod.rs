@@ -76,6 +76,14 @@ pub struct Asked<'a> {
     pub space: Space,
 }
 
+impl Asked<'_> {
+    /// Whether a text names the whole home of the caller, as the stock CLI does when it searches there.
+    fn is_own_home(&self, text: &str) -> bool {
+        let home = |path: SecretPath| path.as_str() == self.caller.subject;
+        self.space == Space::Home && SecretPath::parse(text).is_ok_and(home)
+    }
+}
+
 impl Vault {
     /// Everything below `/v1/secrets` and `/v1/home`.
     pub(super) async fn secrets(&self, call: &Call, caller: &Caller, space: Space) -> Result<Reply, Refusal> {
@@ -85,7 +93,7 @@ impl Vault {
         if suffix == Suffix::ListPaths {
             return self.list_paths(&asked, text);
         }
-        if text.is_empty() {
+        if text.is_empty() || (call.method == Method::GET && suffix == Suffix::None && asked.is_own_home(text)) {
             return match (&call.method, call.asked("id")) {
                 (&Method::GET, Some(id)) => self.read_at(&asked, id, &suffix).await,
                 (&Method::GET, None) => self.search(&asked),

@@ -29,7 +29,10 @@ fn refused_tenants() -> Vec<(Value, &'static str)> {
             tenant(&json!({"proxy": "https://a.example"})),
             "proxy must be http://host:port",
         ),
-        (tenant(&json!({"proxy": "http://u:p@a.example:1"})), "without a login"),
+        (
+            tenant(&json!({"proxy": "http://u:p@a.example:1"})),
+            "its login belongs into the credentials Secret",
+        ),
         (tenant(&json!({"syncInterval": "soon"})), span),
         (tenant(&json!({"requestsPerMinute": 1})), "spec.requestsPerMinute"),
         (tenant(&json!({"maxInFlight": 0})), "spec.maxInFlight"),

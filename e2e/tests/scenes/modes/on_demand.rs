@@ -154,23 +154,23 @@ async fn no_more_leases_are_open_than_the_dynamic_secret_admits() {
         let phases: Vec<String> = leases.iter().map(|lease| text(lease, "/status/phase")).collect();
         let count = |phase: &str| phases.iter().filter(|have| *have == phase).count();
         assert!(count("Issued") <= 2, "{phases:?}");
-        ensure!((count("Issued"), count("Refused")) == (2, 2), "{phases:?}");
+        ensure!((count("Issued"), count("Pending")) == (2, 2), "{phases:?}");
         Ok(Some(leases))
     };
-    let what = "two are issued and two are refused";
+    let what = "two are issued and two wait";
     let leases = scene.stack.eventually(what, PATIENCE, settled).await.unwrap();
     assert_eq!(scene.accounts("app").await.unwrap().len(), 2);
-    let refused = leases
+    let waits = leases
         .iter()
-        .find(|lease| text(lease, "/status/phase") == "Refused")
+        .find(|lease| text(lease, "/status/phase") == "Pending")
         .unwrap();
-    assert_eq!(condition(refused, "Ready"), "False/TooManyLeases");
+    assert_eq!(condition(waits, "Ready"), "False/TooManyLeases");
     // When one ends, the next goes on by itself, and never are there three.
     let until = Instant::now() + PATIENCE;
     while !text(
         &scene
             .objects
-            .get("CredentialLease", &scene.shop, &text(refused, "/metadata/name"))
+            .get("CredentialLease", &scene.shop, &text(waits, "/metadata/name"))
             .await
             .unwrap()
             .unwrap_or_default(),
@@ -178,7 +178,7 @@ async fn no_more_leases_are_open_than_the_dynamic_secret_admits() {
     )
     .starts_with("Issued")
     {
-        assert!(Instant::now() < until, "the refused lease was never issued");
+        assert!(Instant::now() < until, "the lease that waited was never issued");
         assert!(scene.accounts("app").await.unwrap().len() <= 2);
         sleep(Duration::from_millis(200)).await;
     }

@@ -15,11 +15,11 @@ type Due = HashSet<ObjectRef<DynamicSecret>>;
 
 /// Dynamic secrets that will be woken in a moment.
 #[derive(Default)]
-pub struct Gathered {
+pub struct DeferredWakes {
     due: Arc<Mutex<Due>>,
 }
 
-impl Gathered {
+impl DeferredWakes {
     /// Wakes it within a moment, unless that is already under way. What happens until then is seen by it.
     pub fn wake(&self, owner: ObjectRef<DynamicSecret>, wakes: &UnboundedSender<ObjectRef<DynamicSecret>>) {
         if !lock(&self.due).insert(owner.clone()) {
@@ -47,18 +47,18 @@ mod tests {
     #[tokio::test]
     async fn a_thousand_changes_are_one_look_and_a_later_one_is_another() {
         let (sender, mut looks) = tokio::sync::mpsc::unbounded_channel();
-        let gathered = Gathered::default();
+        let deferred = DeferredWakes::default();
         let owner = || ObjectRef::new("app").within("shop");
         for _ in 0..1000 {
-            gathered.wake(owner(), &sender);
+            deferred.wake(owner(), &sender);
         }
-        gathered.wake(ObjectRef::new("other").within("shop"), &sender);
+        deferred.wake(ObjectRef::new("other").within("shop"), &sender);
         tokio::time::sleep(2 * A_MOMENT).await;
         let mut names = vec![looks.recv().await.unwrap().name, looks.recv().await.unwrap().name];
         names.sort();
         assert_eq!(names, ["app", "other"]);
         assert!(looks.try_recv().is_err());
-        gathered.wake(owner(), &sender);
+        deferred.wake(owner(), &sender);
         assert_eq!(looks.recv().await.unwrap(), owner());
     }
 }
