@@ -33,11 +33,11 @@ bench-programs: prerequisites
 	$(SAY) 'building operator, engine and the measuring program as they are released; the first time this takes some minutes'
 	@cargo build --locked --release --workspace --bin dsv-operator --bin dsv-engine --bin dsv-bench
 
-bench: bench-programs ## Measure everything beside its limits (POSTGRES=15,18 ONLY=issue,cost LEASES=1000 ACCOUNTS=n ENGINES=200 OUTPUT=json)
+bench: bench-programs ## Measure everything beside its limits (POSTGRES=15,18 ONLY=issue,cost LEASES=1000 ACCOUNTS=n ENGINES=200 ROTATIONS=200 MINUTES=2 OUTPUT=json)
 	$(SAY) 'measuring; with nothing else on the machine this takes about ten minutes for each release of PostgreSQL'
 	@ulimit -Sn "$$(ulimit -Hn)"; RUST_LOG=info $(BIN)/../release/dsv-bench $(if $(POSTGRES),--postgres $(POSTGRES)) \
 		$(if $(ONLY),--only $(ONLY)) $(if $(LEASES),--leases $(LEASES)) $(if $(ACCOUNTS),--accounts $(ACCOUNTS)) \
-		$(if $(ENGINES),--engines $(ENGINES)) $(if $(OUTPUT),--output $(OUTPUT))
+		$(if $(ENGINES),--engines $(ENGINES)) $(if $(ROTATIONS),--rotations $(ROTATIONS)) $(if $(MINUTES),--minutes $(MINUTES)) $(if $(OUTPUT),--output $(OUTPUT))
 
 bench-quick: build ## Check in two minutes what no noise can move: requests and statements of a life, memory (POSTGRES=18)
 	@RUST_LOG=info $(BIN)/dsv-bench --quick --postgres $(or $(POSTGRES),18)

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use nix::sys::signal::Signal;
 
 use crate::cluster::Cluster;
@@ -157,6 +157,16 @@ impl Operator {
     /// Where `/readyz`, `/livez` and `/metrics` are.
     pub fn health(&self) -> SocketAddr {
         self.health
+    }
+
+    /// Where it serves the REST API, as its log says.
+    pub fn api(&self) -> Result<SocketAddr> {
+        let log = self.log_text();
+        let line = log.lines().find(|line| line.contains("the API listens"));
+        let line = line.context("the operator does not say where its API listens")?;
+        let rest = line.split("address=").nth(1).context("the line has no address")?;
+        let word = rest.split_whitespace().next().unwrap_or_default();
+        Ok(word.parse()?)
     }
 
     /// The text of `/metrics`.

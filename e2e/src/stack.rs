@@ -261,6 +261,19 @@ impl Stack {
         data.into_iter().map(text).collect()
     }
 
+    /// One value of a Secret in the operator's namespace, once it is there.
+    pub async fn secret_value(&self, name: &str, key: &str) -> Result<String> {
+        let secrets = Api::<Secret>::namespaced(self.client().await?, NAMESPACE);
+        let find = || async {
+            let data = secrets.get_opt(name).await?.and_then(|secret| secret.data);
+            data.and_then(|mut data| data.remove(key))
+                .map(|value| Ok(String::from_utf8(value.0)?))
+                .transpose()
+        };
+        self.eventually(&format!("the Secret {name} is there"), REGISTRATION_LIMIT, find)
+            .await
+    }
+
     /// Asks again and again until `check` has an answer. `None` and errors both mean "not yet"; after `limit` the error
     /// tells the last of them and shows the objects, the events and the ends of all logs.
     pub async fn eventually<T, F>(&self, what: &str, limit: Duration, mut check: impl FnMut() -> F) -> Result<T>

@@ -93,6 +93,8 @@ reasons! {
     Abandoned => Waiting,
     /// The Secret expires soon and nothing follows.
     ExpiresSoon => Waiting,
+    /// The lease of a credential was deleted by hand.
+    LeaseDeleted => Waiting,
     /// The Secret was deleted by hand.
     TargetDeleted => Waiting,
     /// The Secret's data was edited by hand.

@@ -43,7 +43,7 @@ pub struct CredentialLeaseSpec {
     /// SCRAM-SHA-256 verifier of a password that the asker keeps; fixed for the lease's life.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 160))]
-    #[x_kube(validation = Rule::new("self.matches('^SCRAM-SHA-256[$]4096:[A-Za-z0-9+/]{22}==[$][A-Za-z0-9+/]{43}=:[A-Za-z0-9+/]{43}=$')").message("verifier must be SCRAM-SHA-256$4096:<salt of 16 bytes>$<stored key>:<server key>, in base64"))]
+    #[x_kube(validation = Rule::new("self.matches('^SCRAM-SHA-256[$]4096:[A-Za-z0-9+/]{21}[AQgw]==[$][A-Za-z0-9+/]{42}[AEIMQUYcgkosw048]=:[A-Za-z0-9+/]{42}[AEIMQUYcgkosw048]=$')").message("verifier must be SCRAM-SHA-256$4096:<salt of 16 bytes>$<stored key>:<server key>, in base64"))]
     pub verifier: Option<String>,
     /// A Secret to be made with the credential.
     #[serde(default, skip_serializing_if = "Option::is_none")]

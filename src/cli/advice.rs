@@ -23,9 +23,11 @@ pub fn next_step(reason: Reason) -> &'static str {
         | Reason::Consistent
         | Reason::Synced
         | Reason::KeyChanged => "",
-        Reason::Expired | Reason::TargetDeleted | Reason::TargetEdited | Reason::TargetReleased => {
-            "for another credential: kubectl dsv rotate NAME"
-        }
+        Reason::Expired
+        | Reason::LeaseDeleted
+        | Reason::TargetDeleted
+        | Reason::TargetEdited
+        | Reason::TargetReleased => "for another credential: kubectl dsv rotate NAME",
         Reason::OnDemand => "for a credential: kubectl dsv issue NAME",
         Reason::Suspended => "take spec.suspend off",
         Reason::Issuing | Reason::Revoking | Reason::OutcomeUnknown | Reason::Deleting => "wait; it goes on by itself",

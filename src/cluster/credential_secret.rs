@@ -10,6 +10,7 @@ use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{DeleteParams, PartialObjectMeta, PostParams, Preconditions};
+use kube::core::PartialObjectMetaExt;
 use kube::{Api, Client, ResourceExt};
 use ring::hmac;
 use std::collections::BTreeMap;
@@ -85,14 +86,14 @@ pub async fn look(client: &Client, namespace: &str, name: &str) -> Result<Option
 }
 
 /// Writes the credential: a new Secret where there is none, or in place of exactly the older version that was looked at.
-/// Returns the resource version.
+/// Returns its metadata as written.
 pub async fn deliver(
     client: &Client,
     name: &str,
     older: Option<&ObjectMeta>,
     credential: &Credential<'_>,
     key: &hmac::Key,
-) -> Result<String, Error> {
+) -> Result<PartialObjectMeta<Secret>, Error> {
     let namespace = credential.lease.namespace.as_str();
     let api: Api<Secret> = Api::namespaced(client.clone(), namespace);
     let mut secret = compose(name, credential, key);
@@ -105,11 +106,12 @@ pub async fn deliver(
         }
     };
     let written = written.to(|| format!("write secret {namespace}/{name}"))?;
-    Ok(written.resource_version().unwrap_or_default())
+    Ok(written.metadata.into_response_partial())
 }
 
 /// Deletes the Secret only if it is still exactly the one that was looked at. Absent is success; changed is a conflict.
-pub async fn delete(client: &Client, namespace: &str, name: &str, seen: &ObjectMeta) -> Result<(), Error> {
+/// Returns whether it is gone: somebody's finalizer may hold it.
+pub async fn delete(client: &Client, namespace: &str, name: &str, seen: &ObjectMeta) -> Result<bool, Error> {
     let api: Api<Secret> = Api::namespaced(client.clone(), namespace);
     let preconditions = Preconditions {
         uid: seen.uid.clone(),
@@ -120,8 +122,10 @@ pub async fn delete(client: &Client, namespace: &str, name: &str, seen: &ObjectM
         ..DeleteParams::background()
     };
     match api.delete(name, &params).await {
-        Err(kube::Error::Api(status)) if status.is_not_found() => Ok(()),
-        other => other.map(|_| ()).to(|| format!("delete secret {namespace}/{name}")),
+        Err(kube::Error::Api(status)) if status.is_not_found() => Ok(true),
+        other => other
+            .map(|answer| answer.is_right())
+            .to(|| format!("delete secret {namespace}/{name}")),
     }
 }
 

@@ -49,8 +49,9 @@ where
         .to(|| format!("update {}", named::<K>(namespace, &name)))
 }
 
-/// Deletes exactly this object, by UID; an object of the same name that came later stays. Absent is success.
-pub async fn delete<K>(client: &Client, object: &K) -> Result<(), Error>
+/// Deletes exactly this object, by UID; an object of the same name that came later stays. Absent is success. Returns the
+/// object where it is still there, marked as deleted: a finalizer holds it.
+pub async fn delete<K>(client: &Client, object: &K) -> Result<Option<K>, Error>
 where
     K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + DeserializeOwned + Debug,
 {
@@ -65,8 +66,8 @@ where
         preconditions: Some(preconditions),
         ..DeleteParams::background()
     };
-    absent_is_success(api.delete(&name, &params).await.map(|_| ()))
-        .to(|| format!("delete {}", named::<K>(&namespace, &name)))
+    let deleted = api.delete(&name, &params).await.map(|answer| answer.either(Some, |_| None));
+    absent_is_success(deleted).to(|| format!("delete {}", named::<K>(&namespace, &name)))
 }
 
 /// Deletes exactly the version that was read. One that is gone, or was changed since, is an error: of two who take the same
@@ -90,9 +91,9 @@ where
 }
 
 /// Takes a 404 for success, and a 409 of the UID precondition too: the object that was meant is gone.
-fn absent_is_success(result: Result<(), kube::Error>) -> Result<(), kube::Error> {
+fn absent_is_success<K>(result: Result<Option<K>, kube::Error>) -> Result<Option<K>, kube::Error> {
     match result {
-        Err(kube::Error::Api(status)) if status.is_not_found() || status.code == 409 => Ok(()),
+        Err(kube::Error::Api(status)) if status.is_not_found() || status.code == 409 => Ok(None),
         other => other,
     }
 }

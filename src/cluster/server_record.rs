@@ -76,7 +76,9 @@ pub async fn note_history(client: &Client, home: &str, record: &Record, history:
 
 /// Deletes exactly the version of the record that was read. Absent is success.
 pub async fn remove(client: &Client, home: &str, record: &Record) -> Result<(), Error> {
-    super::credential_secret::delete(client, home, &record.login.record, &record.meta).await
+    let name = &record.login.record;
+    super::credential_secret::delete(client, home, name, &record.meta).await?;
+    Ok(())
 }
 
 /// Makes or refreshes the record; true where there was none. `base` is the base secret that the login was read from; `signers` are added to those

@@ -88,7 +88,8 @@ async fn end(ctx: &Context, lease: &CredentialLease, bound: &BoundTo, how: &str)
     ctx.endings.note(&lease.uid().unwrap_or_default(), Early::OwnerEnded);
     report::lease_waits(ctx, lease, phase, &Hold::new(Reason::OwnerEnded, message.as_str())).await?;
     ctx.still_leading()?;
-    Ok(objects::delete(&ctx.client, lease).await?)
+    objects::delete(&ctx.client, lease).await?;
+    Ok(())
 }
 
 /// Nothing is issued for what has ended, or may have.

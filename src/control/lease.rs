@@ -232,14 +232,11 @@ impl<'a> Pass<'a> {
     async fn delete(&mut self) -> Result<Option<Action>, Error> {
         self.ctx.still_leading()?;
         failpoint!("close.before", self.name());
-        objects::delete(&self.ctx.client, &self.lease).await?;
+        let left = objects::delete(&self.ctx.client, &self.lease).await?;
         failpoint!("close.deleted", self.name());
-        let namespace = self.lease.namespace().unwrap_or_default();
-        let fresh: Option<CredentialLease> =
-            objects::read(&self.ctx.client, &namespace, &self.lease.name_any()).await?;
-        match fresh.filter(|fresh| fresh.uid() == self.lease.uid()) {
-            Some(fresh) => {
-                self.lease = fresh;
+        match left {
+            Some(left) => {
+                self.lease = left;
                 self.ctx.wake_owner(&self.lease);
                 Ok(None)
             }

@@ -84,7 +84,7 @@ async fn delete_if_closed(ctx: &Context, secret: &PartialObjectMeta<Secret>) -> 
     match credential_secret::delete(&ctx.client, &namespace, &name, &live.metadata).await {
         Err(error) if error.is_conflict() || error.is_refused() => Ok(false),
         Err(error) => Err(error.into()),
-        Ok(()) => {
+        Ok(_) => {
             tracing::warn!(
                 secret = format!("{namespace}/{name}"),
                 lease = lease_name,

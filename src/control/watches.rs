@@ -43,8 +43,7 @@ where
     let (reader, writer) = reflector::store();
     let (filled, name) = (filled.0.0.clone(), filled.1);
     let stream = events
-        // Who wrote which field is nobody's business here, and is most of an object.
-        .modify(|object| object.meta_mut().managed_fields = None)
+        .modify(slimmed)
         .reflect(writer)
         .inspect(move |event| seen(event))
         .inspect_ok(move |event| {
@@ -55,6 +54,11 @@ where
         .touched_objects()
         .boxed();
     (reader, stream)
+}
+
+/// Leaves out what no cache needs: who wrote which field, which is most of an object.
+pub fn slimmed<K: Resource>(object: &mut K) {
+    object.meta_mut().managed_fields = None;
 }
 
 /// All objects of a kind, in all namespaces.

@@ -137,6 +137,8 @@ pub enum Early {
     AccountAltered,
     /// What it was bound to has ended.
     OwnerEnded,
+    /// Somebody deleted the lease; never decided here, only told.
+    LeaseDeleted,
 }
 
 /// What to do next.

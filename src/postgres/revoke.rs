@@ -29,7 +29,7 @@ pub(super) use look::Role;
 pub(super) use resist::{Keepers, Places, Refusals, holdings};
 
 use drop::{Absence, Settled};
-use look::Case;
+use look::{Case, Reach};
 use resist::Emptied;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -85,12 +85,15 @@ struct Work<'a> {
 
 impl Work<'_> {
     async fn run(&mut self) -> Result<(), Trouble> {
+        // The proof under the lock sees every role; one that the first look missed comes back for another.
+        let mut reach = Reach::Recorded;
         for _ in 0..PASSES {
-            let cases = look::up(&self.session, self.proof, self.accounts, &mut self.states).await?;
+            let cases = look::up(&self.session, self.proof, reach, self.accounts, &mut self.states).await?;
             if cases.is_empty() {
                 break;
             }
             self.pass(cases).await?;
+            reach = Reach::Every;
         }
         if self.keepers.used {
             keeper::drop_empty(&self.session, self.proof).await?;

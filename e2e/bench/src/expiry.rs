@@ -46,7 +46,7 @@ pub async fn measure(world: &World<'_>, leases: usize) -> Result<Vec<Row>> {
     }
     say(format!("{} accounts end within a minute", ends.len()));
     let opens = first_end.saturating_duration_since(Instant::now());
-    let (late, fresh) = tokio::try_join!(lateness(world, ends), fresh(world, opens))?;
+    let (late, fresh) = tokio::try_join!(lateness(world, ends), fresh(world, opens, "expiry"))?;
     let what = format!("{leases} ends in a minute");
     let note = format!("{} leases asked for meanwhile", fresh.len());
     Ok(vec![
@@ -112,11 +112,11 @@ async fn lateness(world: &World<'_>, mut ends: BTreeMap<String, Timestamp>) -> R
 }
 
 /// Leases that somebody asks for while others end, and how long each took to its Secret.
-async fn fresh(world: &World<'_>, opens: Duration) -> Result<Vec<Duration>> {
+pub async fn fresh(world: &World<'_>, opens: Duration, what: &str) -> Result<Vec<Duration>> {
     tokio::time::sleep(opens).await;
     let (mut took, opened) = (Vec::new(), Instant::now());
     while opened.elapsed() < MINUTE {
-        let (begun, name) = (Instant::now(), format!("fresh-{}", took.len()));
+        let (begun, name) = (Instant::now(), format!("{what}-fresh-{}", took.len()));
         world.ask(&name, "1h").await?;
         took.push(world.secrets.came(&name).await?.saturating_duration_since(begun));
         tokio::time::sleep(ASK_EVERY).await;

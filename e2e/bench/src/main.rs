@@ -7,6 +7,7 @@
 mod audit;
 mod bare_api;
 mod bare_sql;
+mod churn;
 mod cost;
 mod delivery;
 mod engine_work;
@@ -17,7 +18,9 @@ mod hub;
 mod lives;
 mod machine;
 mod parts;
+mod reading;
 mod restart;
+mod rotation;
 mod sightings;
 mod starting;
 mod statements;
@@ -26,6 +29,7 @@ mod world;
 
 use std::io::Write;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Result;
 use clap::{Parser, ValueEnum};
@@ -54,11 +58,17 @@ struct Arguments {
     /// Engines on one operator.
     #[arg(long, default_value_t = 200)]
     engines: usize,
+    /// Dynamic secrets that are rotated within a minute.
+    #[arg(long, default_value_t = 200)]
+    rotations: usize,
+    /// Minutes of churn.
+    #[arg(long, default_value_t = 2)]
+    minutes: u64,
     /// Repeats of ours and the limit in turn.
     #[arg(long, default_value_t = 3)]
     repeats: usize,
     /// Under two minutes, and it fails where something is missed that noise cannot move.
-    #[arg(long, conflicts_with_all = ["only", "leases", "accounts", "engines", "repeats"])]
+    #[arg(long, conflicts_with_all = ["only", "leases", "accounts", "engines", "rotations", "minutes", "repeats"])]
     quick: bool,
     /// How the table is printed.
     #[arg(short, long, value_enum, default_value_t = Output::Table)]
@@ -117,6 +127,8 @@ fn size(major: Major, arguments: &Arguments) -> Size {
         leases: arguments.leases,
         accounts: arguments.accounts.unwrap_or(usual),
         engines: arguments.engines,
+        rotations: arguments.rotations,
+        churn: Duration::from_mins(arguments.minutes),
         repeats: arguments.repeats,
     }
 }
@@ -140,6 +152,8 @@ fn print(all: &[(Major, Vec<Row>)], arguments: &Arguments) -> Result<()> {
             "leases": size.leases,
             "accounts": size.accounts,
             "engines": size.engines,
+            "rotations": size.rotations,
+            "minutes": arguments.minutes,
             "repeats": size.repeats,
             "quick": arguments.quick,
         });

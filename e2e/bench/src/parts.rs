@@ -13,7 +13,7 @@ use crate::engine_work::Bench;
 use crate::figures::Row;
 use crate::hub::Operator;
 use crate::world::{self, World};
-use crate::{cost, delivery, expiry, fleet, lives, restart, starting};
+use crate::{churn, cost, delivery, expiry, fleet, lives, reading, restart, rotation, starting};
 
 /// Lives that are counted.
 const LIVES: usize = 20;
@@ -42,10 +42,16 @@ pub enum Part {
     Restart,
     /// Many ends within a minute.
     Expiry,
+    /// Many rotations within a minute.
+    Rotation,
+    /// Leases that come and go for minutes while others live.
+    Churn,
     /// Many engines.
     Engines,
     /// Starts of the programs.
     Start,
+    /// Reading a static secret through the REST API.
+    Reading,
 }
 
 /// How much of everything.
@@ -53,6 +59,8 @@ pub struct Size {
     pub leases: usize,
     pub accounts: usize,
     pub engines: usize,
+    pub rotations: usize,
+    pub churn: Duration,
     pub repeats: usize,
 }
 
@@ -60,7 +68,16 @@ pub struct Size {
 pub async fn all(major: Major, only: &[Part], size: &Size) -> Result<Vec<Row>> {
     let mut rows = Vec::new();
     let wanted = |parts: &[Part]| only.is_empty() || parts.iter().any(|part| only.contains(part));
-    if wanted(&[Part::Cost, Part::Delivery, Part::Lives, Part::Expiry, Part::Restart]) {
+    let everything = [
+        Part::Cost,
+        Part::Delivery,
+        Part::Lives,
+        Part::Expiry,
+        Part::Rotation,
+        Part::Churn,
+        Part::Restart,
+    ];
+    if wanted(&everything) {
         rows.extend(through_everything(major, &wanted, size).await?);
     }
     if wanted(&[Part::Issue, Part::Crowded, Part::Revoke, Part::Start]) {
@@ -68,6 +85,12 @@ pub async fn all(major: Major, only: &[Part], size: &Size) -> Result<Vec<Row>> {
     }
     if wanted(&[Part::Start, Part::Engines]) {
         rows.extend(many_engines(major, &wanted, size).await?);
+    }
+    if wanted(&[Part::Reading]) {
+        let stack = world::start_with_api(major).await?;
+        say("reading a static secret through the REST API");
+        rows.extend(reading::measure(&stack, size.repeats).await?);
+        stack.shut_down();
     }
     Ok(rows)
 }
@@ -91,6 +114,14 @@ async fn through_everything(major: Major, wanted: &impl Fn(&[Part]) -> bool, siz
     if wanted(&[Part::Expiry]) {
         say("having accounts end");
         rows.extend(expiry::measure(&world, size.leases).await?);
+    }
+    if wanted(&[Part::Rotation]) {
+        say("rotating many dynamic secrets");
+        rows.extend(rotation::measure(&world, size.rotations).await?);
+    }
+    if wanted(&[Part::Churn]) {
+        say("letting leases come and go");
+        rows.extend(churn::measure(&world, size.leases, size.churn).await?);
     }
     if wanted(&[Part::Restart]) {
         say("starting the operator anew among live leases");

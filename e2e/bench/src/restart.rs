@@ -61,7 +61,7 @@ pub async fn measure(world: &World<'_>, leases: usize) -> Result<Vec<Row>> {
 }
 
 /// Asks for leases until so many accounts live.
-async fn fill(world: &World<'_>, leases: usize) -> Result<()> {
+pub async fn fill(world: &World<'_>, leases: usize) -> Result<()> {
     let missing = leases.saturating_sub(world.accounts().await?);
     let (taken, begun) = (AtomicUsize::new(0), Instant::now());
     let lanes = (0..IN_FLIGHT).map(|_| {

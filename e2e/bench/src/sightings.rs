@@ -38,8 +38,21 @@ fn lock(seen: &Mutex<Seen>) -> MutexGuard<'_, Seen> {
 }
 
 impl Sightings {
-    /// Of all objects of a kind in a namespace, from now on.
+    /// Of all objects of a kind in a namespace by their names, from now on.
     pub fn of<K>(client: Client, namespace: &str) -> Self
+    where
+        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
+            + Clone
+            + Debug
+            + DeserializeOwned
+            + Send
+            + 'static,
+    {
+        Self::called::<K>(client, namespace, PartialObjectMeta::name_any)
+    }
+
+    /// The same by what they are called here, as by a name and a revision.
+    pub fn called<K>(client: Client, namespace: &str, name: fn(&PartialObjectMeta<K>) -> String) -> Self
     where
         K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
             + Clone
@@ -58,10 +71,10 @@ impl Sightings {
                 let now = Instant::now();
                 match event {
                     Ok(Event::Apply(object) | Event::InitApply(object)) => {
-                        lock(&noted).came.entry(object.name_any()).or_insert(now);
+                        lock(&noted).came.entry(name(&object)).or_insert(now);
                     }
                     Ok(Event::Delete(object)) => {
-                        lock(&noted).went.entry(object.name_any()).or_insert(now);
+                        lock(&noted).went.entry(name(&object)).or_insert(now);
                     }
                     Ok(Event::Init | Event::InitDone) | Err(_) => continue,
                 }

@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use tokio_postgres::Client;
 
 use crate::audit::AuditLog;
+use crate::reading::TENANT;
 use crate::sightings::Sightings;
 use crate::statements::StatementLog;
 
@@ -34,7 +35,21 @@ pub fn settings() -> Vec<(String, String)> {
 
 /// A stack whose database commits as in production and writes no statement to its log.
 pub async fn start(major: Major, operators: usize) -> Result<Stack> {
-    Stack::start(Shape {
+    Stack::start(shape(major, operators)).await
+}
+
+/// The same with the REST API and its audit file, as the chart sets it up.
+pub async fn start_with_api(major: Major) -> Result<Stack> {
+    let mut shape = shape(major, 1);
+    let args = ["--api-tenant", TENANT, "--api-audit-file", "audit.jsonl"];
+    shape.operator_args.extend(args.map(str::to_owned));
+    let stack = Stack::start(shape).await?;
+    stack.kubectl(&["create", "namespace", TENANT])?;
+    Ok(stack)
+}
+
+fn shape(major: Major, operators: usize) -> Shape {
+    Shape {
         operators,
         operator_log: Some("info".to_owned()),
         postgres: major,
@@ -45,8 +60,7 @@ pub async fn start(major: Major, operators: usize) -> Result<Stack> {
         },
         node: true,
         ..Shape::default()
-    })
-    .await
+    }
 }
 
 /// A team with a pool, an engine, and a dynamic secret of which leases are asked.

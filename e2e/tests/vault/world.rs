@@ -8,7 +8,6 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
 use e2e::engine::Engine;
-use e2e::install::NAMESPACE;
 use e2e::objects::{Objects, text};
 use e2e::operator::Operator;
 use e2e::say::say;
@@ -96,8 +95,8 @@ impl World {
         stack.kubectl(&["create", "namespace", OTHER])?;
         stack.kubectl(&["label", "namespace", OTHER, "dsv.dev/tenant=true"])?;
         // The first leader makes it; before, no engine can be registered.
-        secret_value(&stack, "dsv-root", "key").await?;
-        let authority = secret_value(&stack, "dsv-api-ca", "ca.crt").await?;
+        stack.secret_value("dsv-root", "key").await?;
+        let authority = stack.secret_value("dsv-api-ca", "ca.crt").await?;
         let mut roots = rustls::RootCertStore::empty();
         roots.add(CertificateDer::from_pem_slice(authority.as_bytes())?)?;
         let provider = Arc::new(rustls::crypto::ring::default_provider());
@@ -106,8 +105,8 @@ impl World {
             .with_root_certificates(roots)
             .with_no_client_auth();
         let listening = || async {
-            let logs = stack.operators().iter().map(|operator| operator.log_text());
-            Ok(Some(logs.map(|log| address_in(&log)).collect::<Result<Vec<_>>>()?))
+            let all = stack.operators().iter().map(Operator::api);
+            Ok(Some(all.collect::<Result<Vec<_>>>()?))
         };
         let addresses = stack
             .eventually("both replicas serve the API", PATIENCE, listening)
@@ -115,7 +114,7 @@ impl World {
         let mut world = Self {
             addresses,
             connector: TlsConnector::from(Arc::new(config)),
-            password: secret_value(&stack, &format!("dsv-admin-{TENANT}"), "password").await?,
+            password: stack.secret_value(&format!("dsv-admin-{TENANT}"), "password").await?,
             authority,
             admin: String::new(),
             stack,
@@ -169,7 +168,7 @@ impl World {
 
     /// The API of a replica that is none of the usual two, as soon as it serves.
     pub async fn address_of(&self, operator: &Operator) -> SocketAddr {
-        let listening = || async { Ok(Some(address_in(&operator.log_text())?)) };
+        let listening = || async { Ok(Some(operator.api()?)) };
         let what = "another replica serves the API";
         self.stack.eventually(what, PATIENCE, listening).await.unwrap()
     }
@@ -340,28 +339,4 @@ impl World {
         self.call(&format!("POST secrets/{path}"), &body).await.is(201);
         path
     }
-}
-
-/// A value of a Secret of the operator's namespace, as soon as it is there.
-async fn secret_value(stack: &Stack, name: &str, key: &str) -> Result<String> {
-    let objects = Objects::new(stack.client().await?);
-    let find = || async {
-        let secret = objects.get("Secret", NAMESPACE, name).await?;
-        let secret = secret.context("there is no such Secret")?;
-        let encoded = secret["data"][key].as_str().context("it lacks the key")?;
-        Ok(Some(String::from_utf8(
-            data_encoding::BASE64.decode(encoded.as_bytes())?,
-        )?))
-    };
-    stack
-        .eventually(&format!("the Secret {name} is there"), PATIENCE, find)
-        .await
-}
-
-fn address_in(log: &str) -> Result<SocketAddr> {
-    let line = log.lines().find(|line| line.contains("the API listens"));
-    let line = line.context("the operator does not say where its API listens")?;
-    let rest = line.split("address=").nth(1).context("the line has no address")?;
-    let word = rest.split_whitespace().next().unwrap_or_default();
-    Ok(word.parse()?)
 }

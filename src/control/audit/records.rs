@@ -59,8 +59,8 @@ pub(super) async fn remove_unreachable(ctx: &Context, records: &[Record]) -> Res
     let needed = needed(ctx).await?;
     for record in ripe {
         let name = &record.login.record;
-        if !needed.contains(name) && !has_pool(ctx, &record.namespace).await? {
-            remove(ctx, record).await?;
+        let unneeded = !needed.contains(name) && !has_pool(ctx, &record.namespace).await?;
+        if unneeded && remove(ctx, record).await? {
             removed.insert(name.clone());
         }
     }
@@ -89,20 +89,20 @@ async fn has_pool(ctx: &Context, namespace: &str) -> Result<bool, Error> {
     }
 }
 
-async fn remove(ctx: &Context, record: &Record) -> Result<(), Error> {
+/// False where its login was refreshed in between: it is looked at again.
+async fn remove(ctx: &Context, record: &Record) -> Result<bool, Error> {
     let server = &record.login.record;
     ctx.still_leading()?;
     match server_record::remove(&ctx.client, &ctx.settings.home, record).await {
-        // Its login was refreshed in between: it is looked at again.
-        Err(error) if error.is_conflict() => {}
-        Err(error) => return Err(error.into()),
+        Err(error) if error.is_conflict() => Ok(false),
+        Err(error) => Err(error.into()),
         Ok(()) => {
             tracing::info!(server, "removed a server record that nothing needs any more");
             ctx.metrics.audit_acted(AuditAction::RemoveRecord);
             ctx.audit.forget(server);
+            Ok(true)
         }
     }
-    Ok(())
 }
 
 fn is_empty(look: &Look, books: &Books) -> bool {

@@ -119,6 +119,7 @@ async fn ended(ctx: &Context, seen: &DynamicSecret) -> Result<(), Error> {
     let said = status.and_then(|s| conditions::find(&s.conditions, READY));
     let known = [
         Reason::Expired,
+        Reason::LeaseDeleted,
         Reason::TargetDeleted,
         Reason::TargetEdited,
         Reason::TargetReleased,
@@ -139,7 +140,8 @@ async fn ended(ctx: &Context, seen: &DynamicSecret) -> Result<(), Error> {
         Some("TargetReleased") => Some(Early::TargetReleased),
         Some("AccountMissing") => Some(Early::AccountMissing),
         Some("AccountAltered") => Some(Early::AccountAltered),
-        Some("Deleted" | "Rotated" | "OwnerDeleted") => Some(Early::Rotated),
+        Some("Deleted") => Some(Early::LeaseDeleted),
+        Some("Rotated" | "OwnerDeleted") => Some(Early::Rotated),
         _ => None,
     };
     let (reason, message) = if why == Some(report::ABANDONED) {

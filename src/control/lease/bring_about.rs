@@ -158,11 +158,13 @@ impl Pass<'_> {
                 self.give_up(target_refused(&identity.namespace, &target, &error)).await
             }
             Err(error) if !(error.is_unknown() || error.is_conflict()) => Err(error.into()),
-            // What was written, or what came of a write without an answer, is looked at before it is believed.
-            seen => {
-                if let Err(error) = seen {
-                    tracing::info!(lease = %self.name(), %error, "looking again");
-                }
+            Ok(secret) => {
+                self.secret = Some(secret);
+                Ok(None)
+            }
+            // What came of a write without an answer is looked at before it is believed.
+            Err(error) => {
+                tracing::info!(lease = %self.name(), %error, "looking again");
                 self.look(Some(claim)).await?;
                 Ok(None)
             }

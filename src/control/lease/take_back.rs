@@ -28,7 +28,11 @@ impl Pass<'_> {
         let deleted = credential_secret::delete(&self.ctx.client, &namespace, &target, &found.metadata).await;
         failpoint!("expire.deleted", self.name());
         match deleted {
-            Ok(()) => {}
+            Ok(true) => {
+                self.secret = None;
+                return Ok(None);
+            }
+            Ok(false) => {}
             Err(error) if error.is_conflict() => {
                 tracing::info!(lease = %self.name(), "the Secret changed; looking again");
             }

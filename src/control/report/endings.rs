@@ -144,6 +144,10 @@ pub fn once_over(early: Option<Early>) -> (Reason, &'static str) {
             Reason::Expired,
             "the credential has ended as agreed; for another one set the annotation dsv.dev/rotate-at",
         ),
+        Some(Early::LeaseDeleted) => (
+            Reason::LeaseDeleted,
+            "the lease was deleted, so the account was revoked; for another one set the annotation dsv.dev/rotate-at",
+        ),
         Some(Early::TargetDeleted) => (
             Reason::TargetDeleted,
             "the Secret was deleted, so the account was revoked; for another one set the annotation dsv.dev/rotate-at",
@@ -201,18 +205,19 @@ fn name_end(
     let status = lease.status.iter().flat_map(|status| &status.conditions);
     let owner_ended = status.into_iter().any(|c| c.reason == Reason::OwnerEnded.as_str());
     let early = early.or_else(|| owner_ended.then_some(Early::OwnerEnded));
+    let early = early.unwrap_or(Early::LeaseDeleted);
     let name = match early {
-        None => "Deleted",
-        Some(Early::Rotated) => "Rotated",
-        Some(Early::OwnerDeleted) => "OwnerDeleted",
-        Some(Early::TargetDeleted) => "TargetDeleted",
-        Some(Early::TargetEdited) => "TargetEdited",
-        Some(Early::TargetReleased) => "TargetReleased",
-        Some(Early::AccountMissing) => "AccountMissing",
-        Some(Early::AccountAltered) => "AccountAltered",
-        Some(Early::OwnerEnded) => "OwnerEnded",
+        Early::LeaseDeleted => "Deleted",
+        Early::Rotated => "Rotated",
+        Early::OwnerDeleted => "OwnerDeleted",
+        Early::TargetDeleted => "TargetDeleted",
+        Early::TargetEdited => "TargetEdited",
+        Early::TargetReleased => "TargetReleased",
+        Early::AccountMissing => "AccountMissing",
+        Early::AccountAltered => "AccountAltered",
+        Early::OwnerEnded => "OwnerEnded",
     };
-    (name, early)
+    (name, Some(early))
 }
 
 #[cfg(test)]

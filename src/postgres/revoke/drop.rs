@@ -1,6 +1,6 @@
 //! The statements that take roles away: all of a batch in one transaction, or each alone if one of them resists.
 
-use super::look::{self, Case};
+use super::look::{self, Case, Reach};
 use crate::channel::frames::{DatabaseClock, Failure, FailureClass, Revocation};
 use crate::postgres::clock;
 use crate::postgres::connect::{Session, TextRows};
@@ -205,7 +205,7 @@ fn text(accounts: &[Revocation], cases: &[Case], way: Way) -> Result<String, Not
             }
         }
     }
-    sql.push_str(&look::sql("'remaining', r.oid, r.rolname", asked));
+    sql.push_str(&look::sql("'remaining', r.oid, r.rolname", Reach::Every, asked));
     let _ = write!(sql, "; SELECT 'clock', {}", clock::SQL);
     Ok(sql)
 }

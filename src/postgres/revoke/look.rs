@@ -6,7 +6,7 @@ use crate::postgres::connect::Session;
 use crate::postgres::failure::{Trouble, failure};
 use crate::postgres::names;
 use crate::postgres::proof::Proof;
-use crate::postgres::sql::oid_array;
+use crate::postgres::sql::{Literal, oid_array, text_array};
 use std::collections::BTreeMap;
 
 /// A role that is ours by its comment.
@@ -57,16 +57,35 @@ const COLUMNS: &str = "r.oid, r.rolname, shobj_description(r.oid, 'pg_authid'), 
     EXISTS (SELECT FROM pg_shdepend s WHERE s.refclassid = 'pg_authid'::regclass AND s.refobjid = r.oid) \
     OR r.rolname IN (SELECT p.owner FROM pg_prepared_xacts p)";
 
-/// SQL for the roles that may be those of these leases: by the end of the name, or by a recorded OID.
-pub(super) fn sql<'a>(columns: &str, wanted: impl Iterator<Item = &'a Revocation> + Clone) -> String {
-    // Base32 of a UUID; a lease whose UID is none has no suffix and was refused before.
-    let suffixes: Vec<String> = wanted.clone().filter_map(|one| names::suffix(&one.lease_uid)).collect();
-    let oids: Vec<u32> = wanted.filter_map(|one| one.role_oid).collect();
+/// How far a look goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Reach {
+    /// By indexes: the recorded name and OID. Enough to begin with, and no proof: a role that was renamed before its OID
+    /// was recorded is not seen.
+    Recorded,
+    /// Every role, by the end of its name, which no index serves.
+    Every,
+}
+
+/// SQL for the roles that may be those of these leases.
+pub(super) fn sql<'a>(columns: &str, reach: Reach, wanted: impl Iterator<Item = &'a Revocation> + Clone) -> String {
+    let oids: Vec<u32> = wanted.clone().filter_map(|one| one.role_oid).collect();
+    let named = match reach {
+        Reach::Recorded => {
+            // A name that cannot be written as SQL is no role's.
+            let roles: Vec<Literal> = wanted.filter_map(|one| Literal::new(&one.role).ok()).collect();
+            format!("r.rolname = ANY ({}::name[])", text_array(&roles))
+        }
+        Reach::Every => {
+            // Base32 of a UUID; a lease whose UID is none has no suffix and was refused before.
+            let suffixes: Vec<String> = wanted.filter_map(|one| names::suffix(&one.lease_uid)).collect();
+            let (chars, suffixes) = (names::SUFFIX_CHARS, suffixes.join(","));
+            format!("right(r.rolname, {chars}) = ANY ('{{{suffixes}}}'::text[])")
+        }
+    };
     format!(
-        "SELECT {columns} FROM pg_roles r WHERE right(r.rolname, {chars}) = ANY ('{{{suffixes}}}'::text[]) OR r.oid = ANY ({oids})",
-        chars = names::SUFFIX_CHARS,
-        suffixes = suffixes.join(","),
-        oids = oid_array(&oids),
+        "SELECT {columns} FROM pg_roles r WHERE {named} OR r.oid = ANY ({})",
+        oid_array(&oids)
     )
 }
 
@@ -74,6 +93,7 @@ pub(super) fn sql<'a>(columns: &str, wanted: impl Iterator<Item = &'a Revocation
 pub(super) async fn up(
     session: &Session,
     proof: &dyn Proof,
+    reach: Reach,
     accounts: &[Revocation],
     states: &mut BTreeMap<usize, AccountState>,
 ) -> Result<Vec<Case>, Trouble> {
@@ -93,7 +113,7 @@ pub(super) async fn up(
     let rows = session
         .text(
             "look up the accounts",
-            &sql(COLUMNS, pending.iter().map(|(_, asked)| *asked)),
+            &sql(COLUMNS, reach, pending.iter().map(|(_, asked)| *asked)),
         )
         .await?;
     let found: Vec<Found> = rows.iter().filter_map(|row| read(row)).collect();

@@ -56,6 +56,27 @@ async fn in_mode_once_a_deleted_or_edited_secret_ends_the_account_and_nothing_fo
 }
 
 #[tokio::test]
+async fn in_mode_once_a_deleted_lease_ends_the_account_and_the_status_says_so() {
+    let scene = scene().await;
+    scene
+        .ask("once-less", &json!({"ttl": "1h", "issuance": {"mode": "Once"}}))
+        .await
+        .unwrap();
+    let credential = scene.wait_credential("once-less").await.unwrap();
+    scene.wait_ready("once-less", "True/Issued").await.unwrap();
+    let lease = text(&scene.leases().await.unwrap()[0], "/metadata/name");
+    scene
+        .objects
+        .delete("CredentialLease", &scene.shop, &lease)
+        .await
+        .unwrap();
+    scene.wait_no_role(&credential.login.user).await.unwrap();
+    let seen = scene.wait_ready("once-less", "False/LeaseDeleted").await.unwrap();
+    assert_eq!(text(&seen, "/status/history/0/why"), "Deleted");
+    nothing_follows(&scene, "once-less", 0).await;
+}
+
+#[tokio::test]
 async fn a_secret_without_our_label_is_left_alone_and_its_account_ends() {
     let scene = scene().await;
     let once = meddle_once(&scene, "once", Meddling::Release).await;
