@@ -66,7 +66,10 @@ where
         preconditions: Some(preconditions),
         ..DeleteParams::background()
     };
-    let deleted = api.delete(&name, &params).await.map(|answer| answer.either(Some, |_| None));
+    let deleted = api
+        .delete(&name, &params)
+        .await
+        .map(|answer| answer.either(Some, |_| None));
     absent_is_success(deleted).to(|| format!("delete {}", named::<K>(&namespace, &name)))
 }
 

@@ -9,6 +9,7 @@ use super::guards::Guards;
 use super::hold::{Error, Hold};
 use super::memory::{Attempts, BaseIdentities, CheckedBases, Endings, Nudges, Passwords, ReliedOn, ServerFacts};
 use super::occupied::Waiter;
+use super::own_writes::OwnWrites;
 use super::places::Places;
 use super::report::Ending;
 use super::revocations::Revocations;
@@ -177,6 +178,8 @@ pub struct Context {
     pub lanes: Lanes,
     /// Dynamic secrets that will be looked at in a moment.
     pub deferred: DeferredWakes,
+    /// What was written into leases a moment ago.
+    pub own_writes: OwnWrites,
 }
 
 impl Context {
@@ -227,6 +230,7 @@ impl Context {
             audit: AuditMemory::default(),
             lanes: Lanes::default(),
             deferred: DeferredWakes::default(),
+            own_writes: OwnWrites::default(),
         }
     }
 

@@ -5,6 +5,7 @@ mod take_back;
 
 use super::context::Context;
 use super::hold::{Error, Hold};
+use super::own_writes::Stage;
 use super::report;
 use super::servers;
 use super::takeon::{self, TakenOn};
@@ -23,7 +24,7 @@ use kube::ResourceExt;
 use kube::api::PartialObjectMeta;
 use kube::runtime::controller::Action;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Until the next look at an outcome that is not known.
 const SOON: Duration = Duration::from_secs(1);
@@ -32,13 +33,29 @@ const BY_EVENT: Duration = Duration::from_secs(30);
 
 /// One pass over one lease.
 pub async fn reconcile(lease: Arc<CredentialLease>, ctx: Arc<Context>) -> Result<Action, Error> {
-    let mut pass = Pass::new(&ctx, &lease);
+    let Some(lease) = up_to_date(&ctx, &lease).await? else {
+        return Ok(Action::await_change());
+    };
+    let mut pass = Pass::new(&ctx, lease);
     let action = loop {
         if let Some(action) = pass.step().await? {
             break action;
         }
     };
     Ok(action)
+}
+
+/// The lease as the cache shows it, or as it is, where the cache does not show yet what we wrote; none where it is gone.
+async fn up_to_date(ctx: &Context, seen: &CredentialLease) -> Result<Option<CredentialLease>, Error> {
+    if !ctx
+        .own_writes
+        .is_behind(&seen.uid().unwrap_or_default(), Stage::of(seen))
+    {
+        return Ok(Some(seen.clone()));
+    }
+    let namespace = seen.namespace().unwrap_or_default();
+    let live: Option<CredentialLease> = objects::read(&ctx.client, &namespace, &seen.name_any()).await?;
+    Ok(live.filter(|live| live.uid() == seen.uid()))
 }
 
 struct Pass<'a> {
@@ -57,10 +74,10 @@ struct Pass<'a> {
 }
 
 impl<'a> Pass<'a> {
-    fn new(ctx: &'a Context, lease: &CredentialLease) -> Self {
+    fn new(ctx: &'a Context, lease: CredentialLease) -> Self {
         Self {
             ctx,
-            lease: lease.clone(),
+            lease,
             looked: false,
             secret: None,
             login: None,
@@ -121,6 +138,11 @@ impl<'a> Pass<'a> {
             (Step::Revoke, Some(claim)) => self.revoke(&claim).await,
             (Step::RecordEnd, Some(claim)) => self.record_end(&claim, why).await.map(|()| None),
         }
+    }
+
+    fn wrote(&self, stage: Stage) {
+        let uid = self.lease.uid().unwrap_or_default();
+        self.ctx.own_writes.note(&uid, stage, Instant::now());
     }
 
     fn name(&self) -> String {
@@ -216,6 +238,7 @@ impl<'a> Pass<'a> {
             TakenOn::Later(action) => Ok(Some(action)),
             TakenOn::Now(lease) => {
                 self.lease = *lease;
+                self.wrote(Stage::Claimed);
                 // Without a claim there was no target to look at.
                 self.looked = false;
                 Ok(None)
@@ -264,6 +287,7 @@ impl<'a> Pass<'a> {
             Err(error) if error.is_conflict() => return Ok(Action::requeue(Duration::from_millis(200))),
             other => other?,
         }
+        self.wrote(Stage::Released);
         if let Some(verifier) = self.lease.verifier() {
             self.ctx.passwords.forget(verifier);
         }

@@ -28,6 +28,7 @@ pub mod making;
 pub mod memory;
 pub mod occupied;
 pub mod operator;
+pub mod own_writes;
 pub mod ping;
 pub mod places;
 pub mod pool;

@@ -9,6 +9,7 @@ use crate::channel::frames::{Account, AccountSettings, Done, Task};
 use crate::cluster::credential_secret::{self, Credential};
 use crate::control::hold::{Error, Hold};
 use crate::control::making::unfit_template;
+use crate::control::own_writes::Stage;
 use crate::control::tasks::{Answer, ask};
 use crate::control::{report, servers};
 use crate::keys::{RoleComment, RoleKind};
@@ -194,6 +195,9 @@ impl Pass<'_> {
         match written {
             Some(lease) => self.lease = lease,
             None => return Ok(Some(Action::await_change())),
+        }
+        if self.reported() {
+            self.wrote(Stage::Reported);
         }
         Ok(None)
     }
