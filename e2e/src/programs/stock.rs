@@ -1,5 +1,5 @@
 //! The stock clients of DevOps Secrets Vault that are written in Go, unchanged, from the modules that `e2e/clients` pins: the CLI,
-//! and the SDK, which is a library, so a small program of ours calls it.
+//! the SDK, and the provider of External Secrets. The latter two are libraries, so small programs of ours call them.
 
 use std::path::PathBuf;
 
@@ -10,6 +10,7 @@ use super::node::module;
 /// Each program and its package.
 const CLI: [(&str, &str); 1] = [("dsv", "github.com/DelineaXPM/dsv-cli")];
 const SDK: [(&str, &str); 1] = [("dsv-sdk", ".")];
+const EXTERNAL_SECRETS: [(&str, &str); 1] = [("dsv-eso", ".")];
 const NEED: &str =
     "the stock clients of DevOps Secrets Vault are built once, which needs Go and a Go module proxy that answers";
 
@@ -18,6 +19,7 @@ const NEED: &str =
 pub struct StockClients {
     cli: PathBuf,
     sdk: PathBuf,
+    external_secrets: PathBuf,
 }
 
 impl StockClients {
@@ -30,6 +32,11 @@ impl StockClients {
     pub fn sdk(&self) -> PathBuf {
         self.sdk.join("dsv-sdk")
     }
+
+    /// What calls the provider of External Secrets.
+    pub fn external_secrets(&self) -> PathBuf {
+        self.external_secrets.join("dsv-eso")
+    }
 }
 
 /// The clients, built now if the cache has none for these modules.
@@ -41,5 +48,6 @@ pub fn stock_clients() -> Result<StockClients> {
     Ok(StockClients {
         cli: build("cli", &["go.mod", "go.sum"], &CLI)?,
         sdk: build("sdk", &["go.mod", "go.sum", "main.go"], &SDK)?,
+        external_secrets: build("eso", &["go.mod", "go.sum", "main.go"], &EXTERNAL_SECRETS)?,
     })
 }

@@ -21,6 +21,7 @@ mod register;
 mod secrets;
 mod stock;
 mod stock_cli;
+mod stock_eso;
 mod stock_go;
 mod stock_people;
 mod walk;

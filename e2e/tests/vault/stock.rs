@@ -1,10 +1,13 @@
-//! How the stock programs are run: the CLI as somebody at a terminal runs it, with a home of its own.
+//! How the stock programs are run: the CLI as somebody at a terminal runs it, with a home of its own; libraries by programs that
+//! are told calls line by line.
 
 use std::fs;
+use std::io::{BufRead, BufReader, Lines, Write};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 
+use e2e::objects::text;
 use e2e::programs::{self, StockClients};
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional};
@@ -28,6 +31,61 @@ pub fn authority(world: &World, folder: &Path) -> PathBuf {
     let file = folder.join("ca.pem");
     fs::write(&file, &world.authority).unwrap();
     file
+}
+
+/// A program that answers each line of JSON with one.
+pub struct Talk {
+    child: Child,
+    answers: Lines<BufReader<ChildStdout>>,
+}
+
+impl Talk {
+    pub fn with(command: &mut Command) -> Self {
+        let piped = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null());
+        let mut child = piped.spawn().unwrap();
+        let answers = BufReader::new(child.stdout.take().unwrap()).lines();
+        Self { child, answers }
+    }
+
+    /// A line that has no answer.
+    pub fn tell(&mut self, line: &Value) {
+        let input = self.child.stdin.as_mut().unwrap();
+        writeln!(input, "{line}").unwrap();
+    }
+
+    fn ask(&mut self, call: &Value) -> Value {
+        self.tell(call);
+        let line = self.answers.next().unwrap().unwrap();
+        serde_json::from_str(&line).unwrap()
+    }
+
+    /// The answer to a call that is taken.
+    pub fn answer(&mut self, call: &Value) -> Value {
+        let answer = self.ask(call);
+        assert!(answer.get("error").is_none(), "{call}: {answer}");
+        answer
+    }
+
+    /// What is called its value.
+    pub fn get(&mut self, call: &Value) -> Value {
+        self.answer(call)["value"].clone()
+    }
+
+    /// A call that is refused in these words.
+    pub fn fails(&mut self, call: &Value, code: &str, message: &str) {
+        let error = text(&self.ask(call), "/error");
+        assert!(error.contains(code) && error.contains(message), "{call}: {error}");
+    }
+}
+
+impl Drop for Talk {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
 }
 
 /// Somebody with the stock CLI.

@@ -1,17 +1,16 @@
 //! The stock Go SDK, unchanged, each of its calls: what injector, syncer, Terraform and External Secrets send is what it sends.
 
-use std::io::{BufRead, BufReader, Write};
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use e2e::objects::text;
 use e2e::postgres::Login;
 use serde_json::{Value, json};
 
-use crate::stock::{authority, clients};
+use crate::stock::{Talk, authority, clients};
 use crate::world::{World, fresh, world};
 
 /// What the SDK makes an address of: tenant and top-level domain are left out.
-fn template(world: &World) -> String {
+pub fn template(world: &World) -> String {
     format!("{}/v1/%[3]s%[4]s", world.url())
 }
 
@@ -25,39 +24,6 @@ async fn client(world: &World, stem: &str, role: &str) -> (String, String) {
     world
         .client(&json!({"actions": ["<.*>"], "resources": resources}))
         .await
-}
-
-/// One process that calls the SDK.
-struct Sdk {
-    child: std::process::Child,
-    answers: std::io::Lines<BufReader<std::process::ChildStdout>>,
-}
-
-impl Sdk {
-    fn ask(&mut self, call: &Value) -> Value {
-        let input = self.child.stdin.as_mut().unwrap();
-        writeln!(input, "{call}").unwrap();
-        let line = self.answers.next().unwrap().unwrap();
-        serde_json::from_str(&line).unwrap()
-    }
-
-    fn get(&mut self, call: &Value) -> Value {
-        let answer = self.ask(call);
-        assert!(answer.get("error").is_none(), "{call}: {answer}");
-        answer["value"].clone()
-    }
-
-    fn fails(&mut self, call: &Value, code: &str, message: &str) {
-        let error = text(&self.ask(call), "/error");
-        assert!(error.contains(code) && error.contains(message), "{call}: {error}");
-    }
-}
-
-impl Drop for Sdk {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -76,20 +42,15 @@ async fn the_stock_go_sdk_reads_and_writes_secrets_and_makes_clients() {
     let body = json!({"attributes": attributes, "data": null, "description": ""});
     world.call(&format!("POST secrets/{dynamic}"), &body).await.is(201);
     let folder = world.stack.run().subfolder(&fresh("sdk")).unwrap();
-    let mut child = Command::new(clients().await.sdk())
-        .env_clear()
-        .env("HOME", &folder)
-        .env("SSL_CERT_FILE", authority(world, &folder))
-        .env("URL_TEMPLATE", template(world))
-        .env("CLIENT_ID", &id)
-        .env("CLIENT_SECRET", &secret)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
-    let answers = BufReader::new(child.stdout.take().unwrap()).lines();
-    let mut sdk = Sdk { child, answers };
+    let mut sdk = Talk::with(
+        Command::new(clients().await.sdk())
+            .env_clear()
+            .env("HOME", &folder)
+            .env("SSL_CERT_FILE", authority(world, &folder))
+            .env("URL_TEMPLATE", template(world))
+            .env("CLIENT_ID", &id)
+            .env("CLIENT_SECRET", &secret),
+    );
     let talk = move || {
         let (path, value) = (format!("/{stem}/{}", fresh("s")), fresh("value"));
         let create = json!({"Name": "create-secret", "Path": path, "Secret": {"data": {"foo": value}}});
@@ -137,7 +98,7 @@ async fn the_stock_go_sdk_reads_and_writes_secrets_and_makes_clients() {
 }
 
 /// Logs in with what was read.
-async fn logs_in(world: &World, data: &Value) {
+pub async fn logs_in(world: &World, data: &Value) {
     let login = Login {
         user: text(data, "/username"),
         password: text(data, "/password"),
