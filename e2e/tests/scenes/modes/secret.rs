@@ -58,10 +58,7 @@ async fn in_mode_once_a_deleted_or_edited_secret_ends_the_account_and_nothing_fo
 #[tokio::test]
 async fn in_mode_once_a_deleted_lease_ends_the_account_and_the_status_says_so() {
     let scene = scene().await;
-    scene
-        .ask("once-less", &json!({"ttl": "1h", "issuance": {"mode": "Once"}}))
-        .await
-        .unwrap();
+    scene.ask("once-less", &json!({"ttl": 20})).await.unwrap();
     let credential = scene.wait_credential("once-less").await.unwrap();
     scene.wait_ready("once-less", "True/Issued").await.unwrap();
     let lease = text(&scene.leases().await.unwrap()[0], "/metadata/name");
