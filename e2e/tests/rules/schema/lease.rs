@@ -11,8 +11,8 @@ fn verifier() -> String {
     format!(
         "SCRAM-SHA-256$4096:{}==${}=:{}=",
         "A".repeat(22),
-        "b".repeat(43),
-        "/".repeat(43)
+        "b".repeat(42) + "c",
+        "/".repeat(42) + "8"
     )
 }
 
@@ -72,6 +72,11 @@ fn refused() -> Vec<(Value, &'static str)> {
         (bound(json!({"uid": null})), "spec.boundTo.uid: Required value"),
         (bound(json!({"uid": ""})), "spec.boundTo.uid"),
     ]);
+    // The same bytes spelt otherwise: one verifier has one spelling, and engines take no other.
+    for (last, other) in [("A==", "B=="), ("c=:", "d=:"), ("8=", "9=")] {
+        let spelt = verifier().replace(last, other);
+        rows.push((spec(&json!({"verifier": spelt})), "verifier must be SCRAM-SHA-256$4096"));
+    }
     rows.extend([
         (spec(&json!({"target": {"name": "x"}})), either),
         (spec(&json!({"verifier": null})), either),
