@@ -41,8 +41,10 @@ pub async fn start(major: Major, operators: usize) -> Result<Stack> {
 /// The same with the REST API and its audit file, as the chart sets it up.
 pub async fn start_with_api(major: Major) -> Result<Stack> {
     let mut shape = shape(major, 1);
-    let args = ["--api-tenant", TENANT, "--api-audit-file", "audit.jsonl"];
-    shape.operator_args.extend(args.map(str::to_owned));
+    let address = ["--api-addr", "127.0.0.1:0", "--api-name", "127.0.0.1"];
+    let tenant = ["--api-tenant", TENANT, "--api-audit-file", "audit.jsonl"];
+    let args = address.into_iter().chain(tenant).map(str::to_owned);
+    shape.operator_args.extend(args);
     let stack = Stack::start(shape).await?;
     stack.kubectl(&["create", "namespace", TENANT])?;
     Ok(stack)
