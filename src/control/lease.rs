@@ -53,9 +53,14 @@ async fn up_to_date(ctx: &Context, seen: &CredentialLease) -> Result<Option<Cred
     {
         return Ok(Some(seen.clone()));
     }
+    live(ctx, seen).await
+}
+
+/// The lease as it is now; none where it is gone.
+async fn live(ctx: &Context, seen: &CredentialLease) -> Result<Option<CredentialLease>, Error> {
     let namespace = seen.namespace().unwrap_or_default();
-    let live: Option<CredentialLease> = objects::read(&ctx.client, &namespace, &seen.name_any()).await?;
-    Ok(live.filter(|live| live.uid() == seen.uid()))
+    let found: Option<CredentialLease> = objects::read(&ctx.client, &namespace, &seen.name_any()).await?;
+    Ok(found.filter(|found| found.uid() == seen.uid()))
 }
 
 struct Pass<'a> {
@@ -255,8 +260,12 @@ impl<'a> Pass<'a> {
     async fn delete(&mut self) -> Result<Option<Action>, Error> {
         self.ctx.still_leading()?;
         failpoint!("close.before", self.name());
-        let left = objects::delete(&self.ctx.client, &self.lease).await?;
+        let mut left = objects::delete(&self.ctx.client, &self.lease).await?;
         failpoint!("close.deleted", self.name());
+        if left.is_none() {
+            // Gone, or the answer was a conflict: one that is still there must not wait for a change that never comes.
+            left = live(self.ctx, &self.lease).await?;
+        }
         match left {
             Some(left) => {
                 self.lease = left;
