@@ -17,8 +17,9 @@ use tokio::sync::{Semaphore, oneshot};
 const PATIENCE: Duration = Duration::from_secs(30);
 /// How long the first of a batch waits for others. Short against the flush that it saves.
 const COLLECT: Duration = Duration::from_millis(2);
-/// Batches of one server that run at once: more only queue in the server.
-const AT_ONCE: usize = 4;
+/// Batches of one server that are out at once. The engine does as one what comes in while it is at work, so there are some
+/// more than it has at work.
+const AT_ONCE: usize = 8;
 
 /// Waiting revocations, by pool and server record.
 #[derive(Default)]
@@ -58,9 +59,11 @@ impl Revocations {
                 biased;
                 result = &mut answered => return result.unwrap_or_else(|_| Err(lost())),
                 permit = permits.acquire() => {
-                    let Ok(_permit) = permit else { return Err(lost()) };
+                    let Ok(permit) = permit else { return Err(lost()) };
                     let batch = self.take(&key);
                     if batch.is_empty() {
+                        // Ours is at work already, and the next batch must not wait for that.
+                        drop(permit);
                         return (&mut answered).await.unwrap_or_else(|_| Err(lost()));
                     }
                     run(ctx, &key.0, record, batch).await;
@@ -118,7 +121,7 @@ async fn ask_engine(
     accounts: Vec<Revocation>,
 ) -> Result<HashMap<String, AccountState>, Hold> {
     let home = &ctx.settings.home;
-    let found = servers::record(ctx, record)
+    let found = servers::recent(ctx, record)
         .await
         .map_err(|error| Hold::new(Reason::ClusterError, format!("could not {error}")))?
         .ok_or_else(|| Hold::new(Reason::BaseSecretMissing, format!("server record {home}/{record} is gone; restore it, or create a base secret with the same host, port, database and username beside the pool")))?;

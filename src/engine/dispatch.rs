@@ -2,6 +2,7 @@
 
 use super::accounts::Accounts;
 use super::metrics::EngineMetrics;
+use super::proven::ProvenGroups;
 use crate::channel::frames::{DatabaseClock, Done, Failure, FailureClass, MAX_REVOKE_BATCH, Outcome, Task};
 use crate::channel::link::Tasks;
 use crate::postgres::Signers;
@@ -23,12 +24,17 @@ const NOTED: Outcome = Outcome::Done {
 pub struct Dispatcher<A> {
     accounts: Arc<A>,
     metrics: EngineMetrics,
+    proven: ProvenGroups,
 }
 
 impl<A: Accounts> Dispatcher<A> {
     /// Tasks go to `accounts` and are counted in `metrics`.
     pub fn new(accounts: Arc<A>, metrics: EngineMetrics) -> Self {
-        Self { accounts, metrics }
+        Self {
+            accounts,
+            metrics,
+            proven: ProvenGroups::default(),
+        }
     }
 
     async fn done(&self, task: &Task, patience: Duration) -> Outcome {
@@ -41,7 +47,7 @@ impl<A: Accounts> Dispatcher<A> {
             }
             Task::Issue { server, group, account } => {
                 // Before there is an account: from its first moment on somebody is there to take it back.
-                if let Some(signers) = Signers::of_group(group) {
+                if let Some(signers) = self.proven.signers(group) {
                     self.accounts.guard(server, &signers);
                 }
                 self.accounts.issue(server, group, account, patience).await

@@ -11,6 +11,7 @@ mod dispatch;
 mod health;
 mod keygen;
 mod metrics;
+mod proven;
 mod register;
 mod run;
 mod service;

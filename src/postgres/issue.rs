@@ -81,12 +81,14 @@ async fn issue_with_retries(
 
 async fn attempt(server: &Server, group: &Group, texts: &Texts, until: Instant) -> Result<Issued, Trouble> {
     group::ensure(server, group, until).await?;
-    let _slot = server.issue_slot(until).await?;
-    let session = server.session(until).await?;
+    let session = server.issue_session(until).await?;
+    let begun = Instant::now();
     let ended = create_or_adopt(&session, texts, until).await;
-    // A refusal was rolled back and leaves the session clean; after a lost answer it is not used again.
-    if !matches!(ended, Err(Trouble::Lost(_))) {
-        session.keep();
+    match &ended {
+        Ok(Issued { adopted: false, .. }) => session.keep_issued(begun.elapsed()),
+        // A refusal was rolled back and leaves the session clean; after a lost answer it is not used again.
+        Ok(_) | Err(Trouble::Refused(_)) => session.keep(),
+        Err(Trouble::Lost(_)) => {}
     }
     ended
 }

@@ -27,6 +27,7 @@ mod inventory;
 mod issue;
 mod keeper;
 mod names;
+mod pace;
 mod pool;
 mod probe;
 mod proof;

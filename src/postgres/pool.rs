@@ -4,6 +4,8 @@ use super::barrier::Unfinished;
 use super::connect::{Place, Session, TextRows};
 use super::failure::{Trouble, failure};
 use super::group::Ensured;
+use super::pace::{self, Change, Pace};
+use super::revoke::Joint;
 use super::tls;
 use crate::channel::frames::{Failure, FailureClass, ServerLogin};
 use std::collections::HashMap;
@@ -14,10 +16,9 @@ use std::time::{Duration, Instant};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-/// Most sessions in the maintenance database, per login. Revocations always find some: see [`ISSUES`].
+/// Most sessions in the maintenance database, per login, for everything but issuing, which has its own ([`pace`]): neither
+/// waits for the other.
 const SESSIONS: usize = 4;
-/// Most CREATE ROLE in flight. Each costs the server 3 ms of one core for the hash, so more than its cores only queue.
-const ISSUES: usize = 2;
 /// A session is replaced after this long, so that a failover behind a stable name, or a role setting, is noticed.
 const MAX_AGE: Duration = Duration::from_mins(10);
 /// A session that was idle this long is asked whether it still lives; a firewall may have forgotten it silently.
@@ -30,7 +31,8 @@ pub(super) struct Server {
     pub(super) login: ServerLogin,
     tls: OnceLock<Option<MakeRustlsConnect>>,
     sessions: Arc<Semaphore>,
-    issues: Semaphore,
+    issues: Arc<Semaphore>,
+    pace: Mutex<Pace>,
     idle: Mutex<Vec<Idle>>,
     used: Mutex<Instant>,
     /// Which of several hosts was writable last.
@@ -39,6 +41,8 @@ pub(super) struct Server {
     pub(super) groups: Mutex<HashMap<String, Ensured>>,
     /// One at a time brings groups into being: ten issues of a new group need one group.
     pub(super) grouping: tokio::sync::Mutex<()>,
+    /// Revocations of several tasks that are done as one.
+    pub(super) joint: Joint,
     /// Barriers that ran out of time, by role OID.
     pub(super) unfinished: Mutex<HashMap<u32, Unfinished>>,
     /// Since when a standby could not be looked at.
@@ -61,12 +65,14 @@ impl Server {
             login,
             tls: OnceLock::new(),
             sessions: Arc::new(Semaphore::new(SESSIONS)),
-            issues: Semaphore::new(ISSUES),
+            issues: Arc::new(Semaphore::new(pace::LEAST)),
+            pace: Mutex::default(),
             idle: Mutex::default(),
             used: Mutex::new(Instant::now()),
             writable: AtomicUsize::new(0),
             groups: Mutex::default(),
             grouping: tokio::sync::Mutex::default(),
+            joint: Joint::default(),
             unfinished: Mutex::default(),
             standbys_in_trouble: Mutex::default(),
         }
@@ -89,19 +95,23 @@ impl Server {
     /// Closes sessions that were idle for longer, and says whether the login itself was.
     pub(super) fn is_idle(&self, older_than: Duration) -> bool {
         lock(&self.idle).retain(|idle| idle.since.elapsed() < older_than && !idle.session.is_closed());
-        lock(&self.used).elapsed() >= older_than && self.sessions.available_permits() == SESSIONS
+        let issuing = self.issues.available_permits() < lock(&self.pace).width();
+        lock(&self.used).elapsed() >= older_than && !issuing && self.sessions.available_permits() == SESSIONS
     }
 
-    /// Waits until one more CREATE ROLE may run.
-    pub(super) async fn issue_slot(&self, until: Instant) -> Result<tokio::sync::SemaphorePermit<'_>, Failure> {
-        let waited = tokio::time::timeout_at(until.into(), self.issues.acquire()).await;
-        waited.ok().and_then(Result::ok).ok_or_else(|| self.crowded())
+    /// Waits until one more CREATE ROLE may run, and gives a session for it.
+    pub(super) async fn issue_session(&self, until: Instant) -> Result<Checkout<'_>, Failure> {
+        self.checkout(&self.issues, until).await
     }
 
-    /// A session in the maintenance database, kept or new.
+    /// A session in the maintenance database, kept or new, for anything else.
     pub(super) async fn session(&self, until: Instant) -> Result<Checkout<'_>, Failure> {
+        self.checkout(&self.sessions, until).await
+    }
+
+    async fn checkout(&self, places: &Arc<Semaphore>, until: Instant) -> Result<Checkout<'_>, Failure> {
         self.touch();
-        let waited = tokio::time::timeout_at(until.into(), Arc::clone(&self.sessions).acquire_owned()).await;
+        let waited = tokio::time::timeout_at(until.into(), Arc::clone(places).acquire_owned()).await;
         let permit = waited.ok().and_then(Result::ok).ok_or_else(|| self.crowded())?;
         let session = if let Some(session) = self.kept().await {
             session
@@ -112,7 +122,7 @@ impl Server {
         Ok(Checkout {
             server: self,
             session,
-            _permit: permit,
+            permit,
         })
     }
 
@@ -217,7 +227,7 @@ fn worst(mut failures: Vec<Failure>) -> Failure {
 pub(super) struct Checkout<'a> {
     server: &'a Server,
     session: Session,
-    _permit: OwnedSemaphorePermit,
+    permit: OwnedSemaphorePermit,
 }
 
 impl Checkout<'_> {
@@ -239,6 +249,22 @@ impl Checkout<'_> {
                 since: Instant::now(),
             });
         }
+    }
+
+    /// As [`Checkout::keep`], for one from [`Server::issue_session`] on which an account was made in that time.
+    pub(super) fn keep_issued(mut self, took: Duration) {
+        let server = self.server;
+        let pressed = server.issues.available_permits() == 0;
+        match lock(&server.pace).note(took, pressed) {
+            Change::Wider => server.issues.add_permits(1),
+            Change::Narrower => {
+                if let Some(one) = self.permit.split(1) {
+                    one.forget();
+                }
+            }
+            Change::Same => {}
+        }
+        self.keep();
     }
 }
 

@@ -11,6 +11,7 @@
 //! judged. Absence is proof once it was seen under that lock after the issue deadline.
 
 mod drop;
+mod joint;
 mod look;
 mod report;
 mod resist;
@@ -25,6 +26,7 @@ use super::standby;
 use crate::channel::frames::{
     AccountState, DatabaseClock, Done, Failure, FailureClass, Keeper, Outcome, Revocation, RevokedAccount,
 };
+pub(super) use joint::{Joint, revoke as revoke_with_others};
 pub(super) use look::Role;
 pub(super) use resist::{Keepers, Places, Refusals, holdings};
 
@@ -41,10 +43,40 @@ const PASSES: usize = 4;
 
 /// Revokes at most a batch. See [`super::Servers::revoke`].
 pub(super) async fn revoke(server: &Server, proof: &dyn Proof, accounts: &[Revocation], keepers: &[Keeper]) -> Outcome {
-    let session = match server.session(Instant::now() + PATIENCE).await {
-        Ok(session) => session,
-        Err(failure) => return Outcome::Failed(failure),
-    };
+    match server.session(Instant::now() + PATIENCE).await {
+        Ok(session) => work(server, session, proof, accounts, keepers)
+            .await
+            .map_or_else(|outcome| outcome, Worked::outcome),
+        Err(failure) => Outcome::Failed(failure),
+    }
+}
+
+/// What came of some accounts, in their order.
+struct Worked {
+    accounts: Vec<RevokedAccount>,
+    keepers_wanted: Vec<String>,
+    clock: Option<DatabaseClock>,
+}
+
+impl Worked {
+    fn outcome(self) -> Outcome {
+        Outcome::Done {
+            done: Done::Revoked {
+                accounts: report::fit(self.accounts),
+                keepers_wanted: self.keepers_wanted,
+            },
+            clock: self.clock,
+        }
+    }
+}
+
+async fn work(
+    server: &Server,
+    session: Checkout<'_>,
+    proof: &dyn Proof,
+    accounts: &[Revocation],
+    keepers: &[Keeper],
+) -> Result<Worked, Outcome> {
     let mut work = Work {
         server,
         session,
@@ -55,20 +87,14 @@ pub(super) async fn revoke(server: &Server, proof: &dyn Proof, accounts: &[Revoc
         states: BTreeMap::new(),
         clock: None,
     };
-    match work.run().await {
-        Ok(()) => {
-            let done = Done::Revoked {
-                accounts: report::fit(work.report()),
-                keepers_wanted: std::mem::take(&mut work.keepers.wanted).into_iter().collect(),
-            };
-            work.session.keep();
-            Outcome::Done {
-                done,
-                clock: work.clock,
-            }
-        }
-        Err(trouble) => trouble.into(),
-    }
+    work.run().await?;
+    let worked = Worked {
+        accounts: work.report(),
+        keepers_wanted: std::mem::take(&mut work.keepers.wanted).into_iter().collect(),
+        clock: work.clock,
+    };
+    work.session.keep();
+    Ok(worked)
 }
 
 struct Work<'a> {

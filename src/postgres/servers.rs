@@ -62,7 +62,7 @@ impl Servers {
     pub async fn revoke(
         &self,
         login: &ServerLogin,
-        proof: &dyn Proof,
+        signers: &Signers,
         accounts: &[Revocation],
         keepers: &[Keeper],
     ) -> Outcome {
@@ -72,7 +72,12 @@ impl Servers {
             return Outcome::Failed(failure(FailureClass::BadTask, message));
         }
         self.recorded.note_revoked(&login.record, accounts);
-        revoke::revoke(&self.server(login), proof, accounts, keepers).await
+        let server = self.server(login);
+        if keepers.is_empty() {
+            revoke::revoke_with_others(&server, signers, accounts).await
+        } else {
+            revoke::revoke(&server, signers, accounts, keepers).await
+        }
     }
 
     /// Removes a group role that has no members left. Absent is success. What it owns goes to `keepers`, as for accounts.

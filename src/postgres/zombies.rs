@@ -11,7 +11,7 @@ use super::failure::Trouble;
 use super::pool::{Server, lock};
 use super::sql::oid_array;
 use crate::channel::frames::{Account, Done, FailureClass, Outcome, Revocation};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
@@ -22,9 +22,40 @@ const MOST: usize = 20_000;
 /// How long one look may wait for a session.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// OIDs of accounts by server record, each with the time until which it is looked after.
+/// OIDs of accounts by server record.
 #[derive(Debug, Default)]
-pub(super) struct Recorded(Mutex<BTreeMap<String, BTreeMap<u32, Instant>>>);
+pub(super) struct Recorded(Mutex<BTreeMap<String, Kept>>);
+
+/// OIDs with the time until which each is looked after, and the same by time: whichever gives way is found at once.
+#[derive(Debug, Default)]
+struct Kept {
+    until: BTreeMap<u32, Instant>,
+    ends: BTreeSet<(Instant, u32)>,
+}
+
+impl Kept {
+    fn insert(&mut self, oid: u32, until: Instant) {
+        if let Some(before) = self.until.insert(oid, until) {
+            self.ends.remove(&(before, oid));
+        }
+        self.ends.insert((until, oid));
+        if self.until.len() > MOST {
+            self.drop_first();
+        }
+    }
+
+    fn drop_first(&mut self) {
+        if let Some((_, oid)) = self.ends.pop_first() {
+            self.until.remove(&oid);
+        }
+    }
+
+    fn drop_before(&mut self, now: Instant) {
+        while self.ends.first().is_some_and(|(until, _)| *until <= now) {
+            self.drop_first();
+        }
+    }
+}
 
 impl Recorded {
     /// An account was issued: it may be gone at any time from now on.
@@ -50,25 +81,19 @@ impl Recorded {
         let Some(until) = Instant::now().checked_add(life.saturating_add(AFTERWARDS)) else {
             return;
         };
-        let mut all = lock(&self.0);
-        let of_record = all.entry(record.to_owned()).or_default();
-        of_record.insert(oid, until);
-        if of_record.len() > MOST {
-            let first = of_record.iter().min_by_key(|(_, until)| **until).map(|(oid, _)| *oid);
-            first.map(|oid| of_record.remove(&oid));
-        }
+        lock(&self.0).entry(record.to_owned()).or_default().insert(oid, until);
     }
 
     /// All that are looked after now.
     pub(super) fn all(&self) -> BTreeMap<String, Vec<u32>> {
         let now = Instant::now();
         let mut all = lock(&self.0);
-        all.retain(|_, oids| {
-            oids.retain(|_, until| *until > now);
-            !oids.is_empty()
+        all.retain(|_, kept| {
+            kept.drop_before(now);
+            !kept.until.is_empty()
         });
         all.iter()
-            .map(|(record, oids)| (record.clone(), oids.keys().copied().collect()))
+            .map(|(record, kept)| (record.clone(), kept.until.keys().copied().collect()))
             .collect()
     }
 

@@ -11,7 +11,8 @@ use dsv::channel::frames::{
     Account, AccountSettings, AccountState, Done, GrantText, Group, MAX_REVOKE_BATCH, OwnedObjects, Revocation,
     ServerLogin, SslMode, Task,
 };
-use dsv::keys::{Password, RoleComment, RoleKind, SecretText, Verifier};
+use dsv::control::password_stock::PasswordStock;
+use dsv::keys::{RoleComment, RoleKind, SecretText};
 use e2e::engine::Engine;
 use e2e::postgres::{Login, Server};
 use e2e::sample;
@@ -30,7 +31,9 @@ use crate::stats::{median, ms, percentile, rate};
 const PREFIX: &str = "bench_";
 const GROUP: &str = "dsvg_bench";
 /// Batches in flight, as the operator has them.
-const BATCHES: usize = 4;
+const BATCHES: usize = 8;
+/// Sessions of the bare drops.
+const BARE_SESSIONS: usize = 4;
 /// Accounts of one statement while they are prepared.
 const PREPARED_AT_ONCE: usize = 100;
 
@@ -40,6 +43,7 @@ pub struct Bench<'a> {
     server: &'a Server,
     issuer: &'a Login,
     group: Group,
+    passwords: PasswordStock,
     _engine: Engine,
 }
 
@@ -51,6 +55,7 @@ impl<'a> Bench<'a> {
             operator,
             server,
             issuer,
+            passwords: PasswordStock::default(),
             _engine: engine,
         };
         let task = Task::EnsureGroup {
@@ -94,7 +99,8 @@ impl<'a> Bench<'a> {
 
     /// One account with a password and a verifier of its own, as the operator makes them.
     async fn issue(&self) -> Result<String> {
-        let account = self.account(Verifier::of(&Password::generate()).as_str())?;
+        let (_password, verifier) = self.passwords.take().await;
+        let account = self.account(verifier.as_str())?;
         let role = account.role.clone();
         let task = Task::Issue {
             server: self.login(),
@@ -170,7 +176,7 @@ impl<'a> Bench<'a> {
 
     /// Takes back so many accounts past their end, in turn with bare drops of as many.
     pub async fn revoke_rows(&self, count: usize, repeats: usize) -> Result<Vec<Row>> {
-        let bare = BareSql::open(self.server, self.issuer, BATCHES).await?;
+        let bare = BareSql::open(self.server, self.issuer, BARE_SESSIONS).await?;
         let (mut ours, mut limits) = (Vec::new(), Vec::new());
         for _ in 0..repeats {
             let accounts = self.prepare(count).await?;

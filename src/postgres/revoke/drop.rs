@@ -1,7 +1,7 @@
 //! The statements that take roles away: all of a batch in one transaction, or each alone if one of them resists.
 
 use super::look::{self, Case, Reach};
-use crate::channel::frames::{DatabaseClock, Failure, FailureClass, Revocation};
+use crate::channel::frames::{DatabaseClock, Failure, FailureClass, MAX_REVOKE_BATCH, Revocation};
 use crate::postgres::clock;
 use crate::postgres::connect::{Session, TextRows};
 use crate::postgres::failure::{Trouble, failure};
@@ -13,11 +13,14 @@ use tokio_postgres::types::Type;
 
 /// Longest wait for a lock and for one statement, inside the server.
 const LIMITS: &str = "SET LOCAL lock_timeout = '2s'; SET LOCAL statement_timeout = '10s'";
+/// Into how many parts a batch is divided that one account of it spoils. Each part that has it may wait for a lock, so there
+/// are few levels: 256 accounts, 16, one.
+const PARTS: usize = 16;
 /// How often one account is tried that the server rolled back as busy.
 const TRIES: u32 = 3;
 
 /// What came of one account's transaction.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) enum Settled {
     /// Committed; the role was seen to be absent (for [`lock_out`]: locked).
     Absent(Absence),
@@ -62,21 +65,28 @@ pub(super) async fn lock_out(
 async fn together(
     session: &Session,
     accounts: &[Revocation],
-    cases: Vec<Case>,
+    mut cases: Vec<Case>,
     way: Way,
 ) -> Result<Vec<(Case, Settled)>, Trouble> {
     if cases.len() > 1 {
         match run(session, accounts, &cases, way).await {
             Ok(seen) => return Ok(seen.sort_out(accounts, cases)),
-            // One account spoils the transaction of all; each alone shows which.
+            // One account spoils the transaction of all; smaller parts show which.
             Err(Trouble::Refused(_)) => {}
             Err(lost) => return Err(lost),
         }
     }
     let mut settled = Vec::new();
-    for case in cases {
-        let one = alone(session, accounts, &case, way).await?;
-        settled.push((case, one));
+    let size = cases.len().div_ceil(PARTS);
+    while !cases.is_empty() {
+        let rest = cases.split_off(size.min(cases.len()));
+        let part = std::mem::replace(&mut cases, rest);
+        if let [case] = part.as_slice() {
+            let one = alone(session, accounts, case, way).await?;
+            settled.extend(part.into_iter().map(|case| (case, one.clone())));
+        } else {
+            settled.extend(Box::pin(together(session, accounts, part, way)).await?);
+        }
     }
     Ok(settled)
 }
@@ -193,7 +203,10 @@ fn text(accounts: &[Revocation], cases: &[Case], way: Way) -> Result<String, Not
         );
         match way {
             Way::Drop => {
-                let _ = write!(sql, "DROP ROLE {}; ", idents.join(", "));
+                // The time of a statement is limited, so there are several.
+                for some in idents.chunks(MAX_REVOKE_BATCH) {
+                    let _ = write!(sql, "DROP ROLE {}; ", some.join(", "));
+                }
             }
             Way::LockOut => {
                 for ident in &idents {
