@@ -56,7 +56,7 @@ pub struct CredentialLeaseSpec {
     pub bound_to: Option<BoundTo>,
     /// Written by the operator only: what was decided when the lease was made.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub claim: Option<Claim>,
+    pub claim: Option<Box<Claim>>,
 }
 
 /// The Secret that receives a lease's credential.
@@ -225,7 +225,7 @@ pub struct CredentialLeaseStatus {
     pub secret_version: Option<String>,
     /// For a lease that somebody asked for: what the spec's claim is for the operator's own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub claim: Option<Claim>,
+    pub claim: Option<Box<Claim>>,
     /// For a lease that somebody asked for with a target: the verifier, fixed with the claim.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub verifier: Option<String>,
@@ -240,8 +240,8 @@ impl CredentialLease {
     pub fn claim(&self) -> Option<&Claim> {
         self.spec
             .claim
-            .as_ref()
-            .or_else(|| self.status.as_ref()?.claim.as_ref())
+            .as_deref()
+            .or_else(|| self.status.as_ref()?.claim.as_deref())
     }
 
     /// The verifier, fixed for life.

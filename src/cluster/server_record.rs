@@ -39,6 +39,20 @@ pub struct Record {
     meta: ObjectMeta,
 }
 
+#[cfg(test)]
+impl Record {
+    /// With this login and nothing else.
+    pub fn seen(login: ServerLogin) -> Self {
+        Self {
+            login,
+            signers: Vec::new(),
+            namespace: String::new(),
+            history: None,
+            meta: ObjectMeta::default(),
+        }
+    }
+}
+
 /// Name of the record for a login that lies in a namespace.
 pub fn name(namespace: &str, login: &ServerLogin) -> String {
     let port = login.port_text();

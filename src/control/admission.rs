@@ -174,14 +174,16 @@ async fn open(ctx: &Context, prepared: &Prepared, of: (&str, &str), own: Option<
     if ctx.admission.is_in_doubt(ctx.now()) {
         return listed(ctx, &namespace, of, own).await;
     }
-    let has_label = |lease: &CredentialLease| lease.labels().get(of.0).is_some_and(|uid| uid == of.1);
-    let in_cache = ctx
-        .stores
-        .leases
-        .state_filter(|lease| lease.metadata.namespace.as_deref() == Some(&namespace) && has_label(lease));
+    let leases = &ctx.stores.leases;
+    let in_cache = if of.0 == DYNAMIC_SECRET_LABEL {
+        ctx.stores.lease_index.owned(leases, &namespace, of.1)
+    } else {
+        let has_label = |lease: &CredentialLease| lease.labels().get(of.0).is_some_and(|uid| uid == of.1);
+        leases.state_filter(|lease| lease.metadata.namespace.as_deref() == Some(&namespace) && has_label(lease))
+    };
     let shown: Vec<String> = in_cache.iter().filter_map(|lease| lease.uid()).collect();
     let is_shown = |lease: &ObjectRef<CredentialLease>| {
-        let found = ctx.stores.leases.get(lease);
+        let found = leases.get(lease);
         found.is_some_and(|lease| lease.labels().contains_key(DYNAMIC_SECRET_LABEL))
     };
     Ok(ctx.admission.count(&namespace, of, own, &is_shown, &shown))

@@ -2,15 +2,19 @@
 
 use super::admission::Admission;
 use super::audit::AuditMemory;
+use super::credential_cache::SeenCredential;
 use super::crowd::Crowds;
 use super::deferred_wakes::DeferredWakes;
 use super::group_commit::GroupCommits;
 use super::guards::Guards;
 use super::hold::{Error, Hold};
+use super::lease_index::LeaseIndex;
 use super::memory::{Attempts, BaseIdentities, CheckedBases, Endings, Nudges, Passwords, ReliedOn, ServerFacts};
 use super::occupied::Waiter;
 use super::own_writes::OwnWrites;
+use super::password_stock::PasswordStock;
 use super::places::Places;
+use super::recent_records::RecentRecords;
 use super::report::Ending;
 use super::revocations::Revocations;
 use super::silence::Silence;
@@ -72,6 +76,8 @@ pub struct Settings {
 pub struct Stores {
     /// Leases.
     pub leases: Store<CredentialLease>,
+    /// Which of them belong together.
+    pub lease_index: Arc<LeaseIndex>,
     /// Dynamic secrets.
     pub dynamic_secrets: Store<DynamicSecret>,
     /// Pools.
@@ -82,8 +88,8 @@ pub struct Stores {
     pub dsv_tenants: Store<DsvTenant>,
     /// Syncs.
     pub secret_syncs: Store<SecretSync>,
-    /// Credential Secrets, metadata only.
-    pub credentials: Store<PartialObjectMeta<Secret>>,
+    /// Credential Secrets: whose they are.
+    pub credentials: Store<SeenCredential>,
     /// Base secrets, metadata only.
     pub bases: Store<PartialObjectMeta<Secret>>,
     /// Whether they are complete.
@@ -129,6 +135,10 @@ pub struct Context {
     pub wakes: Wakes,
     /// Passwords on their way.
     pub passwords: Passwords,
+    /// Passwords for the next ones.
+    pub password_stock: PasswordStock,
+    /// Server records that were read a moment ago.
+    pub recent_records: RecentRecords,
     /// Why we ended leases.
     pub endings: Endings,
     /// Failed attempts to take leases back.
@@ -208,6 +218,8 @@ impl Context {
             wakes,
             metrics,
             passwords: Passwords::default(),
+            password_stock: PasswordStock::default(),
+            recent_records: RecentRecords::default(),
             endings: Endings::default(),
             attempts: Attempts::default(),
             nudges: Nudges::default(),

@@ -244,8 +244,8 @@ impl<'a> Pass<'a> {
             TakenOn::Now(lease) => {
                 self.lease = *lease;
                 self.wrote(Stage::Claimed);
-                // Without a claim there was no target to look at.
-                self.looked = false;
+                // Only who found the target absent takes a lease on. Who came in between is met when it is delivered.
+                (self.looked, self.secret) = (true, None);
                 Ok(None)
             }
         }

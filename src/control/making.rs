@@ -10,7 +10,7 @@ use crate::api::names::{self, DYNAMIC_SECRET_LABEL, LEASE_FINALIZER};
 use crate::api::{CredentialLease, DynamicSecret};
 use crate::cluster::credential_secret::{self, LeaseIdentity};
 use crate::cluster::{Intention, objects};
-use crate::keys::{PASSWORD_LENGTH, Password, Verifier};
+use crate::keys::PASSWORD_LENGTH;
 use crate::plan::lease::SecretSeen;
 use crate::plan::shape::{self, Login};
 use crate::plan::template::Unfit;
@@ -157,13 +157,7 @@ fn rotate_at(owner: &DynamicSecret) -> Option<BTreeMap<String, String>> {
 
 /// Writes the lease: from here on the account is on the books. The name, which is returned, is the claim.
 async fn post(ctx: &Context, owner: &DynamicSecret, claim: Claim) -> Result<String, Halt> {
-    let password = Password::generate();
-    let (password, verifier) = tokio::task::spawn_blocking(move || {
-        let verifier = Verifier::of(&password);
-        (password, verifier)
-    })
-    .await
-    .map_err(|_| Hold::new(Reason::ClusterError, "the operator is stopping"))?;
+    let (password, verifier) = ctx.password_stock.take().await;
     let namespace = owner.namespace().unwrap_or_default();
     let name = names::lease_name(&owner.name_any(), &claim.dynamic_secret_uid, claim.serial);
     let lease = CredentialLease {
@@ -183,7 +177,7 @@ async fn post(ctx: &Context, owner: &DynamicSecret, claim: Claim) -> Result<Stri
             target: None,
             ttl: None,
             bound_to: None,
-            claim: Some(claim),
+            claim: Some(Box::new(claim)),
         },
         status: None,
     };

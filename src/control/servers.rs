@@ -18,7 +18,7 @@ use jiff::SignedDuration;
 use k8s_openapi::api::core::v1::Secret;
 use kube::ResourceExt;
 use kube::runtime::reflector::ObjectRef;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How long an engine may take to look at a server or to make a group.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -116,22 +116,49 @@ pub async fn probe(ctx: &Context, pool_uid: &str, base: &Base) -> Result<ProbeRe
 
 /// Keeps the login as a server record. A new one is audited: accounts of ours may be on that server from earlier times.
 pub async fn keep_record(ctx: &Context, base: &Base) -> Result<(), Error> {
-    let (home, signers) = (&ctx.settings.home, ctx.installation.signers());
-    if server_record::keep(&ctx.client, home, &base.secret, &base.login, &signers).await? {
-        ctx.audit.want_record(&base.login.record);
+    let (home, signers, name) = (&ctx.settings.home, ctx.installation.signers(), &base.login.record);
+    let known = match ctx.recent_records.of(name, Instant::now()) {
+        Some(known) => Some(known),
+        None => read_record(ctx, name).await?,
+    };
+    let has_all = |known: &Record| signers.iter().all(|key| known.signers.contains(key));
+    if known.is_some_and(|known| known.login == base.login && has_all(&known)) {
+        return Ok(());
+    }
+    let made = server_record::keep(&ctx.client, home, &base.secret, &base.login, &signers).await;
+    ctx.recent_records.forget(name, Instant::now());
+    if made? {
+        ctx.audit.want_record(name);
     }
     Ok(())
 }
 
-/// The login of a server record; see [`record`].
+/// The login of a server record; see [`recent`].
 pub async fn login(ctx: &Context, name: &str) -> Result<Option<ServerLogin>, Error> {
-    Ok(record(ctx, name).await?.map(|record| record.login))
+    Ok(recent(ctx, name).await?.map(|record| record.login))
+}
+
+/// As [`record`], also as it was read a moment ago: enough for who needs its login and keys.
+pub async fn recent(ctx: &Context, name: &str) -> Result<Option<Record>, Error> {
+    match ctx.recent_records.of(name, Instant::now()) {
+        Some(known) => Ok(Some(known)),
+        None => record(ctx, name).await,
+    }
+}
+
+async fn read_record(ctx: &Context, name: &str) -> Result<Option<Record>, Error> {
+    let asked = Instant::now();
+    let found = server_record::read(&ctx.client, &ctx.settings.home, name).await?;
+    match &found {
+        Some(record) => ctx.recent_records.note(record, asked),
+        None => ctx.recent_records.forget(name, Instant::now()),
+    }
+    Ok(found)
 }
 
 /// A server record. One that is gone is made again, if a base secret still leads to the same login.
 pub async fn record(ctx: &Context, record: &str) -> Result<Option<Record>, Error> {
-    let home = &ctx.settings.home;
-    if let Some(found) = server_record::read(&ctx.client, home, record).await? {
+    if let Some(found) = read_record(ctx, record).await? {
         return Ok(Some(found));
     }
     for base in ctx.stores.bases.state() {
@@ -150,7 +177,7 @@ pub async fn record(ctx: &Context, record: &str) -> Result<Option<Record>, Error
                     "a server record was gone; it is made again from its base secret"
                 );
                 keep_record(ctx, &base).await?;
-                return Ok(server_record::read(&ctx.client, home, record).await?);
+                return read_record(ctx, record).await;
             }
             Ok(_) | Err(Halt::Hold(_)) => {}
             Err(Halt::Error(error)) => return Err(error),

@@ -2,13 +2,12 @@
 //! not even one that a backup brought back. It sees only Secrets with the lease label, and believes only live reads.
 
 use super::context::Context;
+use super::credential_cache::SeenCredential;
 use super::hold::Error;
 use crate::api::CredentialLease;
-use crate::api::names::{LEASE_LABEL, MANAGED_BY, OPERATOR, credential};
+use crate::api::names::{LEASE_LABEL, credential};
 use crate::cluster::{credential_secret, objects};
-use k8s_openapi::api::core::v1::Secret;
 use kube::ResourceExt;
-use kube::api::PartialObjectMeta;
 use kube::runtime::reflector::ObjectRef;
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,7 +28,7 @@ pub async fn sweep(ctx: &Context) -> Result<usize, Error> {
             Err(error @ Error::NotLeading(_)) => return Err(error),
             // Labels and annotations are anybody's: a Secret that cannot be judged must not save the others.
             Err(error) => tracing::warn!(
-                secret = format!("{}/{}", secret.namespace().unwrap_or_default(), secret.name_any()),
+                secret = format!("{}/{}", secret.namespace, secret.name),
                 error = &error as &dyn std::error::Error,
                 "a credential Secret could not be judged"
             ),
@@ -39,24 +38,20 @@ pub async fn sweep(ctx: &Context) -> Result<usize, Error> {
 }
 
 /// Whether the caches cannot account for the Secret. Costs no request.
-fn suspicious(ctx: &Context, secret: &PartialObjectMeta<Secret>) -> bool {
-    let Some(uid) = secret.labels().get(LEASE_LABEL) else {
+fn suspicious(ctx: &Context, secret: &SeenCredential) -> bool {
+    let Some(uid) = secret.lease_uid.as_deref() else {
         return false;
     };
-    if secret.labels().get(MANAGED_BY).map(String::as_str) != Some(OPERATOR)
-        || secret.metadata.deletion_timestamp.is_some()
-    {
+    if !secret.managed || secret.deleted {
         return false;
     }
     let lease = cached_lease(ctx, secret);
-    lease.is_none_or(|lease| lease.uid().as_ref() != Some(uid))
+    lease.is_none_or(|lease| lease.metadata.uid.as_deref() != Some(uid))
 }
 
-fn cached_lease(ctx: &Context, secret: &PartialObjectMeta<Secret>) -> Option<Arc<CredentialLease>> {
-    let name = secret.annotations().get(credential::LEASE)?;
-    ctx.stores
-        .leases
-        .get(&ObjectRef::new(name).within(&secret.namespace().unwrap_or_default()))
+fn cached_lease(ctx: &Context, secret: &SeenCredential) -> Option<Arc<CredentialLease>> {
+    let lease = ObjectRef::new(secret.lease.as_deref()?).within(&secret.namespace);
+    ctx.stores.leases.get(&lease)
 }
 
 /// The annotation becomes part of a request's path, and anybody may write it.
@@ -65,10 +60,10 @@ fn is_object_name(name: &str) -> bool {
     name.chars().all(plain) && name.starts_with(|c: char| c.is_ascii_alphanumeric())
 }
 
-async fn delete_if_closed(ctx: &Context, secret: &PartialObjectMeta<Secret>) -> Result<bool, Error> {
-    let (namespace, name) = (secret.namespace().unwrap_or_default(), secret.name_any());
+async fn delete_if_closed(ctx: &Context, secret: &SeenCredential) -> Result<bool, Error> {
+    let (namespace, name) = (&*secret.namespace, &*secret.name);
     // Live: Secret first, then lease. A Secret that was replaced meanwhile fails the precondition below.
-    let Some(live) = credential_secret::look(&ctx.client, &namespace, &name).await? else {
+    let Some(live) = credential_secret::look(&ctx.client, namespace, name).await? else {
         return Ok(false);
     };
     let uid = live.labels().get(LEASE_LABEL).cloned();
@@ -76,12 +71,12 @@ async fn delete_if_closed(ctx: &Context, secret: &PartialObjectMeta<Secret>) -> 
     if uid.is_none() || !is_object_name(&lease_name) {
         return Ok(false);
     }
-    let lease: Option<CredentialLease> = objects::read(&ctx.client, &namespace, &lease_name).await?;
+    let lease: Option<CredentialLease> = objects::read(&ctx.client, namespace, &lease_name).await?;
     if lease.is_some_and(|lease| lease.uid() == uid) {
         return Ok(false);
     }
     ctx.still_leading()?;
-    match credential_secret::delete(&ctx.client, &namespace, &name, &live.metadata).await {
+    match credential_secret::delete(&ctx.client, namespace, name, &live.metadata).await {
         Err(error) if error.is_conflict() || error.is_refused() => Ok(false),
         Err(error) => Err(error.into()),
         Ok(_) => {

@@ -17,7 +17,6 @@ use crate::api::names::LEASE_FINALIZER;
 use crate::api::ttl::Span;
 use crate::api::{CredentialLease, DynamicSecret};
 use crate::cluster::{objects, status};
-use crate::keys::{Password, Verifier};
 use crate::plan::backoff;
 use kube::runtime::controller::Action;
 use kube::{Resource, ResourceExt};
@@ -149,19 +148,18 @@ async fn hold_on(
 }
 
 async fn write_claim(ctx: &Context, held: &CredentialLease, claim: Claim) -> Result<Option<CredentialLease>, Error> {
-    let password = claim.target.is_some().then(Password::generate);
-    let verifier = password
-        .as_ref()
-        .map(|password| Verifier::of(password).as_str().to_owned());
-    if let (Some(password), Some(verifier)) = (password, &verifier) {
-        ctx.passwords.keep(verifier, password);
+    let mut verifier = None;
+    if claim.target.is_some() {
+        let (password, made) = ctx.password_stock.take().await;
+        ctx.passwords.keep(made.as_str(), password);
+        verifier = Some(made.as_str().to_owned());
     }
     let written = status::amend(&ctx.client, held, |lease| {
         let status = lease.status.get_or_insert_default();
         if status.claim.is_some() {
             return false;
         }
-        status.claim = Some(claim.clone());
+        status.claim = Some(Box::new(claim.clone()));
         status.verifier.clone_from(&verifier);
         status.phase = Some(Phase::Pending);
         status.expires_at = Some(claim.expires_at.clone());

@@ -8,7 +8,9 @@ pub use syncs::dsv_tenant_changed;
 
 use super::abandon;
 use super::context::{Context, Stores};
+use super::credential_cache::{self, SeenCredential};
 use super::definitions::definition;
+use super::lease_index::LeaseIndex;
 use crate::api::conditions::{self, READY};
 use crate::api::names::{CONFIRM_REVOCATION, LEASE_LABEL, TYPE_LABEL, credential};
 use crate::api::{CredentialLease, DsvTenant, DynamicSecret, Engine, EnginePool, SecretSync};
@@ -56,6 +58,28 @@ where
     (reader, stream)
 }
 
+/// As [`watch`], with a cache that keeps less than the stream has.
+fn watch_credentials(
+    events: impl Stream<Item = Result<watcher::Event<PartialObjectMeta<Secret>>, watcher::Error>> + Send + 'static,
+    filled: &Filled,
+) -> (
+    Store<SeenCredential>,
+    BoxStream<'static, Result<PartialObjectMeta<Secret>, watcher::Error>>,
+) {
+    let (reader, mut writer) = reflector::store();
+    let filled = filled.0.clone();
+    let stream = events
+        .inspect_ok(move |event| {
+            credential_cache::reflect(&mut writer, event);
+            if matches!(event, watcher::Event::InitDone) {
+                filled.send_if_modified(|caches| caches.insert(CREDENTIALS));
+            }
+        })
+        .touched_objects()
+        .boxed();
+    (reader, stream)
+}
+
 /// Leaves out what no cache needs: who wrote which field, which is most of an object.
 pub fn slimmed<K: Resource>(object: &mut K) {
     object.meta_mut().managed_fields = None;
@@ -95,10 +119,15 @@ pub struct Watches {
 /// served; Secrets where they are, and by their metadata only: no cache holds a password.
 pub fn prepare(client: &Client, metrics: &Metrics, served: &Namespaces) -> (Stores, Watches) {
     let filled = Filled::new();
+    let lease_index = Arc::new(LeaseIndex::default());
+    let (index, mut definition_of_leases) = (lease_index.clone(), definition(metrics, ObjectKind::CredentialLease));
     let (leases, lease_stream) = watch(
         everywhere::<CredentialLease>(client),
         (&filled, LEASES),
-        definition(metrics, ObjectKind::CredentialLease),
+        move |event: &Result<_, _>| {
+            event.as_ref().into_iter().for_each(|event| index.note(event));
+            definition_of_leases(event);
+        },
     );
     let (dynamic_secrets, dynamic_stream) = watch(
         everywhere::<DynamicSecret>(client),
@@ -116,14 +145,12 @@ pub fn prepare(client: &Client, metrics: &Metrics, served: &Namespaces) -> (Stor
         definition(metrics, ObjectKind::Engine),
     );
     let ((dsv_tenants, tenant_stream), (secret_syncs, sync_stream)) = syncs::syncs(client, metrics, &filled);
-    let secrets = |label: &str, cache| {
-        let config = watcher::Config::default().labels(label);
-        watch(served.secrets(client, &config), (&filled, cache), |_| ())
-    };
-    let (credentials, credential_stream) = secrets(LEASE_LABEL, CREDENTIALS);
-    let (bases, base_stream) = secrets(TYPE_LABEL, BASES);
+    let secrets = |label: &str| served.secrets(client, &watcher::Config::default().labels(label));
+    let (credentials, credential_stream) = watch_credentials(secrets(LEASE_LABEL), &filled);
+    let (bases, base_stream) = watch(secrets(TYPE_LABEL), (&filled, BASES), |_| ());
     let stores = Stores {
         leases,
+        lease_index,
         dynamic_secrets,
         pools,
         engines,
@@ -176,12 +203,9 @@ pub fn lease_changed(ctx: &Context, lease: &CredentialLease) {
 pub fn dynamic_secret_changed(ctx: &Context, changed: &DynamicSecret) {
     syncs::wake_syncs(ctx, changed.metadata.namespace.as_deref(), &changed.name_any());
     ctx.places.note_dynamic_secret(ctx, changed);
-    let (namespace, name) = (changed.namespace(), changed.name_any());
-    let asked = |lease: &CredentialLease| {
-        lease.claim().is_none() && lease.namespace() == namespace && lease.spec.dynamic_secret == name
-    };
-    for lease in ctx.stores.leases.state_filter(asked) {
-        ctx.wake_lease(&namespace.clone().unwrap_or_default(), &lease.name_any());
+    let (namespace, name) = (changed.namespace().unwrap_or_default(), changed.name_any());
+    for lease in ctx.stores.lease_index.asking(&ctx.stores.leases, &namespace, &name) {
+        ctx.wake_lease(&namespace, &lease.name_any());
     }
 }
 

@@ -2,10 +2,12 @@
 
 use super::SecretText;
 use data_encoding::BASE64;
-use postgres_protocol::password::scram_sha_256;
+use hmac::{Hmac, Mac};
 use rand::RngExt;
 use rand::distr::Alphanumeric;
 use serde::{Deserialize, Serialize};
+use sha2::digest::KeyInit;
+use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
 /// 32 characters of 62 are 190 bits, and none of them needs quoting in a URL, a shell or a connection string.
@@ -51,7 +53,7 @@ impl Verifier {
 
     /// Computes the verifier of a password with a fresh salt. Costs milliseconds of processor time.
     pub fn of(password: &Password) -> Self {
-        Self(scram_sha_256(password.reveal().as_bytes()))
+        Self(scram_sha_256(password.reveal(), &rand::random()))
     }
 
     /// Accepts a verifier that somebody else made.
@@ -72,6 +74,31 @@ impl Verifier {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+}
+
+/// How often the hash is repeated. Some clients refuse less, and PostgreSQL takes more for its own work.
+const ITERATIONS: u32 = 4096;
+
+/// RFC 5802, section 3, with the hash of RFC 7677. Only for passwords of printable ASCII: nothing prepares it (SASLprep).
+fn scram_sha_256(password: &str, salt: &[u8; 16]) -> String {
+    let salted: Zeroizing<[u8; 32]> = Zeroizing::new(pbkdf2::pbkdf2_hmac_array::<Sha256, 32>(
+        password.as_bytes(),
+        salt,
+        ITERATIONS,
+    ));
+    let client_key = Zeroizing::new(mac(&salted, b"Client Key"));
+    let (stored_key, server_key) = (Sha256::digest(client_key.as_slice()), mac(&salted, b"Server Key"));
+    let [salt, stored_key, server_key] = [salt.as_slice(), &stored_key, &server_key].map(|bytes| BASE64.encode(bytes));
+    format!("SCRAM-SHA-256${ITERATIONS}:{salt}${stored_key}:{server_key}")
+}
+
+fn mac(key: &[u8; 32], text: &[u8]) -> [u8; 32] {
+    // A key of the block's size is taken as it is; one of 32 bytes is filled up with zeros (RFC 2104).
+    let mut block = Zeroizing::new([0; 64]);
+    block.iter_mut().zip(key).for_each(|(to, from)| *to = *from);
+    let mut mac = <Hmac<Sha256> as KeyInit>::new((&*block).into());
+    mac.update(text);
+    mac.finalize().into_bytes().into()
 }
 
 fn require(base64: &str, length: usize, otherwise: VerifierError) -> Result<(), VerifierError> {
@@ -134,6 +161,16 @@ mod tests {
         assert!(one.reveal().bytes().all(|b| b.is_ascii_alphanumeric()));
         assert_ne!(one, two);
         assert!(!format!("{one:?}").contains(one.reveal()));
+    }
+
+    #[test]
+    fn the_example_of_rfc_7677_has_the_keys_that_others_compute() {
+        let salt = data_encoding::BASE64.decode(b"W22ZaJ0SNY7soEsUEjb6gQ==").unwrap();
+        assert_eq!(
+            super::scram_sha_256("pencil", salt.as_slice().try_into().unwrap()),
+            "SCRAM-SHA-256$4096:W22ZaJ0SNY7soEsUEjb6gQ==$WG5d8oPm3OtcPnkdi4Uo7BkeZkBFzpcXkuLmtbsT4qY=:\
+             wfPLwcE6nTWhTAmQ7tl2KeoiWGPlZqQxSrmfPwDl2dU="
+        );
     }
 
     #[test]

@@ -16,6 +16,7 @@ use crate::telemetry::metrics::AuditAction;
 use kube::Api;
 use kube::api::ListParams;
 use std::collections::BTreeSet;
+use std::time::Instant;
 
 /// Removes the records of servers that were just found empty.
 pub(super) async fn remove_unneeded(ctx: &Context, looks: &[Look], books: &Books) -> Result<(), Error> {
@@ -93,7 +94,11 @@ async fn has_pool(ctx: &Context, namespace: &str) -> Result<bool, Error> {
 async fn remove(ctx: &Context, record: &Record) -> Result<bool, Error> {
     let server = &record.login.record;
     ctx.still_leading()?;
-    match server_record::remove(&ctx.client, &ctx.settings.home, record).await {
+    ctx.recent_records.forget(server, Instant::now());
+    let removed = server_record::remove(&ctx.client, &ctx.settings.home, record).await;
+    // Again: whoever asked in between saw it, and nobody may make a lease from that.
+    ctx.recent_records.forget(server, Instant::now());
+    match removed {
         Err(error) if error.is_conflict() => Ok(false),
         Err(error) => Err(error.into()),
         Ok(()) => {

@@ -120,15 +120,8 @@ fn pool_leaves(ctx: &Context, uid: &str) -> bool {
 }
 
 fn cached_leases(ctx: &Context, seen: &DynamicSecret, uid: &str) -> Vec<Arc<CredentialLease>> {
-    let namespace = seen.namespace();
-    let of_owner = |lease: &CredentialLease| {
-        lease.namespace() == namespace
-            && lease
-                .labels()
-                .get(DYNAMIC_SECRET_LABEL)
-                .is_some_and(|label| label == uid)
-    };
-    ctx.stores.leases.state_filter(of_owner)
+    let namespace = seen.namespace().unwrap_or_default();
+    ctx.stores.lease_index.owned(&ctx.stores.leases, &namespace, uid)
 }
 
 /// The rotate-at that the newest delivered lease was made for.
@@ -225,8 +218,8 @@ async fn target_seen(ctx: &Context, seen: &DynamicSecret, leases: &[LeaseSeen]) 
     let uid = lease.as_ref().and_then(|l| l.uid()).unwrap_or_default();
     let lease_status = lease.as_ref().and_then(|l| l.status.as_ref());
     let cached = ctx.stores.credentials.get(&ObjectRef::new(&target).within(&namespace));
-    if let Some(meta) = cached.filter(|meta| meta.labels().get(LEASE_LABEL) == Some(&uid)) {
-        let version = meta.metadata.resource_version.clone().unwrap_or_default();
+    if let Some(secret) = cached.filter(|secret| secret.lease_uid.as_deref() == Some(&uid)) {
+        let version = secret.version.to_string();
         let delivered = lease_status.and_then(|s| s.secret_version.clone());
         if delivered.as_ref() == Some(&version) || ctx.intact(&uid, &version) {
             return Ok(TargetSeen::Intact);

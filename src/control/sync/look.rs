@@ -119,8 +119,8 @@ fn cached(ctx: &Context, sync: &SecretSync) -> Option<(Option<String>, Option<Ti
     let owner = ctx.stores.dynamic_secrets.get(&owner);
     let name = owner.and_then(|owner| Some(owner.status.as_ref()?.binding.as_ref()?.name.clone()));
     let secret = name.and_then(|name| ctx.stores.credentials.get(&ObjectRef::new(&name).within(&namespace)));
-    let version = secret.as_ref().and_then(|secret| secret.resource_version());
-    let end = secret.and_then(|secret| end_of(secret.annotations()));
+    let version = secret.as_ref().map(|secret| secret.version.to_string());
+    let end = secret.and_then(|secret| secret.expires_at);
     Some((version, end))
 }
 

@@ -59,16 +59,19 @@ pub fn dsv_tenant_changed(ctx: &Context, tenant: &DsvTenant) {
 pub(super) fn sync_credential_changed(ctx: &Context, secret: &PartialObjectMeta<Secret>) {
     let owner = secret.annotations().get(credential::DYNAMIC_SECRET_UID);
     let namespace = secret.namespace();
-    let is_owner = |one: &DynamicSecret| one.namespace() == namespace && one.metadata.uid.as_ref() == owner;
-    for one in ctx.stores.dynamic_secrets.state_filter(is_owner) {
-        let waits = |sync: &SecretSync| {
-            let source = &sync.spec.source;
-            let is_source = source.kind() == SourceKind::DynamicSecret && source.name == one.name_any();
-            is_source && sync.namespace() == namespace && sync.status.as_ref().is_some_and(|s| s.failures.is_some())
-        };
-        for sync in ctx.stores.secret_syncs.state_filter(waits) {
+    // From the syncs, of which there are few, to the owner: not through all dynamic secrets for each of their credentials.
+    let pushes = |sync: &SecretSync| {
+        let source = &sync.spec.source;
+        let of = || ObjectRef::<DynamicSecret>::new(&source.name).within(namespace.as_deref().unwrap_or_default());
+        let is_owner = |one: &DynamicSecret| one.metadata.uid.as_ref() == owner;
+        source.kind() == SourceKind::DynamicSecret
+            && sync.namespace() == namespace
+            && ctx.stores.dynamic_secrets.get(&of()).is_some_and(|one| is_owner(&one))
+    };
+    for sync in ctx.stores.secret_syncs.state_filter(pushes) {
+        if sync.status.as_ref().is_some_and(|status| status.failures.is_some()) {
             ctx.nudges.nudge(&sync.uid().unwrap_or_default());
         }
-        wake_syncs(ctx, namespace.as_deref(), &one.name_any());
+        let _ = ctx.wakes.secret_syncs.send(ObjectRef::from_obj(sync.as_ref()));
     }
 }

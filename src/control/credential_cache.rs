@@ -1,0 +1,139 @@
+//! What is kept of credential Secrets: whose each is, and how far it has come. Their metadata is several times that, and there
+//! is one for each live credential. No value of a Secret is ever here.
+
+use crate::api::names::{LEASE_LABEL, MANAGED_BY, OPERATOR, credential};
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Secret;
+use kube::api::PartialObjectMeta;
+use kube::runtime::reflector::Lookup;
+use kube::runtime::reflector::store::Writer;
+use kube::runtime::watcher::Event;
+use kube::{Resource, ResourceExt};
+use std::borrow::Cow;
+
+/// A credential Secret as it was seen last.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SeenCredential {
+    /// Namespace.
+    pub namespace: Box<str>,
+    /// Name.
+    pub name: Box<str>,
+    /// Resource version.
+    pub version: Box<str>,
+    /// UID of the lease whose credential it holds, as its label says; none where that was taken off.
+    pub lease_uid: Option<Box<str>>,
+    /// Name of that lease, as its annotation says.
+    pub lease: Option<Box<str>>,
+    /// When the credential ends.
+    pub expires_at: Option<Timestamp>,
+    /// Labelled as ours.
+    pub managed: bool,
+    /// Somebody deleted it.
+    pub deleted: bool,
+}
+
+impl SeenCredential {
+    fn of(secret: &PartialObjectMeta<Secret>) -> Self {
+        let annotation = |key: &str| secret.annotations().get(key).map(String::as_str);
+        let text = |text: &Option<String>| text.as_deref().unwrap_or_default().into();
+        let meta = &secret.metadata;
+        Self {
+            namespace: text(&meta.namespace),
+            name: text(&meta.name),
+            version: text(&meta.resource_version),
+            lease_uid: secret.labels().get(LEASE_LABEL).map(|uid| uid.as_str().into()),
+            lease: annotation(credential::LEASE).map(Into::into),
+            expires_at: annotation(credential::EXPIRES_AT).and_then(|end| end.parse().ok()),
+            managed: secret.labels().get(MANAGED_BY).map(String::as_str) == Some(OPERATOR),
+            deleted: meta.deletion_timestamp.is_some(),
+        }
+    }
+}
+
+impl Lookup for SeenCredential {
+    type DynamicType = ();
+
+    fn kind((): &()) -> Cow<'_, str> {
+        <Secret as Resource>::kind(&())
+    }
+
+    fn group((): &()) -> Cow<'_, str> {
+        <Secret as Resource>::group(&())
+    }
+
+    fn version((): &()) -> Cow<'_, str> {
+        <Secret as Resource>::version(&())
+    }
+
+    fn plural((): &()) -> Cow<'_, str> {
+        <Secret as Resource>::plural(&())
+    }
+
+    fn name(&self) -> Option<Cow<'_, str>> {
+        Some(Cow::Borrowed(&self.name))
+    }
+
+    fn namespace(&self) -> Option<Cow<'_, str>> {
+        Some(Cow::Borrowed(&self.namespace))
+    }
+
+    // Neither is needed to find it, and the cache would keep them once more.
+    fn resource_version(&self) -> Option<Cow<'_, str>> {
+        None
+    }
+
+    fn uid(&self) -> Option<Cow<'_, str>> {
+        None
+    }
+}
+
+/// Takes in what the watch shows.
+pub fn reflect(writer: &mut Writer<SeenCredential>, event: &Event<PartialObjectMeta<Secret>>) {
+    let seen = match event {
+        Event::Apply(secret) => Event::Apply(SeenCredential::of(secret)),
+        Event::Delete(secret) => Event::Delete(SeenCredential::of(secret)),
+        Event::Init => Event::Init,
+        Event::InitApply(secret) => Event::InitApply(SeenCredential::of(secret)),
+        Event::InitDone => Event::InitDone,
+    };
+    writer.apply_watcher_event(&seen);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use kube::runtime::reflector::{self, ObjectRef};
+    use serde_json::json;
+
+    fn secret(version: &str) -> PartialObjectMeta<Secret> {
+        serde_json::from_value(json!({
+            "apiVersion": "meta.k8s.io/v1", "kind": "PartialObjectMetadata",
+            "metadata": {
+                "name": "orders", "namespace": "shop", "uid": "u1", "resourceVersion": version,
+                "labels": {LEASE_LABEL: "lease-uid", MANAGED_BY: OPERATOR},
+                "annotations": {credential::LEASE: "orders-1", credential::EXPIRES_AT: "2026-11-22T11:00:00Z"},
+            },
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn a_secret_is_found_by_its_name_as_it_was_seen_last() {
+        let (store, mut writer) = reflector::store::<SeenCredential>();
+        for event in [
+            Event::Init,
+            Event::InitApply(secret("7")),
+            Event::InitDone,
+            Event::Apply(secret("8")),
+        ] {
+            reflect(&mut writer, &event);
+        }
+        let seen = store.get(&ObjectRef::new("orders").within("shop")).unwrap();
+        assert_eq!((&*seen.version, seen.lease.as_deref()), ("8", Some("orders-1")));
+        assert_eq!(seen.lease_uid.as_deref(), Some("lease-uid"));
+        assert_eq!(seen.expires_at, Some("2026-11-22T11:00:00Z".parse().unwrap()));
+        assert!(seen.managed && !seen.deleted);
+        reflect(&mut writer, &Event::Delete(secret("9")));
+        assert!(store.get(&ObjectRef::new("orders").within("shop")).is_none());
+    }
+}
