@@ -1,6 +1,7 @@
 //! One session with a server: opened, prepared, and asked.
 
 use super::failure::{Trouble, chain, class_of, failure, from_statement, sentence_of};
+use super::functions::{self, Functions};
 use super::sql::{Ident, NotSql};
 use crate::channel::frames::{Failure, FailureClass, ServerLogin, SslMode};
 use std::time::{Duration, Instant};
@@ -31,7 +32,7 @@ const PREPARE: &str = "SET search_path = pg_catalog, pg_temp; \
     SET idle_in_transaction_session_timeout = '30s'; \
     SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'; \
     SELECT 'facts' AS tag, pg_is_in_recovery(), current_setting('transaction_read_only'), \
-    current_setting('server_version_num'), current_setting('server_version'), current_user";
+    current_setting('server_version_num'), current_setting('server_version'), current_user, ";
 
 /// One host of a server, with its port.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,6 +60,8 @@ pub(super) struct Session {
     pub(super) database: String,
     /// When it was opened.
     pub(super) opened: Instant,
+    /// What was found when it was prepared; see [`Session::functions`].
+    pub(super) functions: Option<Functions>,
 }
 
 /// The rows of a simple query: every column as text.
@@ -129,13 +132,17 @@ impl Session {
             user: String::new(),
             database: database.to_owned(),
             opened: Instant::now(),
+            functions: None,
         };
-        let rows = session.text("prepare a session", PREPARE).await?;
+        let rows = session
+            .text("prepare a session", &format!("{PREPARE}{}", functions::look()))
+            .await?;
         let fact = |column: usize| rows.last().and_then(|row| row.get(column)).cloned().flatten();
         let writable = fact(1).as_deref() == Some("f") && fact(2).as_deref() == Some("off");
         session.version = fact(3).and_then(|number| number.parse().ok()).unwrap_or(0);
         session.version_text = fact(4).unwrap_or_default();
         session.user = fact(5).unwrap_or_default();
+        session.functions = Functions::read(fact(6).as_deref());
         Ok((session, writable))
     }
 

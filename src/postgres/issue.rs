@@ -11,6 +11,7 @@ mod adopt;
 mod statement;
 
 use super::clock;
+use super::connect::TextRows;
 use super::failure::{Trouble, failure};
 use super::group::{self, is_duplicate};
 use super::pool::{Checkout, Server};
@@ -94,8 +95,7 @@ async fn attempt(server: &Server, group: &Group, texts: &Texts, until: Instant) 
 }
 
 async fn create_or_adopt(session: &Checkout<'_>, texts: &Texts, until: Instant) -> Result<Issued, Trouble> {
-    let sql = texts.create(session.has_grant_options());
-    let trouble = match session.text_until(until, &texts.doing, &sql).await {
+    let trouble = match create(session, texts, until).await {
         Ok(rows) => return created(&rows, texts),
         Err(trouble) => trouble,
     };
@@ -111,7 +111,21 @@ async fn create_or_adopt(session: &Checkout<'_>, texts: &Texts, until: Instant) 
     }
 }
 
-fn created(rows: &super::connect::TextRows, texts: &Texts) -> Result<Issued, Trouble> {
+/// Has a function make it where there is one: what the login makes by itself is a membership of it from PostgreSQL 16 on.
+async fn create(session: &Checkout<'_>, texts: &Texts, until: Instant) -> Result<TextRows, Trouble> {
+    if let Some(functions) = session.functions()
+        && let Some(sql) = texts.create_by(functions)
+    {
+        match session.text_until(until, &texts.doing, &sql).await {
+            Err(trouble) if functions.did_not_help(&trouble) => {}
+            answered => return answered,
+        }
+    }
+    let sql = texts.create(session.has_grant_options());
+    session.text_until(until, &texts.doing, &sql).await
+}
+
+fn created(rows: &TextRows, texts: &Texts) -> Result<Issued, Trouble> {
     let column = |index: usize| rows.last().and_then(|row| row.get(index)).and_then(Option::as_deref);
     let role_oid = column(0).and_then(|oid| oid.parse().ok());
     match (role_oid, clock::read(column(1))) {

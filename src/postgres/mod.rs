@@ -19,6 +19,7 @@ mod clock;
 mod connect;
 mod dead_man;
 mod failure;
+mod functions;
 mod grants;
 mod group;
 mod handover;
@@ -41,6 +42,7 @@ mod ungroup;
 mod zombies;
 
 pub use dead_man::Swept;
+pub use functions::install;
 pub use issue::preview;
 pub use proof::{Proof, Signers};
 pub use servers::Servers;

@@ -23,7 +23,7 @@ pub(super) async fn probe(server: &Server) -> Result<(ProbeReport, DatabaseClock
 }
 
 async fn report(login: &ServerLogin, session: &Session) -> Result<ProbeReport, Trouble> {
-    let rows = session.text("look at the login", FACTS).await?;
+    let rows = session.text("look at the login", &facts(session)).await?;
     let facts: Vec<Option<&str>> = rows
         .last()
         .map(|row| row.iter().map(Option::as_deref).collect())
@@ -79,6 +79,19 @@ async fn report(login: &ServerLogin, session: &Session) -> Result<ProbeReport, T
     })
 }
 
+/// Accounts that functions made are memberships of nobody, and the functions take them back.
+const MADE_BY_FUNCTIONS: &str = "EXISTS (SELECT FROM pg_auth_members m WHERE m.member = g.oid AND m.grantor = 10 \
+    AND NOT m.admin_option AND pg_has_role(r.oid, m.roleid, 'MEMBER WITH ADMIN OPTION'))";
+
+fn facts(session: &Session) -> String {
+    let taken_back = if session.functions().is_some() {
+        MADE_BY_FUNCTIONS
+    } else {
+        "false"
+    };
+    FACTS.replace("{taken_back}", taken_back)
+}
+
 /// superuser, CREATEROLE, may end sessions, databases open to PUBLIC, large objects open to PUBLIC, schema public open to
 /// PUBLIC, our kind of roles without ADMIN, TLS.
 const FACTS: &str = "SELECT r.rolsuper, r.rolcreaterole, pg_has_role(r.oid, 'pg_signal_backend', 'USAGE'), \
@@ -89,7 +102,8 @@ const FACTS: &str = "SELECT r.rolsuper, r.rolcreaterole, pg_has_role(r.oid, 'pg_
     (SELECT string_agg(quote_ident(o.rolname), ', ') FROM (SELECT g.rolname FROM pg_roles g \
      JOIN pg_shdescription c ON c.objoid = g.oid AND c.classoid = 'pg_authid'::regclass \
      WHERE c.description LIKE 'dsv/1 %' AND current_setting('server_version_num')::int >= 160000 \
-     AND NOT r.rolsuper AND NOT pg_has_role(r.oid, g.oid, 'MEMBER WITH ADMIN OPTION') LIMIT 10) AS o), \
+     AND NOT r.rolsuper AND NOT pg_has_role(r.oid, g.oid, 'MEMBER WITH ADMIN OPTION') \
+     AND NOT {taken_back} LIMIT 10) AS o), \
     (SELECT s.version || ' ' || s.cipher FROM pg_stat_ssl s WHERE s.pid = pg_backend_pid() AND s.ssl) \
     FROM pg_roles r WHERE r.rolname = current_user";
 
@@ -99,6 +113,12 @@ fn advice(login: &ServerLogin, session: &Session, me: &Ident, superuser: bool) -
         advice.push(format!(
             "{me} is a superuser; a role with only CREATEROLE and pg_signal_backend that owns the granted objects, or \
              holds them WITH GRANT OPTION, is enough"
+        ));
+    }
+    if session.has_grant_options() && !superuser && session.functions().is_none() {
+        advice.push(format!(
+            "from PostgreSQL 16 on each live account of {me} makes the next one slower; functions that a superuser installs \
+             end this: kubectl dsv preflight NAME --install prints them"
         ));
     }
     match login.sslmode {

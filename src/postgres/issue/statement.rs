@@ -4,8 +4,9 @@ use crate::channel::frames::{Account, AccountSettings, Failure, FailureClass, Gr
 use crate::keys::Verifier;
 use crate::postgres::clock;
 use crate::postgres::failure::failure;
+use crate::postgres::functions::Functions;
 use crate::postgres::names;
-use crate::postgres::sql::{Ident, Literal, NotSql};
+use crate::postgres::sql::{Ident, Literal, NotSql, text_array};
 
 /// How long the server waits before it answers "busy": shorter than any patience, so that an answer comes, not silence.
 pub(super) const LIMITS: &str = "SET LOCAL lock_timeout = '2s'; SET LOCAL statement_timeout = '5s'";
@@ -26,6 +27,8 @@ pub(super) struct Texts {
     verifier: Literal,
     connection_limit: Option<i32>,
     settings: Vec<String>,
+    /// The same for the function that makes accounts; None if they cannot be written so.
+    settings_of_function: Option<String>,
 }
 
 impl Texts {
@@ -49,6 +52,7 @@ impl Texts {
         Ok(Self {
             doing: format!("create account {role}"),
             settings: settings(&role, &account.settings)?,
+            settings_of_function: settings_of_function(&account.settings).ok(),
             role,
             role_text: Literal::new(&account.role)?,
             group: Ident::new(&group.name)?,
@@ -66,13 +70,9 @@ impl Texts {
     pub(super) fn create(&self, grant_options: bool) -> String {
         let Self {
             role,
-            role_text,
             group,
-            group_text,
             comment,
             valid_until,
-            lock,
-            deadline,
             verifier,
             ..
         } = self;
@@ -90,21 +90,68 @@ impl Texts {
             (format!(" IN ROLE {group}"), String::new())
         };
         let settings = self.settings.concat();
+        self.guarded(&format!(
+            "CREATE ROLE {role} LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION INHERIT \
+             PASSWORD {verifier} VALID UNTIL {valid_until}{limit}{in_role}; \
+             {membership}\
+             COMMENT ON ROLE {role} IS {comment}; \
+             {settings}"
+        ))
+    }
+
+    /// The same by the function; None if that cannot be asked for this account.
+    pub(super) fn create_by(&self, functions: &Functions) -> Option<String> {
+        let Self {
+            role_text,
+            group_text,
+            comment,
+            valid_until,
+            verifier,
+            ..
+        } = self;
+        let limit = number(self.connection_limit);
+        let settings = self.settings_of_function.as_ref()?;
+        let call = functions.create_account(&format!(
+            "{role_text}, {verifier}, {valid_until}, {limit}, {group_text}, {comment}, {settings}"
+        ));
+        Some(self.guarded(&format!("{call}; ")))
+    }
+
+    /// Statements with what must hold around them, and the answer's last row.
+    fn guarded(&self, statements: &str) -> String {
+        let Self {
+            role_text,
+            group_text,
+            lock,
+            deadline,
+            ..
+        } = self;
         // The group's lock is shared: it only keeps the group from being dropped under us.
         format!(
             "{LIMITS}; \
              SELECT pg_advisory_xact_lock(hashtextextended({lock}, 0)), \
              pg_advisory_xact_lock_shared(hashtextextended({group_text}, 0)); \
              SELECT 1 / (clock_timestamp() < {deadline}::timestamptz)::int; \
-             CREATE ROLE {role} LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION INHERIT \
-             PASSWORD {verifier} VALID UNTIL {valid_until}{limit}{in_role}; \
-             {membership}\
-             COMMENT ON ROLE {role} IS {comment}; \
-             {settings}\
+             {statements}\
              SELECT oid, {clock} FROM pg_roles WHERE rolname = {role_text}",
             clock = clock::SQL,
         )
     }
+}
+
+fn number(value: Option<impl ToString>) -> String {
+    value.map_or_else(|| "NULL".to_owned(), |value| value.to_string())
+}
+
+fn settings_of_function(settings: &AccountSettings) -> Result<String, NotSql> {
+    let schemas: Result<Vec<Literal>, NotSql> =
+        settings.search_path.iter().map(|schema| Literal::new(schema)).collect();
+    Ok(format!(
+        "{}, {}, {}",
+        number(settings.statement_timeout_ms),
+        number(settings.idle_in_transaction_timeout_ms),
+        text_array(&schemas?)
+    ))
 }
 
 fn settings(role: &Ident, settings: &AccountSettings) -> Result<Vec<String>, NotSql> {

@@ -5,6 +5,7 @@ use crate::channel::frames::{DatabaseClock, Failure, FailureClass, MAX_REVOKE_BA
 use crate::postgres::clock;
 use crate::postgres::connect::{Session, TextRows};
 use crate::postgres::failure::{Trouble, failure};
+use crate::postgres::functions::Functions;
 use crate::postgres::sql::{Ident, Literal, NotSql, text_array};
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -69,7 +70,7 @@ async fn together(
     way: Way,
 ) -> Result<Vec<(Case, Settled)>, Trouble> {
     if cases.len() > 1 {
-        match run(session, accounts, &cases, way).await {
+        match run(session, accounts, &cases, way, session.functions()).await {
             Ok(seen) => return Ok(seen.sort_out(accounts, cases)),
             // One account spoils the transaction of all; smaller parts show which.
             Err(Trouble::Refused(_)) => {}
@@ -93,8 +94,9 @@ async fn together(
 
 async fn alone(session: &Session, accounts: &[Revocation], case: &Case, way: Way) -> Result<Settled, Trouble> {
     let mut tries = 1;
+    let mut functions = session.functions();
     loop {
-        let failure = match run(session, accounts, std::slice::from_ref(case), way).await {
+        let failure = match run(session, accounts, std::slice::from_ref(case), way, functions).await {
             Ok(seen) => {
                 let sorted = seen.sort_out(accounts, vec![case.clone()]).pop();
                 return Ok(sorted.map_or(Settled::Changed, |(_, settled)| settled));
@@ -102,6 +104,11 @@ async fn alone(session: &Session, accounts: &[Revocation], case: &Case, way: Way
             Err(Trouble::Refused(failure)) => failure,
             Err(lost) => return Err(lost),
         };
+        if functions.is_some_and(|functions| functions.are_of_no_use(&failure)) {
+            // What we may do by ourselves is done, and otherwise the server says what is missing.
+            functions = None;
+            continue;
+        }
         let code = failure.sqlstate.as_deref().unwrap_or_default();
         if code == SqlState::DIVISION_BY_ZERO.code() {
             return Ok(Settled::Changed);
@@ -158,8 +165,14 @@ impl Seen {
     }
 }
 
-async fn run(session: &Session, accounts: &[Revocation], cases: &[Case], way: Way) -> Result<Seen, Trouble> {
-    let sql = text(accounts, cases, way).map_err(|error| {
+async fn run(
+    session: &Session,
+    accounts: &[Revocation],
+    cases: &[Case],
+    way: Way,
+    functions: Option<&Functions>,
+) -> Result<Seen, Trouble> {
+    let sql = text(accounts, cases, way, functions).map_err(|error| {
         let message = format!("an account cannot be written as SQL: {error}; was it renamed by hand?");
         failure(FailureClass::BadTask, message)
     })?;
@@ -172,7 +185,7 @@ async fn run(session: &Session, accounts: &[Revocation], cases: &[Case], way: Wa
 }
 
 /// Limits, locks, check, change, and a last look, as one implicit transaction.
-fn text(accounts: &[Revocation], cases: &[Case], way: Way) -> Result<String, NotSql> {
+fn text(accounts: &[Revocation], cases: &[Case], way: Way, functions: Option<&Functions>) -> Result<String, NotSql> {
     let asked = cases.iter().filter_map(|case| accounts.get(case.at));
     let mut locks = Vec::new();
     for one in asked.clone() {
@@ -201,14 +214,21 @@ fn text(accounts: &[Revocation], cases: &[Case], way: Way) -> Result<String, Not
              OR shobj_description(judged.oid, 'pg_authid') IS DISTINCT FROM judged.comment))::int; ",
             checks.join(", ")
         );
-        match way {
-            Way::Drop => {
+        let roles = cases.iter().flat_map(|case| &case.roles);
+        match (way, functions) {
+            (Way::Drop, Some(functions)) => {
+                let _ = write!(sql, "{}; ", functions.drop_accounts(roles)?);
+            }
+            (Way::Drop, None) => {
                 // The time of a statement is limited, so there are several.
                 for some in idents.chunks(MAX_REVOKE_BATCH) {
                     let _ = write!(sql, "DROP ROLE {}; ", some.join(", "));
                 }
             }
-            Way::LockOut => {
+            (Way::LockOut, _) => {
+                if let Some(functions) = functions {
+                    let _ = write!(sql, "{}; ", functions.administer(roles)?);
+                }
                 for ident in &idents {
                     let _ = write!(
                         sql,
@@ -244,6 +264,7 @@ fn read(rows: &TextRows, way: Way) -> Option<Seen> {
 /// Takes a blocked account out of its groups, as far as we may: what it left behind, such as a function that runs as its
 /// owner, then has none of the granted rights any more.
 pub(super) async fn leave_groups(session: &Session, case: &Case) -> Result<(), Trouble> {
+    leave_by_function(session, case).await?;
     let oids: Vec<u32> = case.roles.iter().map(|role| role.oid).collect();
     let rows = session
         .query(
@@ -277,16 +298,42 @@ pub(super) async fn leave_groups(session: &Session, case: &Case) -> Result<(), T
     Ok(())
 }
 
+/// The same for the groups that a function put it into, whose memberships are not ours to revoke.
+async fn leave_by_function(session: &Session, case: &Case) -> Result<(), Trouble> {
+    let functions = session.functions().filter(|_| !case.roles.is_empty());
+    let Some(sql) = functions.and_then(|functions| functions.leave_groups(case.roles.iter()).ok()) else {
+        return Ok(());
+    };
+    match session
+        .text("take the account out of the groups it was made in", &sql)
+        .await
+    {
+        Ok(_) => Ok(()),
+        Err(Trouble::Refused(failure)) => {
+            tracing::info!(
+                error = failure.message,
+                "a blocked account keeps the groups it was made in"
+            );
+            Ok(())
+        }
+        Err(lost) => Err(lost),
+    }
+}
+
 fn with_remedy(session: &Session, case: &Case, mut failure: Failure) -> Failure {
     if failure.class == FailureClass::MissingPrivilege
         && let (Ok(me), Some(role)) = (session.me(), case.roles.first())
         && let Ok(role) = Ident::new(&role.name)
     {
         let mut sql = format!("ALTER ROLE {me} CREATEROLE;");
+        let mut or = "";
         if session.has_grant_options() {
             sql = format!("{sql} GRANT {role} TO {me} WITH ADMIN OPTION;");
+            if session.functions().is_none() {
+                or = "if functions made this account, install them again (kubectl dsv preflight --install), or ";
+            }
         }
-        failure.message = format!("{}; run: {sql}", failure.message);
+        failure.message = format!("{}; {or}run: {sql}", failure.message);
     }
     failure
 }
