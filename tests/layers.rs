@@ -44,6 +44,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "channel::frames",
             "keys",
             "plan",
+            "postgres::install",
             "postgres::preview",
             "vault::verify",
         ],

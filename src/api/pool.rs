@@ -228,6 +228,12 @@ pub struct ServerStatus {
     /// Host and port.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub address: Option<String>,
+    /// The role that makes the accounts: the username of the base secret.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub login: Option<String>,
+    /// The database in which it does so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub database: Option<String>,
     /// PostgreSQL's version.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<String>,

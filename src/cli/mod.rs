@@ -136,6 +136,9 @@ enum Command {
     Preflight {
         /// Name of the DynamicSecret
         name: String,
+        /// Print the functions that keep live accounts from making the next one slower, from PostgreSQL 16 on
+        #[arg(long, conflicts_with = "output")]
+        install: bool,
         /// How it is shown
         #[arg(long, short, value_enum, default_value_t = Output::Table)]
         output: Output,
@@ -192,7 +195,10 @@ pub async fn run(arguments: Arguments) -> Result<(), Error> {
         Command::Who { user, via, output } => Box::pin(who::run(&cluster, &user, via, output)).await,
         Command::Orphans { all_namespaces, output } => orphans::run(&cluster, all_namespaces, output).await,
         Command::Plan { name, output } => plan::run(&cluster, &name, output).await,
-        Command::Preflight { name, output } => preflight::run(&cluster, &name, output).await,
+        Command::Preflight {
+            name, install: true, ..
+        } => preflight::install(&cluster, &name).await,
+        Command::Preflight { name, output, .. } => preflight::run(&cluster, &name, output).await,
         Command::Engine(asked) => engine::run(&cluster, asked).await,
         Command::Pool(asked) => pool::run(&cluster, &asked).await,
         Command::Audit(asked) => audit::run(&asked),

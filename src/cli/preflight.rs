@@ -29,6 +29,27 @@ pub async fn run(cluster: &Cluster, name: &str, output: Output) -> Result<(), Er
     show::print(&server.missing.join("\n"))
 }
 
+/// Prints the SQL of the functions by which a login without superuser rights makes accounts that cost later ones nothing.
+pub async fn install(cluster: &Cluster, name: &str) -> Result<(), Error> {
+    let namespace = &cluster.namespace;
+    let secrets: Api<DynamicSecret> = Api::namespaced(cluster.client.clone(), namespace);
+    let asked = existing(&secrets, namespace, name).await?;
+    let server = server(cluster, &asked).await?;
+    let (Some(login), Some(database)) = (&server.login, &server.database) else {
+        return Err(Error::Refused(format!(
+            "the pool's status does not tell the login and database of base secret {} yet; an operator of this version writes \
+             both when it looks at the server next, at once after any change of the base secret",
+            server.linked_secret
+        )));
+    };
+    let sql = crate::postgres::install(login, database).map_err(|failure| Error::Refused(failure.message))?;
+    show::remark(&format!(
+        "a superuser runs this in database {database} of {}: kubectl dsv preflight {name} --install | psql {database}",
+        server.address.as_deref().unwrap_or(&server.linked_secret)
+    ));
+    show::print(&sql)
+}
+
 /// What is known of the server of a dynamic secret.
 pub async fn server(cluster: &Cluster, asked: &DynamicSecret) -> Result<ServerStatus, Error> {
     let namespace = asked.spec.pool.namespace.as_ref().unwrap_or(&cluster.namespace);

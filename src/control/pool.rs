@@ -241,6 +241,8 @@ async fn look_at_server(ctx: &Context, pool: &EnginePool, name: &str, version: &
     let checked = async {
         let base = servers::read_base(ctx, &namespace, name).await?;
         found.address = Some(format!("{}:{}", base.login.host, base.login.port_text()));
+        found.login = Some(base.login.username.clone());
+        found.database = Some(base.login.database.clone());
         let report = servers::probe(ctx, &pool_uid, &base).await?;
         // A changed password must reach the record even if no lease is made: revocations log in with it. But only one that
         // has let an engine in: a mistyped base secret must not keep accounts of the same login from being taken back.
