@@ -23,6 +23,8 @@ const WAITED_FOR: usize = 200;
 const WINDOW: Duration = Duration::from_secs(20);
 /// Accounts of one repeat.
 const ISSUED: usize = 320;
+/// Accounts that live while others are issued.
+const CROWD: usize = 5000;
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Part {
@@ -158,9 +160,15 @@ async fn by_the_engine(major: Major, wanted: &impl Fn(&[Part]) -> bool, size: &S
         }
     }
     if wanted(&[Part::Crowded]) {
-        for live in [1000, 5000] {
+        for live in [1000, CROWD] {
             say(format!("issuing by the engine among {live} live accounts"));
             rows.push(bench.crowded_row(live, 4, ISSUED / 2, size.repeats).await?);
+        }
+        if major >= Major::V16 {
+            say(format!(
+                "issuing by the engine among {CROWD} live accounts, with the functions"
+            ));
+            rows.extend(bench.rows_with_functions(CROWD, 4, ISSUED / 2, size.repeats).await?);
         }
     }
     if wanted(&[Part::Revoke]) {

@@ -1,0 +1,63 @@
+//! Issuing by the functions that a superuser installs: what live accounts cost then.
+
+use std::sync::atomic::Ordering;
+
+use anyhow::{Result, anyhow};
+use e2e::sample;
+use e2e::say::say;
+use postgres_protocol::escape::escape_identifier;
+
+use super::{Bench, PREPARED_AT_ONCE};
+use crate::figures::{Bar, Row};
+use crate::stats::{median, rate};
+
+/// How much more an issue may cost among the live accounts than without any.
+const MORE: f64 = 1.2;
+
+impl Bench<'_> {
+    /// Issues with the functions, without live accounts and among so many. They are gone again afterwards.
+    pub async fn rows_with_functions(
+        &self,
+        live: usize,
+        in_flight: usize,
+        count: usize,
+        repeats: usize,
+    ) -> Result<Vec<Row>> {
+        let root = self.server.connect(sample::ORDERS).await?;
+        let sql =
+            dsv::postgres::install(&self.issuer.user, sample::ORDERS).map_err(|failure| anyhow!(failure.message))?;
+        root.batch_execute(&sql).await?;
+        self.functions.store(true, Ordering::Relaxed);
+        let alone = self.rate_with_functions(in_flight, count, repeats).await?;
+        let accounts = self.prepare(live).await?;
+        let among = self.rate_with_functions(in_flight, count, repeats).await?;
+        self.revoke_all(&accounts).await?;
+        self.functions.store(false, Ordering::Relaxed);
+        root.batch_execute("DROP SCHEMA dsv CASCADE").await?;
+        say(format!(
+            "with the functions, {in_flight} in flight: {alone:.0}/s without live accounts, {among:.0}/s among {live}"
+        ));
+        let what = format!("issue by the engine, {in_flight} in flight, with the functions");
+        Ok(vec![
+            Row::new(format!("{what}, 0 live"), "accounts/s", alone),
+            Row::new(format!("{what}, {live} live"), "accounts/s", among)
+                .limit(alone)
+                .bar(Bar::RatioAtLeast(1.0 / MORE))
+                .note("limit: the same without live accounts"),
+        ])
+    }
+
+    async fn rate_with_functions(&self, in_flight: usize, count: usize, repeats: usize) -> Result<f64> {
+        let root = self.server.connect(sample::ORDERS).await?;
+        let mut rates = Vec::new();
+        for _ in 0..repeats {
+            let (roles, _, all) = self.issue_many(in_flight, count).await?;
+            rates.push(rate(count, all));
+            for some in roles.chunks(PREPARED_AT_ONCE) {
+                let names: Vec<String> = some.iter().map(|role| escape_identifier(role)).collect();
+                root.batch_execute(&format!("DROP ROLE {}", names.join(", "))).await?;
+            }
+        }
+        Ok(median(&rates))
+    }
+}
