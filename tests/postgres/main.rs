@@ -13,6 +13,8 @@ mod blocked;
 mod connect;
 mod dead_man;
 mod engine;
+mod functions;
+mod functions_refuse;
 mod group;
 mod inventory;
 mod issue;

@@ -109,6 +109,12 @@ impl World {
         }
     }
 
+    /// What a superuser does who ran `kubectl dsv preflight --install`.
+    pub async fn install_functions(&self) {
+        let sql = dsv::postgres::install(&self.issuer.user, &self.database).unwrap();
+        self.root().await.batch_execute(&sql).await.unwrap();
+    }
+
     pub async fn root(&self) -> Client {
         self.server.connect(&self.database).await.unwrap()
     }
