@@ -255,6 +255,8 @@ async fn installed_and_dropped_while_accounts_live(major: Major) {
         report.advice
     );
 
+    let rename = format!("ALTER ROLE \"{}\" RENAME TO \"renamed {}\"", third.role, world.database);
+    root.batch_execute(&rename).await.unwrap();
     world.install_functions().await;
     world.servers.forget_idle(Duration::ZERO);
     assert_eq!(world.revoke_one(&third, Some(kept)).await, DROPPED, "installed again");

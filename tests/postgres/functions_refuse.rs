@@ -46,9 +46,9 @@ async fn nothing_but_the_callers_own_accounts_is_touched(major: Major) {
     for (attributes, comment) in [
         ("LOGIN", Some("of somebody else")),
         ("LOGIN", None),
-        ("SUPERUSER LOGIN", Some("dsv/1 kind=lease")),
-        ("CREATEROLE LOGIN", Some("dsv/1 kind=lease")),
-        ("LOGIN", Some("dsv/1 kind=lease")),
+        ("SUPERUSER LOGIN", Some("dsv/1 kind=lease x")),
+        ("CREATEROLE LOGIN", Some("dsv/1 kind=lease x")),
+        ("LOGIN", Some("dsv/1 kind=lease x")),
     ] {
         let (looks, _) = world.account();
         root.batch_execute(&format!("CREATE ROLE \"{}\" {attributes}", looks.role))
@@ -80,7 +80,7 @@ async fn nothing_but_the_callers_own_accounts_is_touched(major: Major) {
     for (other, comment) in &others {
         refused_by_each(&caller, *other, comment).await;
     }
-    refused_by_each(&caller, 10, "dsv/1 kind=lease").await;
+    refused_by_each(&caller, 10, "dsv/1 kind=lease x").await;
     refused_by_each(&caller, oid, "dsv/1 kind=lease another comment").await;
     let together = format!("SELECT dsv.drop_accounts(ARRAY[{oid}, {their_oid}]::oid[], ARRAY[$1, $2])");
     caller

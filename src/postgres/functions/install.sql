@@ -54,7 +54,8 @@ BEGIN
 END
 $dsv$;
 
--- The names of these roles as SQL, if each is an account of the caller's with exactly this comment. Raises otherwise.
+-- The names of these roles as SQL, if each is an account of the caller's with exactly this comment. Raises otherwise. Names
+-- are not judged: an account that was renamed by hand is taken back too.
 CREATE OR REPLACE FUNCTION dsv.accounts_of_caller(accounts oid[], comments text[]) RETURNS text
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $dsv$
 DECLARE
@@ -64,8 +65,7 @@ BEGIN
   PERFORM dsv.check_caller();
   SELECT string_agg(quote_ident(r.rolname), ', '),
     string_agg(coalesce(a.account::text, 'NULL'), ', ') FILTER (WHERE (
-      r.rolname ~ '_[a-z2-7]{26}$'
-      AND a.comment LIKE 'dsv/1 %'
+      a.comment LIKE 'dsv/1 kind=lease %'
       AND shobj_description(r.oid, 'pg_authid') = a.comment
       AND NOT (r.rolsuper OR r.rolcreaterole OR r.rolcreatedb OR r.rolreplication OR r.rolbypassrls)
       AND (
@@ -103,7 +103,7 @@ BEGIN
   THEN
     RAISE EXCEPTION 'the verifier of account % is none', account USING ERRCODE = 'invalid_parameter_value';
   END IF;
-  IF (signed_comment LIKE 'dsv/1 %' AND valid_until IS NOT NULL) IS NOT TRUE THEN
+  IF (signed_comment LIKE 'dsv/1 kind=lease %' AND valid_until IS NOT NULL) IS NOT TRUE THEN
     RAISE EXCEPTION 'account % has no comment of ours, or no end', account USING ERRCODE = 'invalid_parameter_value';
   END IF;
   SELECT shobj_description(g.oid, 'pg_authid') LIKE 'dsv/1 %'
