@@ -4,7 +4,9 @@
 use crate::api::names::{LEASE_LABEL, MANAGED_BY, OPERATOR, credential};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::PartialObjectMeta;
+use kube::core::PartialObjectMetaExt;
 use kube::runtime::reflector::Lookup;
 use kube::runtime::reflector::store::Writer;
 use kube::runtime::watcher::Event;
@@ -22,6 +24,8 @@ pub struct SeenCredential {
     pub version: Box<str>,
     /// UID of the lease whose credential it holds, as its label says; none where that was taken off.
     pub lease_uid: Option<Box<str>>,
+    /// Its annotation says the same.
+    pub is_annotated: bool,
     /// Name of that lease, as its annotation says.
     pub lease: Option<Box<str>>,
     /// When the credential ends.
@@ -42,12 +46,35 @@ impl SeenCredential {
             name: text(&meta.name),
             version: text(&meta.resource_version),
             lease_uid: secret.labels().get(LEASE_LABEL).map(|uid| uid.as_str().into()),
+            is_annotated: annotation(credential::LEASE_UID).is_some()
+                && annotation(credential::LEASE_UID) == secret.labels().get(LEASE_LABEL).map(String::as_str),
             lease: annotation(credential::LEASE).map(Into::into),
             expires_at: annotation(credential::EXPIRES_AT).and_then(|end| end.parse().ok()),
             managed: secret.labels().get(MANAGED_BY).map(String::as_str) == Some(OPERATOR),
             deleted: meta.deletion_timestamp.is_some(),
         }
     }
+}
+
+impl SeenCredential {
+    /// What of its metadata says that it is this lease's, with the version in which it does; none where it does not. Enough
+    /// to delete exactly that version: nothing can have become of it meanwhile.
+    pub fn of_lease(&self, uid: &str) -> Option<PartialObjectMeta<Secret>> {
+        let is_its = self.managed && self.is_annotated && self.lease_uid.as_deref() == Some(uid);
+        let metadata = || ObjectMeta {
+            namespace: Some(self.namespace.to_string()),
+            name: Some(self.name.to_string()),
+            resource_version: Some(self.version.to_string()),
+            labels: Some([(MANAGED_BY, OPERATOR), (LEASE_LABEL, uid)].map(owned).into()),
+            annotations: Some([(credential::LEASE_UID, uid)].map(owned).into()),
+            ..ObjectMeta::default()
+        };
+        is_its.then(|| metadata().into_response_partial())
+    }
+}
+
+fn owned((key, value): (&str, &str)) -> (String, String) {
+    (key.to_owned(), value.to_owned())
 }
 
 impl Lookup for SeenCredential {
@@ -111,7 +138,7 @@ mod tests {
             "metadata": {
                 "name": "orders", "namespace": "shop", "uid": "u1", "resourceVersion": version,
                 "labels": {LEASE_LABEL: "lease-uid", MANAGED_BY: OPERATOR},
-                "annotations": {credential::LEASE: "orders-1", credential::EXPIRES_AT: "2026-11-22T11:00:00Z"},
+                "annotations": {credential::LEASE: "orders-1", credential::LEASE_UID: "lease-uid", credential::EXPIRES_AT: "2026-11-22T11:00:00Z"},
             },
         }))
         .unwrap()
@@ -133,6 +160,9 @@ mod tests {
         assert_eq!(seen.lease_uid.as_deref(), Some("lease-uid"));
         assert_eq!(seen.expires_at, Some("2026-11-22T11:00:00Z".parse().unwrap()));
         assert!(seen.managed && !seen.deleted);
+        let meta = seen.of_lease("lease-uid").unwrap().metadata;
+        assert_eq!(meta.resource_version.as_deref(), Some("8"));
+        assert!(seen.of_lease("another").is_none());
         reflect(&mut writer, &Event::Delete(secret("9")));
         assert!(store.get(&ObjectRef::new("orders").within("shop")).is_none());
     }

@@ -23,6 +23,7 @@ use k8s_openapi::api::core::v1::Secret;
 use kube::ResourceExt;
 use kube::api::PartialObjectMeta;
 use kube::runtime::controller::Action;
+use kube::runtime::reflector::ObjectRef;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -193,10 +194,30 @@ impl<'a> Pass<'a> {
         }
     }
 
+    /// The lease's Secret, where the cache shows it as its own: whoever deletes it names that version, and looks again where it
+    /// is another one by now.
+    fn cached(&self, claim: Option<&Claim>) -> Option<PartialObjectMeta<Secret>> {
+        let namespace = self.lease.namespace()?;
+        self.ctx.serves(&namespace).ok()?;
+        let target = claim?.target.as_deref()?;
+        let seen = self
+            .ctx
+            .stores
+            .credentials
+            .get(&ObjectRef::new(target).within(&namespace))?;
+        seen.of_lease(self.lease.metadata.uid.as_deref()?)
+    }
+
     /// The first look of a pass. A lease that is not reported yet will need its server's login too: both are read at once.
     async fn look_first(&mut self, claim: Option<&Claim>) -> Result<(), Error> {
         let Some(claim) = claim.filter(|_| !self.reported() && self.lease.metadata.deletion_timestamp.is_none()) else {
-            return self.look(claim).await;
+            return match self.cached(claim) {
+                Some(secret) => {
+                    (self.looked, self.secret) = (true, Some(secret));
+                    Ok(())
+                }
+                None => self.look(claim).await,
+            };
         };
         let (secret, login) = tokio::join!(self.found(Some(claim)), servers::login(self.ctx, &claim.server));
         self.secret = secret?;

@@ -33,7 +33,7 @@ pub struct Budget {
 /// What is asserted; half a request is room for a look that falls due meanwhile.
 pub const BUDGET: Budget = Budget {
     writes: 8.5,
-    reads: 13.5,
+    reads: 11.5,
     round_trips: 6.5,
 };
 
