@@ -202,7 +202,7 @@ impl Server {
         )
     }
 
-    fn crowded(&self) -> Failure {
+    pub(super) fn crowded(&self) -> Failure {
         let record = &self.login.record;
         failure(
             FailureClass::Busy,

@@ -8,6 +8,7 @@ use crate::postgres::pool::{Checkout, Server, lock};
 use crate::postgres::proof::Signers;
 use std::collections::HashSet;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use tokio::sync::{Semaphore, oneshot};
 
@@ -17,13 +18,16 @@ const AT_ONCE: usize = 2;
 const COLLECT: Duration = Duration::from_millis(2);
 /// Most accounts at once. Each takes two locks until the commit, of a table of the server's that everybody shares.
 const MOST: usize = 256;
-/// How long tasks wait for a session.
+/// How long a task waits for its turn, and whoever has one for a session. A server that hangs must not keep the engine's few
+/// places for tasks from those of others.
 const PATIENCE: Duration = Duration::from_secs(15);
 
 /// Tasks that wait for their turn on one server.
 pub(in crate::postgres) struct Joint {
     waiting: Mutex<Vec<Waiting>>,
     turns: Semaphore,
+    /// Tells those who wait apart.
+    next: AtomicU64,
 }
 
 impl Default for Joint {
@@ -31,11 +35,13 @@ impl Default for Joint {
         Self {
             waiting: Mutex::default(),
             turns: Semaphore::new(AT_ONCE),
+            next: AtomicU64::new(0),
         }
     }
 }
 
 struct Waiting {
+    id: u64,
     signers: Signers,
     accounts: Vec<Revocation>,
     answer: oneshot::Sender<Outcome>,
@@ -44,7 +50,10 @@ struct Waiting {
 /// Revokes the accounts of a task, together with those of others that wait. No keepers: who brings some works alone.
 pub(in crate::postgres) async fn revoke(server: &Server, signers: &Signers, accounts: &[Revocation]) -> Outcome {
     let (answer, mut answered) = oneshot::channel();
+    let id = server.joint.next.fetch_add(1, Ordering::Relaxed);
+    let until = Instant::now() + PATIENCE;
     lock(&server.joint.waiting).push(Waiting {
+        id,
         signers: signers.clone(),
         accounts: accounts.to_vec(),
         answer,
@@ -62,6 +71,13 @@ pub(in crate::postgres) async fn revoke(server: &Server, signers: &Signers, acco
                     drop(turn);
                     return (&mut answered).await.unwrap_or_else(|_| lost());
                 }
+            }
+            () = tokio::time::sleep_until(until.into()) => {
+                let given_up = lock(&server.joint.waiting).extract_if(.., |one| one.id == id).next().is_some();
+                if given_up {
+                    return Outcome::Failed(server.crowded());
+                }
+                return (&mut answered).await.unwrap_or_else(|_| lost());
             }
         }
     }
@@ -173,6 +189,7 @@ mod tests {
             owned_objects: OwnedObjects::Reassign,
         };
         let one = Waiting {
+            id: 0,
             signers: Signers::new(installation, &[]),
             accounts: uids.map(revocation).collect(),
             answer,
