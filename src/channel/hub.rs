@@ -301,13 +301,24 @@ impl Hub {
     }
 
     /// Compares every session with the directory: ends those of engines that are disabled, gone or have another key, and
-    /// takes over changed pools and limits. To be called when Engine or EnginePool objects change; sessions also check
-    /// themselves.
+    /// takes over changed pools and limits. To be called when an EnginePool object changes; sessions also check themselves.
     pub fn recheck(&self) {
+        self.recheck_those(|_| true);
+    }
+
+    /// The same for one engine, when its object changes. A key costs a multiplication on the curve each time it is read, and a
+    /// thousand engines write a heartbeat now and then.
+    pub fn recheck_engine(&self, namespace: &str, name: &str) {
+        self.recheck_those(|engine| engine.name == name && engine.namespace == namespace);
+    }
+
+    fn recheck_those(&self, these: impl Fn(&EngineId) -> bool) {
         for session in self.inner.table.all() {
-            self.recheck_session(&session);
+            if these(&session.engine) {
+                self.recheck_session(&session);
+            }
         }
-        for engine in self.inner.table.absent() {
+        for engine in self.inner.table.absent(&these) {
             let found = self.inner.directory.find(&engine.namespace, &engine.name);
             if found.is_none_or(|found| found.engine_uid != engine.uid) {
                 self.inner.table.forget(&engine);

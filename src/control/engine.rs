@@ -110,7 +110,8 @@ async fn register(ctx: &Context, engine: &Engine, place: &Place) -> Result<Actio
 
 /// A deleted engine stays for revocations as long as its pool has open leases.
 async fn leave(ctx: &Context, engine: &Engine) -> Result<Action, Error> {
-    ctx.hub.recheck();
+    ctx.hub
+        .recheck_engine(&engine.namespace().unwrap_or_default(), &engine.name_any());
     if !engine.finalizers().iter().any(|f| f == POOL_FINALIZER) {
         return Ok(Action::await_change()); // somebody else's finalizer holds it
     }

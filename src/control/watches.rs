@@ -259,8 +259,9 @@ fn relied_on(pool: &EnginePool) -> String {
 
 /// What else cares when an engine changes: the hub and its pool.
 pub fn engine_changed(ctx: &Context, engine: &Engine) {
-    ctx.hub.recheck();
-    wake_pool(ctx, &engine.namespace().unwrap_or_default(), &engine.spec.pool);
+    let namespace = engine.namespace().unwrap_or_default();
+    ctx.hub.recheck_engine(&namespace, &engine.name_any());
+    wake_pool(ctx, &namespace, &engine.spec.pool);
 }
 
 fn wake_pool(ctx: &Context, namespace: &str, name: &str) {

@@ -3,7 +3,7 @@
 use super::EngineId;
 use super::session::Session;
 use jiff::Timestamp;
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::time::Instant;
@@ -124,14 +124,21 @@ impl Table {
     }
 
     /// Engines that are remembered without being connected.
-    pub(super) fn absent(&self) -> Vec<EngineId> {
+    pub(super) fn absent(&self, these: impl Fn(&EngineId) -> bool) -> Vec<EngineId> {
         let state = self.state();
-        let connected = |uid: &String| state.sessions.iter().any(|session| session.engine.uid == *uid);
-        state
+        let connected: HashSet<&str> = state
+            .sessions
+            .iter()
+            .map(|session| session.engine.uid.as_str())
+            .collect();
+        let known = state
             .engines
             .iter()
-            .filter(|(uid, _)| !connected(uid))
-            .map(|(_, memory)| memory.engine.clone())
+            .filter(|(uid, _)| !connected.contains(uid.as_str()));
+        known
+            .map(|(_, memory)| &memory.engine)
+            .filter(|engine| these(engine))
+            .cloned()
             .collect()
     }
 
