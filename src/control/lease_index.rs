@@ -118,8 +118,10 @@ impl LeaseIndex {
 }
 
 fn found(leases: &Store<CredentialLease>, namespace: &str, names: &HashSet<Box<str>>) -> Vec<Arc<CredentialLease>> {
-    let find = |name: &Box<str>| leases.get(&ObjectRef::new(name).within(namespace));
-    names.iter().filter_map(find).collect()
+    let names = names.iter();
+    names
+        .filter_map(|name| leases.get(&ObjectRef::new(name).within(namespace)))
+        .collect()
 }
 
 #[cfg(test)]

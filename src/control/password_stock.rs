@@ -34,8 +34,8 @@ impl PasswordStock {
 
     fn fill(&self) {
         if !self.0.filling.swap(true, Ordering::AcqRel) {
-            let shelf = self.0.clone();
-            tokio::task::spawn_blocking(move || shelf.fill());
+            let ready = self.0.clone();
+            tokio::task::spawn_blocking(move || ready.fill());
         }
     }
 }

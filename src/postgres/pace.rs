@@ -107,10 +107,10 @@ mod tests {
     use super::*;
 
     /// A server of so many cores on which a statement takes 3 ms of one.
-    fn settled(pace: &mut Pace, cores: usize, pressed: bool) -> usize {
+    fn settled(pace: &mut Pace, cores: u32, pressed: bool) -> usize {
         for _ in 0..2000 {
-            let share = pace.width().max(cores) as f64 / cores as f64;
-            pace.note(Duration::from_secs_f64(0.003 * share), pressed);
+            let busy = u32::try_from(pace.width()).unwrap().max(cores);
+            pace.note(Duration::from_millis(3) * busy / cores, pressed);
         }
         pace.width()
     }
@@ -134,7 +134,7 @@ mod tests {
         let mut pace = Pace::default();
         assert_eq!(settled(&mut pace, 32, true), MOST);
         let mut narrowest = MOST;
-        for _ in 0..300 {
+        for _ in 0..400 {
             pace.note(Duration::from_millis(9), true);
             narrowest = narrowest.min(pace.width());
         }

@@ -53,6 +53,7 @@ async fn memberships_in_accounts(world: &World) -> i64 {
     root.query_one(sql, &[&world.issuer.user]).await.unwrap().get(0)
 }
 
+#[allow(clippy::too_many_lines, reason = "one life, step by step")]
 async fn an_account_is_a_membership_of_its_group_only(major: Major) {
     let world = with_functions(major).await;
     let group = world.group(&[("SELECT, INSERT", "shop.orders")]);
@@ -250,8 +251,8 @@ async fn installed_and_dropped_while_accounts_live(major: Major) {
     assert_eq!(world.revoke_one(&second, Some(with)).await, DROPPED, "after {cure}");
     let (report, _) = world.servers.probe(&world.login()).await.unwrap();
     // Ten are named, and worlds beside this one have such accounts too.
-    let names = |advice: &&String| advice.contains("does not administer");
-    let named = report.advice.iter().find(names).unwrap();
+    let tells = |advice: &&String| advice.contains("does not administer");
+    let named = report.advice.iter().find(tells).unwrap();
     assert!(
         named.contains(&third.role) || named.matches(", ").count() >= 9,
         "an account that the login cannot drop is not named: {named}"

@@ -27,6 +27,7 @@ async fn refused_by_each(caller: &Client, oid: u32, comment: &str) {
     }
 }
 
+#[allow(clippy::too_many_lines, reason = "one attempt after the other")]
 async fn nothing_but_the_callers_own_accounts_is_touched(major: Major) {
     let world = with_functions(major).await;
     let group = world.readers();
@@ -125,6 +126,7 @@ async fn made_directly(world: &World, account: &Account, group: &str) -> u32 {
     oid_of(world, account).await
 }
 
+#[allow(clippy::too_many_lines, reason = "one attempt after the other")]
 async fn no_account_is_made_that_the_caller_could_not_make(major: Major) {
     let world = with_functions(major).await;
     let group = make_group(&world).await;
