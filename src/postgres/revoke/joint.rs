@@ -18,9 +18,11 @@ const AT_ONCE: usize = 2;
 const COLLECT: Duration = Duration::from_millis(2);
 /// Most accounts at once. Each takes two locks until the commit, of a table of the server's that everybody shares.
 const MOST: usize = 256;
-/// How long a task waits for its turn, and whoever has one for a session. A server that hangs must not keep the engine's few
-/// places for tasks from those of others.
+/// How long whoever has a turn waits for a session.
 const PATIENCE: Duration = Duration::from_secs(15);
+/// How long a task waits for its turn. Twice what the operator waits for an answer: it has to see for itself that this server
+/// answers nothing, and what it has given up must not keep one of the engine's few places from the tasks of other servers.
+const TURN: Duration = Duration::from_secs(60);
 
 /// Tasks that wait for their turn on one server.
 pub(in crate::postgres) struct Joint {
@@ -51,7 +53,7 @@ struct Waiting {
 pub(in crate::postgres) async fn revoke(server: &Server, signers: &Signers, accounts: &[Revocation]) -> Outcome {
     let (answer, mut answered) = oneshot::channel();
     let id = server.joint.next.fetch_add(1, Ordering::Relaxed);
-    let until = Instant::now() + PATIENCE;
+    let until = Instant::now() + TURN;
     lock(&server.joint.waiting).push(Waiting {
         id,
         signers: signers.clone(),
