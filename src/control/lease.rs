@@ -265,8 +265,13 @@ impl<'a> Pass<'a> {
             TakenOn::Now(lease) => {
                 self.lease = *lease;
                 self.wrote(Stage::Claimed);
-                // Only who found the target absent takes a lease on. Who came in between is met when it is delivered.
-                (self.looked, self.secret) = (true, None);
+                // Whose claim we just wrote, its target we found absent; who came in between is met when it is delivered. With a
+                // claim of somebody else's, which has a password that is not here, the Secret may be there already.
+                let is_new = self
+                    .lease
+                    .verifier()
+                    .is_some_and(|v| self.ctx.passwords.of(v).is_some());
+                (self.looked, self.secret) = (is_new, None);
                 Ok(None)
             }
         }

@@ -76,7 +76,7 @@ impl Verifier {
     }
 }
 
-/// How often the hash is repeated. Some clients refuse less, and PostgreSQL takes more for its own work.
+/// How often the hash is repeated: some clients refuse less, and the server and each client pay for more at every login.
 const ITERATIONS: u32 = 4096;
 
 /// RFC 5802, section 3, with the hash of RFC 7677. Only for passwords of printable ASCII: nothing prepares it (SASLprep).

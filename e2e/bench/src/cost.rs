@@ -30,7 +30,8 @@ pub struct Budget {
     pub round_trips: f64,
 }
 
-/// What is asserted; half a request is room for a look that falls due meanwhile.
+/// What is asserted; beside what a life needs there is room for a look that falls due meanwhile, and for records that are read
+/// again where a life takes more than a second.
 pub const BUDGET: Budget = Budget {
     writes: 8.5,
     reads: 11.5,

@@ -1,7 +1,6 @@
 //! Issuing by the functions that a superuser installs: what live accounts cost then.
 
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use anyhow::{Result, anyhow};
 use e2e::sample;
@@ -12,8 +11,6 @@ use super::{Bench, PREPARED_AT_ONCE};
 use crate::figures::{Bar, Row};
 use crate::stats::{median, rate};
 
-/// Until the engine has noticed that its sessions have ended.
-const NOTICED: Duration = Duration::from_secs(1);
 /// An issue may cost 1.2 times as much among the live accounts as without any.
 const AT_LEAST: f64 = 0.83;
 
@@ -30,10 +27,6 @@ impl Bench<'_> {
         let sql =
             dsv::postgres::install(&self.issuer.user, sample::ORDERS).map_err(|failure| anyhow!(failure.message))?;
         root.batch_execute(&sql).await?;
-        // Sessions that the engine keeps look for functions when they are opened; it would notice ten minutes later.
-        let ending = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = $1 AND application_name = 'dsv-engine'";
-        root.query(ending, &[&self.issuer.user]).await?;
-        tokio::time::sleep(NOTICED).await;
         self.functions.store(true, Ordering::Relaxed);
         let alone = self.rate_with_functions(in_flight, count, repeats).await?;
         let accounts = self.prepare(live).await?;
