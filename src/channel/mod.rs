@@ -23,7 +23,7 @@ pub const MAX_QUEUED: usize = 32;
 pub struct Timing {
     /// From the first byte to a session.
     pub handshake: Duration,
-    /// Between two pings.
+    /// Between two pings of an engine. The operator pings one that was quiet for half of [`Timing::silence`].
     pub ping: Duration,
     /// Without any frame for this long, the session is dead.
     pub silence: Duration,

@@ -2,7 +2,7 @@
 //!
 //! It is one line of printable ASCII without quotes or backslashes, so it can stand in any SQL literal.
 
-use super::{KeyError, SigningKey, SigningPublicKey};
+use super::{KeyError, Signature, SigningKey, SigningPublicKey};
 use jiff::Timestamp;
 
 const PREFIX: &str = "dsv/";
@@ -95,26 +95,22 @@ impl RoleComment {
 
     /// Reads a comment and checks who signed it. Which installation it names is for the caller to compare.
     pub fn verify(text: &str, keys: &[SigningPublicKey]) -> Result<Self, CommentError> {
-        if !text.starts_with(PREFIX) {
-            return Err(CommentError::NotOurs);
-        }
-        if text.len() > MAX_COMMENT {
-            return Err(malformed("it is too long"));
-        }
-        let (body, signature) = text.rsplit_once(" sig=").ok_or(malformed("it has no signature"))?;
-        let signature = signature
-            .parse()
-            .map_err(|_| malformed("its signature cannot be read"))?;
-        let (comment, id) = Self::read(body)?;
-        let key = keys
-            .iter()
-            .find(|key| key.short_id() == id)
-            .ok_or(CommentError::UnknownKey { id })?;
-        if key.signed(body.as_bytes(), &signature) {
-            Ok(comment)
-        } else {
-            Err(CommentError::BadSignature)
-        }
+        Claimed::read(text, keys)?.proven()
+    }
+
+    /// As [`RoleComment::verify`] for each of them, in their order. The signatures of one key are checked together, and one
+    /// by one only where they do not all fit.
+    pub fn verify_all(texts: &[&str], keys: &[SigningPublicKey]) -> Vec<Result<Self, CommentError>> {
+        let read: Vec<_> = texts.iter().map(|text| Claimed::read(text, keys)).collect();
+        let genuine: Vec<SigningPublicKey> = keys.iter().filter(|key| signed_all(key, &read)).copied().collect();
+        let prove = |claimed: Claimed<'_>| {
+            if genuine.contains(&claimed.key) {
+                Ok(claimed.comment)
+            } else {
+                claimed.proven()
+            }
+        };
+        read.into_iter().map(|claimed| claimed.and_then(prove)).collect()
     }
 
     fn body(&self, key: &str) -> Result<String, CommentError> {
@@ -184,6 +180,55 @@ impl RoleComment {
             Err(malformed("it is not written as we write it"))
         }
     }
+}
+
+/// A comment with a signature that nobody has checked yet.
+struct Claimed<'a> {
+    comment: RoleComment,
+    body: &'a str,
+    signature: Signature,
+    /// By which it says that it was signed.
+    key: SigningPublicKey,
+}
+
+impl<'a> Claimed<'a> {
+    fn read(text: &'a str, keys: &[SigningPublicKey]) -> Result<Self, CommentError> {
+        if !text.starts_with(PREFIX) {
+            return Err(CommentError::NotOurs);
+        }
+        if text.len() > MAX_COMMENT {
+            return Err(malformed("it is too long"));
+        }
+        let (body, signature) = text.rsplit_once(" sig=").ok_or(malformed("it has no signature"))?;
+        let signature = signature
+            .parse()
+            .map_err(|_| malformed("its signature cannot be read"))?;
+        let (comment, id) = RoleComment::read(body)?;
+        let key = keys.iter().find(|key| key.short_id() == id);
+        Ok(Self {
+            comment,
+            body,
+            signature,
+            key: *key.ok_or(CommentError::UnknownKey { id })?,
+        })
+    }
+
+    fn proven(self) -> Result<RoleComment, CommentError> {
+        if self.key.signed(self.body.as_bytes(), &self.signature) {
+            Ok(self.comment)
+        } else {
+            Err(CommentError::BadSignature)
+        }
+    }
+}
+
+/// Whether this key signed everything that says so; also where that is nothing.
+fn signed_all(key: &SigningPublicKey, read: &[Result<Claimed<'_>, CommentError>]) -> bool {
+    let its = read.iter().flatten().filter(|claimed| claimed.key == *key);
+    let signed: Vec<(&[u8], &Signature)> = its
+        .map(|claimed| (claimed.body.as_bytes(), &claimed.signature))
+        .collect();
+    key.signed_all(&signed)
 }
 
 fn malformed(what: &'static str) -> CommentError {
@@ -284,6 +329,30 @@ mod tests {
             RoleComment::verify(&newer, &[key.public()]),
             Err(CommentError::Malformed { .. })
         ));
+    }
+
+    #[test]
+    fn many_comments_are_told_apart_as_each_alone() {
+        let keys = [(); 3].map(|()| SigningKey::generate().unwrap());
+        let known = [keys[0].public(), keys[1].public()];
+        let signed = |number: usize, key: usize| {
+            let subject = number.to_string();
+            RoleComment { subject, ..comment() }.sign(&keys[key]).unwrap()
+        };
+        let genuine: Vec<String> = (0..40).map(|number| signed(number, number % 2)).collect();
+        let mut mixed = genuine.clone();
+        // One that another key signed, one that was altered, one with another's signature, and none of ours.
+        mixed[7] = signed(7, 2);
+        mixed[20] = mixed[20].replace("T11:", "T12:");
+        let (body, _) = genuine[31].rsplit_once(" sig=").unwrap();
+        let (_, signature) = genuine[33].rsplit_once(" sig=").unwrap();
+        mixed[31] = format!("{body} sig={signature}");
+        mixed.push("billing service".to_owned());
+        for texts in [genuine, mixed, Vec::new()] {
+            let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+            let alone: Vec<_> = texts.iter().map(|text| RoleComment::verify(text, &known)).collect();
+            assert_eq!(RoleComment::verify_all(&texts, &known), alone);
+        }
     }
 
     #[test]

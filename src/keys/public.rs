@@ -2,6 +2,7 @@
 
 use super::x25519;
 use data_encoding::BASE64URL_NOPAD;
+use ed25519_dalek::{VerifyingKey, verify_batch};
 use ring::signature::{ED25519, UnparsedPublicKey};
 use sha2::{Digest, Sha256};
 
@@ -127,6 +128,18 @@ impl SigningPublicKey {
 
     pub(super) fn signed(&self, message: &[u8], signature: &Signature) -> bool {
         verifies(&self.0, message, signature)
+    }
+
+    /// Whether it signed all of these: less than half the time of asking for each. False also where only one is wrong, and
+    /// which one it does not say.
+    pub(super) fn signed_all(&self, signed: &[(&[u8], &Signature)]) -> bool {
+        let Ok(key) = VerifyingKey::from_bytes(&self.0) else {
+            return false;
+        };
+        let messages: Vec<&[u8]> = signed.iter().map(|(message, _)| *message).collect();
+        let signatures: Vec<ed25519_dalek::Signature> =
+            signed.iter().map(|(_, signature)| (&signature.0).into()).collect();
+        verify_batch(&messages, &signatures, &vec![key; signed.len()]).is_ok()
     }
 }
 

@@ -136,6 +136,16 @@ impl Session {
     pub(super) fn functions(&self) -> Option<&Functions> {
         self.functions.as_ref().filter(|functions| functions.are_there())
     }
+
+    /// Whether a superuser installed, replaced or dropped them since this session was opened.
+    pub(super) async fn has_other_functions(&self) -> Result<bool, Trouble> {
+        let rows = self
+            .text("look for the functions", &format!("SELECT {}", look()))
+            .await?;
+        let found = rows.last().and_then(|row| row.first()).and_then(Option::as_deref);
+        let oids = |functions: &Functions| [functions.administer, functions.create, functions.drop, functions.leave];
+        Ok(Functions::read(found).as_ref().map(oids) != self.functions().map(oids))
+    }
 }
 
 /// A call, unless the name means another function by now than the one that was looked at: one that somebody planted after

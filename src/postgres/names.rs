@@ -10,6 +10,11 @@ pub(super) fn suffix(lease_uid: &str) -> Option<String> {
 /// Length of [`suffix`] in characters.
 pub(super) const SUFFIX_CHARS: usize = UID_CHARS + 1;
 
+/// The end of a role's name that can be such a suffix; None if it is shorter.
+pub(super) fn suffix_of(role: &str) -> Option<&str> {
+    role.len().checked_sub(SUFFIX_CHARS).and_then(|start| role.get(start..))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -21,6 +26,11 @@ mod tests {
         let suffix = suffix(uid).unwrap();
         assert_eq!(suffix.chars().count(), SUFFIX_CHARS);
         assert!(role_name("shop_", "orders", uid).unwrap().ends_with(&suffix));
+        assert_eq!(
+            suffix_of(&role_name("shop_", "orders", uid).unwrap()),
+            Some(suffix.as_str())
+        );
+        assert_eq!((suffix_of("short"), suffix_of(&"ü".repeat(17))), (None, None));
         assert_eq!(super::suffix("not-a-uid"), None);
     }
 }

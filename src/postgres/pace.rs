@@ -3,7 +3,8 @@
 //!
 //! A server does not tell its cores, and shares them with others. So it is told from how long the statements take, as TCP
 //! Vegas tells from round trips how much it may have in flight: with `n` in flight that take `d` each where one alone takes
-//! `f`, about `n * (1 - f / d)` of them wait. Less than one: there is a core to spare. More than two: they queue.
+//! `f`, about `n * (1 - f / d)` of them wait. Two that wait keep the cores busy while others wait for the flush of their
+//! commit; with less than that a core stands still now and then, and more than three only queue.
 //!
 //! No clock and no session here.
 
@@ -14,7 +15,7 @@ pub(super) const LEAST: usize = 2;
 /// Most in flight, and so most sessions for issuing: a server's connections are not ours alone.
 pub(super) const MOST: usize = 8;
 /// How many that wait in the server are too few, and too many.
-const WAITING: (f64, f64) = (0.9, 2.0);
+const WAITING: (f64, f64) = (1.9, 3.0);
 /// Samples of one look, for each in flight: enough that one slow flush does not decide.
 const SAMPLES: u32 = 8;
 /// After so many looks the best time is found anew, with the fewest in flight: a server that became slower for good is not

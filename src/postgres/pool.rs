@@ -35,6 +35,8 @@ pub(super) struct Server {
     pace: Mutex<Pace>,
     idle: Mutex<Vec<Idle>>,
     used: Mutex<Instant>,
+    /// Sessions opened before are not kept: what they found out is over.
+    renewed: Mutex<Instant>,
     /// Which of several hosts was writable last.
     writable: AtomicUsize,
     /// Group roles that were seen to carry their grants.
@@ -69,6 +71,7 @@ impl Server {
             pace: Mutex::default(),
             idle: Mutex::default(),
             used: Mutex::new(Instant::now()),
+            renewed: Mutex::new(Instant::now()),
             writable: AtomicUsize::new(0),
             groups: Mutex::default(),
             grouping: tokio::sync::Mutex::default(),
@@ -97,6 +100,11 @@ impl Server {
         lock(&self.idle).retain(|idle| idle.since.elapsed() < older_than && !idle.session.is_closed());
         let issuing = self.issues.available_permits() < lock(&self.pace).width();
         lock(&self.used).elapsed() >= older_than && !issuing && self.sessions.available_permits() == SESSIONS
+    }
+
+    /// No session that is open by now is used for another task.
+    pub(super) fn renew_sessions(&self) {
+        *lock(&self.renewed) = Instant::now();
     }
 
     /// Waits until one more CREATE ROLE may run, and gives a session for it.
@@ -129,7 +137,8 @@ impl Server {
     async fn kept(&self) -> Option<Session> {
         loop {
             let idle = lock(&self.idle).pop()?;
-            if idle.session.is_closed() || idle.session.opened.elapsed() > MAX_AGE {
+            let opened = idle.session.opened;
+            if idle.session.is_closed() || opened.elapsed() > MAX_AGE || opened < *lock(&self.renewed) {
                 continue;
             }
             if idle.since.elapsed() < DOUBTFUL {

@@ -18,7 +18,12 @@ pub(super) async fn probe(server: &Server) -> Result<(ProbeReport, DatabaseClock
     let session = server.session(Instant::now() + PATIENCE).await?;
     let report = report(&server.login, &session).await?;
     let clock = clock::ask(&session).await?;
-    session.keep();
+    if session.has_other_functions().await? {
+        // What a session found when it was opened, it would go by for as long as it is kept.
+        server.renew_sessions();
+    } else {
+        session.keep();
+    }
     Ok((report, clock))
 }
 

@@ -5,8 +5,8 @@ use crate::keys::{KeyTextError, RoleComment, RoleKind, SigningPublicKey};
 
 /// Reads role comments: only a role whose comment proves it ours is ever changed or dropped.
 pub trait Proof: Send + Sync {
-    /// Whether this comment, found on a role, is ours, genuine, and names this lease.
-    fn is_account(&self, comment: &str, revocation: &Revocation) -> bool;
+    /// Whether each comment, found on a role, is ours, genuine, and names the lease beside it.
+    fn are_accounts(&self, found: &[(&str, &Revocation)]) -> Vec<bool>;
     /// Whether this comment, found on a role of this name, is ours, genuine, and says that it is a role of this kind.
     fn is_named(&self, comment: &str, kind: RoleKind, role: &str) -> bool;
 }
@@ -62,9 +62,18 @@ impl Signers {
 }
 
 impl Proof for Signers {
-    fn is_account(&self, comment: &str, revocation: &Revocation) -> bool {
-        self.read(comment)
-            .is_some_and(|said| said.kind == RoleKind::Lease && said.subject == revocation.lease_uid)
+    fn are_accounts(&self, found: &[(&str, &Revocation)]) -> Vec<bool> {
+        let comments: Vec<&str> = found.iter().map(|(comment, _)| *comment).collect();
+        let read = RoleComment::verify_all(&comments, &self.keys);
+        let names = |said: &RoleComment, revocation: &Revocation| {
+            said.installation == self.installation
+                && said.kind == RoleKind::Lease
+                && said.subject == revocation.lease_uid
+        };
+        read.iter()
+            .zip(found)
+            .map(|(said, (_, revocation))| said.as_ref().is_ok_and(|said| names(said, revocation)))
+            .collect()
     }
 
     fn is_named(&self, comment: &str, kind: RoleKind, role: &str) -> bool {
@@ -131,8 +140,9 @@ mod tests {
             owned_objects: OwnedObjects::Reassign,
         };
         let lease = |installation| comment(RoleKind::Lease, installation, UID).sign(&key).unwrap();
-        assert!(signers.is_account(&lease("ours"), &revocation));
-        assert!(!signers.is_account(&lease("a-clone"), &revocation));
+        let (ours, clone) = (lease("ours"), lease("a-clone"));
+        let found = [(ours.as_str(), &revocation), (clone.as_str(), &revocation)];
+        assert_eq!(signers.are_accounts(&found), [true, false]);
         let group = group(&key, &[&key]);
         assert!(signers.is_named(&group.comment, RoleKind::Group, &group.name));
         let of_clone = comment(RoleKind::Group, "a-clone", UID).sign(&key).unwrap();

@@ -8,5 +8,6 @@ mod deletions;
 mod engine_keys;
 mod engines;
 mod fields;
+mod functions;
 mod modes;
 mod refusals;

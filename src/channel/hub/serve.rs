@@ -9,9 +9,10 @@ use crate::channel::wire::{FrameReader, FrameWriter, WireError};
 use serde::Deserialize;
 use std::sync::Arc;
 use tokio::sync::watch;
-use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
-/// A session compares itself with the directory after this many pings, in case nobody calls [`Hub::recheck`].
+/// A session compares itself with the directory each time this many pings could have come, in case nobody calls
+/// [`Hub::recheck`].
 const RECHECK_EVERY: u32 = 10;
 
 /// How a session ended.
@@ -140,9 +141,8 @@ impl Hub {
 
     async fn watch(&self, session: &Session, mut ending: watch::Receiver<Option<(CloseCode, String)>>) -> End {
         let timing = self.inner.timing;
-        let mut tick = interval(timing.ping);
-        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut ticks = 0;
+        let mut recheck = interval(timing.ping * RECHECK_EVERY);
+        recheck.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             if let Some(draining) = session.draining()
                 && (session.is_idle() || draining.until <= Instant::now())
@@ -161,13 +161,8 @@ impl Hub {
                     return End::say(code, reason);
                 }
                 () = session.settled.notified() => {}
-                () = tokio::time::sleep_until(until) => {}
-                _ = tick.tick() => {
-                    ticks += 1;
-                    if ticks % RECHECK_EVERY == 0 {
-                        self.recheck_session(session);
-                    }
-                }
+                () = sleep_until(until) => {}
+                _ = recheck.tick() => self.recheck_session(session),
             }
         }
     }
@@ -254,15 +249,21 @@ fn take(session: &Session, frame: ToOperator, timing: Timing) -> Option<End> {
 }
 
 async fn write(session: &Session, writer: &mut FrameWriter, mut outbox: Outbox, timing: Timing) -> End {
-    let mut ping = interval(timing.ping);
-    ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    // An engine pings by itself. Only one of which nothing was heard for longer is asked: with a thousand engines the
+    // operator would otherwise do nothing but greet.
+    let quiet = timing.silence / 2;
+    let mut asked = Instant::now();
     let mut n = 0;
     loop {
+        let due = session.heard_at().max(asked) + quiet;
         let sent = tokio::select! {
             biased;
             Some(frame) = outbox.control.recv() => writer.send(&frame).await,
-            _ = ping.tick() => {
-                n += 1;
+            () = sleep_until(due) => {
+                if due < session.heard_at() + quiet {
+                    continue;
+                }
+                (n, asked) = (n + 1, Instant::now());
                 writer.send(&ToEngine::Ping { n }).await
             }
             Some(task) = outbox.tasks.recv() => {

@@ -116,13 +116,13 @@ pub(super) async fn up(
             &sql(COLUMNS, reach, pending.iter().map(|(_, asked)| *asked)),
         )
         .await?;
-    let found: Vec<Found> = rows.iter().filter_map(|row| read(row)).collect();
+    let found: Vec<Role> = rows.iter().filter_map(|row| read(row)).collect();
     let mut cases = Vec::new();
-    for (at, asked) in pending {
-        match judge(proof, asked, at, &found) {
+    for ((at, asked), like_it) in pending.iter().zip(alike(proof, &pending, &found)) {
+        match judge(*at, asked, &like_it) {
             Ok(case) => cases.push(case),
             Err(state) => {
-                states.insert(at, state);
+                states.insert(*at, state);
             }
         }
     }
@@ -137,59 +137,77 @@ fn no_uid(asked: &Revocation) -> Failure {
     failure(FailureClass::BadTask, message)
 }
 
-/// A role as found, not yet judged.
-struct Found {
-    role: Role,
-    comment: Option<String>,
+fn read(row: &[Option<String>]) -> Option<Role> {
+    let column = |index: usize| row.get(index).and_then(Option::as_deref);
+    Some(Role {
+        oid: column(0)?.parse().ok()?,
+        name: column(1)?.to_owned(),
+        comment: column(2).unwrap_or_default().to_owned(),
+        can_log_in: column(3)? == "t",
+        resists: column(4)? == "t",
+    })
 }
 
-fn read(row: &[Option<String>]) -> Option<Found> {
-    let column = |index: usize| row.get(index).and_then(Option::as_deref);
-    Some(Found {
-        comment: column(2).map(str::to_owned),
-        role: Role {
-            oid: column(0)?.parse().ok()?,
-            name: column(1)?.to_owned(),
-            comment: column(2).unwrap_or_default().to_owned(),
-            can_log_in: column(3)? == "t",
-            resists: column(4)? == "t",
-        },
-    })
+/// A role that has the name or the recorded OID of an account.
+struct Alike<'a> {
+    role: &'a Role,
+    by_name: bool,
+    ours: bool,
+}
+
+/// For each account the roles that may be its. All comments are judged at once, which is most of the work.
+fn alike<'a>(proof: &dyn Proof, pending: &[(usize, &Revocation)], found: &'a [Role]) -> Vec<Vec<Alike<'a>>> {
+    let (mut by_suffix, mut by_oid) = (BTreeMap::<&str, Vec<&Role>>::new(), BTreeMap::new());
+    for one in found {
+        if let Some(suffix) = names::suffix_of(&one.name) {
+            by_suffix.entry(suffix).or_default().push(one);
+        }
+        by_oid.insert(one.oid, one);
+    }
+    let mut all: Vec<Vec<Alike<'a>>> = Vec::with_capacity(pending.len());
+    for (_, asked) in pending {
+        let suffix = names::suffix(&asked.lease_uid).unwrap_or_default();
+        let named = by_suffix.get(suffix.as_str()).into_iter().flatten().copied();
+        let recorded = asked.role_oid.and_then(|oid| by_oid.get(&oid).copied());
+        let recorded = recorded.filter(|one| names::suffix_of(&one.name) != Some(suffix.as_str()));
+        let alike = |by_name| {
+            move |role| Alike {
+                role,
+                by_name,
+                ours: false,
+            }
+        };
+        all.push(named.map(alike(true)).chain(recorded.map(alike(false))).collect());
+    }
+    let commented: Vec<(&str, &Revocation)> = all
+        .iter()
+        .zip(pending)
+        .flat_map(|(some, (_, asked))| some.iter().map(move |one| (one.role.comment.as_str(), *asked)))
+        .collect();
+    let ours = proof.are_accounts(&commented);
+    for (one, ours) in all.iter_mut().flatten().zip(ours) {
+        one.ours = ours;
+    }
+    all
 }
 
 /// The roles of one account that are ours. A role of its name only that is not ours is a state of its own; one that
 /// merely has a recorded OID (OIDs are used again) and is not ours has nothing to do with it.
-fn judge(proof: &dyn Proof, asked: &Revocation, at: usize, found: &[Found]) -> Result<Case, AccountState> {
-    let suffix = names::suffix(&asked.lease_uid).unwrap_or_default();
-    let mut roles = Vec::new();
-    let mut foreign = Vec::new();
-    let mut stranger = None;
-    for one in found {
-        let by_name = one.role.name.ends_with(&suffix);
-        if !by_name && asked.role_oid != Some(one.role.oid) {
-            continue;
-        }
-        if one
-            .comment
-            .as_deref()
-            .is_some_and(|comment| proof.is_account(comment, asked))
-        {
-            roles.push(one.role.clone());
-        } else if by_name {
-            foreign.push(one.role.oid);
-            stranger = Some(one.role.name.clone());
-        }
-    }
-    match stranger {
-        Some(role) if roles.is_empty() => Err(AccountState::Foreign { role }),
+fn judge(at: usize, asked: &Revocation, alike: &[Alike<'_>]) -> Result<Case, AccountState> {
+    let ours = |one: &&Alike<'_>| one.ours;
+    let roles: Vec<Role> = alike.iter().filter(ours).map(|one| one.role.clone()).collect();
+    let strangers = || alike.iter().filter(|one| one.by_name && !one.ours);
+    match strangers().last() {
+        Some(stranger) if roles.is_empty() => Err(AccountState::Foreign {
+            role: stranger.role.name.clone(),
+        }),
         _ => {
-            let is_taken = |oid: &u32| found.iter().any(|one| one.role.oid == *oid);
-            let bygone = asked.role_oid.filter(|oid| !is_taken(oid));
+            let is_taken = |oid: &u32| alike.iter().any(|one| one.role.oid == *oid);
             Ok(Case {
                 at,
                 roles,
-                foreign,
-                bygone,
+                foreign: strangers().map(|one| one.role.oid).collect(),
+                bygone: asked.role_oid.filter(|oid| !is_taken(oid)),
             })
         }
     }
