@@ -6,6 +6,7 @@ use bytes::Bytes;
 use futures::{Sink, SinkExt, Stream, StreamExt};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use std::io;
 use std::pin::Pin;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -319,10 +320,27 @@ impl FrameWriter {
 
 /// A frame's text, wiped when dropped: it may hold an administrative password.
 pub(super) fn encode<T: Serialize>(frame: &T) -> Result<Zeroizing<Vec<u8>>, WireError> {
-    // Room for any usual frame, so that growing leaves no copies behind.
-    let mut text = Zeroizing::new(Vec::with_capacity(8 * 1024));
+    // Written twice, the first time only to learn how long it is: a buffer that grows leaves copies behind, and one that is
+    // large enough for any frame would be wiped as a whole for each ping.
+    let mut length = Length(0);
+    serde_json::to_writer(&mut length, frame).map_err(WireError::Json)?;
+    let mut text = Zeroizing::new(Vec::with_capacity(length.0));
     serde_json::to_writer(&mut *text, frame).map_err(WireError::Json)?;
     Ok(text)
+}
+
+/// Counts what is written to it.
+struct Length(usize);
+
+impl io::Write for Length {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0 += bytes.len();
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 fn cut(reason: &str) -> String {
@@ -335,7 +353,18 @@ fn cut(reason: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::cut;
+    use super::{cut, encode};
+
+    #[test]
+    fn a_frame_is_written_into_a_buffer_of_its_length() {
+        let text = encode(&["a password", "\"quoted\""]).unwrap();
+        assert_eq!(text.as_slice(), br#"["a password","\"quoted\""]"#);
+        assert_eq!(
+            text.capacity(),
+            text.len(),
+            "a longer one was moved, and left a copy behind"
+        );
+    }
 
     #[test]
     fn a_close_reason_is_cut_between_characters() {

@@ -90,4 +90,9 @@ async fn what_preflight_prints_makes_accounts_that_are_nobodys_memberships() {
     scene.rotate("app", "again").await.unwrap();
     let last = scene.wait_serial("app", after.serial + 1).await.unwrap();
     assert!(administers(&scene, &last.login.user).await);
+    // What they made is theirs to drop, so it waits until they are back.
+    assert!(scene.has_role(&after.login.user).await.unwrap());
+    superuser.batch_execute(&sql).await.unwrap();
+    wait_advised(&scene, false, "back").await;
+    scene.role_goes(&after.login.user, PATIENCE).await.unwrap();
 }
