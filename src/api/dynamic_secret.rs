@@ -182,7 +182,7 @@ impl From<OwnedObjectsPolicy> for OwnedObjects {
 }
 
 /// Settings that every account starts with.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct AccountOptions {
     /// Most sessions of one account at a time.

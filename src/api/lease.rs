@@ -8,6 +8,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use std::hash::{Hash, Hasher};
+use std::sync::Arc;
 
 /// One account. The object exists before the account does, and goes only after the account is proven gone.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, CustomResource, KubeSchema)]
@@ -111,26 +113,27 @@ impl std::fmt::Display for BoundTo {
     }
 }
 
-/// What was decided when a lease was made or taken on. Nothing in it ever changes.
+/// What was decided when a lease was made or taken on. Nothing in it ever changes. What is the same in all leases of one
+/// dynamic secret can be shared by them: thousands of them lie in the cache.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Claim {
     /// Which leadership made it: only that one ever held the password.
-    pub maker: Maker,
+    pub maker: Arc<Maker>,
     /// UID of the DynamicSecret.
-    pub dynamic_secret_uid: String,
+    pub dynamic_secret_uid: Arc<str>,
     /// Counts the credentials of one DynamicSecret; 0 for leases that somebody asked for.
     pub serial: i64,
     /// Server record in the operator's namespace.
-    pub server: String,
+    pub server: Arc<str>,
     /// The pool whose engines reach the server.
-    pub pool: ClaimedPool,
+    pub pool: Arc<ClaimedPool>,
     /// Group role.
-    pub group: ClaimedGroup,
+    pub group: Arc<ClaimedGroup>,
     /// Put in front of the account's name.
-    pub user_prefix: String,
+    pub user_prefix: Arc<str>,
     /// Fingerprint of what the credential is for.
-    pub fingerprint: String,
+    pub fingerprint: Arc<str>,
     /// Seconds from claim to end.
     pub ttl_seconds: i64,
     /// When it was claimed, in the database's clock.
@@ -148,11 +151,11 @@ pub struct Claim {
     pub owned_objects: OwnedObjectsPolicy,
     /// Settings that the account starts with.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub account: Option<AccountOptions>,
+    pub account: Option<Arc<AccountOptions>>,
 }
 
 /// A leadership.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize, KubeSchema)]
 pub struct Maker {
     /// Identity of the process.
     pub holder: String,
@@ -161,7 +164,7 @@ pub struct Maker {
 }
 
 /// The pool of a lease.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize, KubeSchema)]
 pub struct ClaimedPool {
     /// Namespace.
     pub namespace: String,
@@ -181,6 +184,13 @@ pub struct ClaimedGroup {
     pub grants: Vec<GrantPermissions>,
     /// Claim time in its signed comment.
     pub since: Time,
+}
+
+/// By its name, which is made of what it carries.
+impl Hash for ClaimedGroup {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.name.hash(state);
+    }
 }
 
 /// Where a lease stands.

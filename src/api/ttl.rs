@@ -12,7 +12,7 @@ pub const MIN_TTL_SECONDS: i64 = 10;
 pub const MAX_SECONDS: i64 = 10 * 365 * 24 * 3600;
 
 /// A length of time in the form that the user chose. Kept as written, so that reading and writing changes nothing.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum Span {
     /// Seconds.

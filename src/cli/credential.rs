@@ -205,7 +205,8 @@ mod tests {
             maker: Maker {
                 holder: "op".into(),
                 term: 1,
-            },
+            }
+            .into(),
             dynamic_secret_uid: "u".into(),
             serial: 0,
             server: "server-x".into(),
@@ -213,13 +214,15 @@ mod tests {
                 namespace: "databases".into(),
                 name: "orders".into(),
                 uid: "p".into(),
-            },
+            }
+            .into(),
             group: ClaimedGroup {
                 name: "dsvg_x".into(),
                 grants: places.iter().map(grant).collect(),
                 since: start.clone(),
-            },
-            user_prefix: String::new(),
+            }
+            .into(),
+            user_prefix: "".into(),
             fingerprint: "f".into(),
             ttl_seconds: 60,
             claimed_at: start.clone(),

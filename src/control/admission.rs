@@ -2,6 +2,7 @@
 //! lease at a time passes here, so counting must not cost more the more leases there are: the cache counts, and what it does
 //! not show yet is known here, since every lease passes here and every one ends here.
 
+use super::cached_lease::label;
 use super::context::Context;
 use super::hold::{Error, Halt, Hold};
 use super::prepare::{Prepared, admit};
@@ -178,13 +179,13 @@ async fn open(ctx: &Context, prepared: &Prepared, of: (&str, &str), own: Option<
     let in_cache = if of.0 == DYNAMIC_SECRET_LABEL {
         ctx.stores.lease_index.owned(leases, &namespace, of.1)
     } else {
-        let has_label = |lease: &CredentialLease| lease.labels().get(of.0).is_some_and(|uid| uid == of.1);
+        let has_label = |lease: &CredentialLease| label(lease, of.0) == Some(of.1);
         leases.state_filter(|lease| lease.metadata.namespace.as_deref() == Some(&namespace) && has_label(lease))
     };
     let shown: Vec<String> = in_cache.iter().filter_map(|lease| lease.uid()).collect();
     let is_shown = |lease: &ObjectRef<CredentialLease>| {
         let found = leases.get(lease);
-        found.is_some_and(|lease| lease.labels().contains_key(DYNAMIC_SECRET_LABEL))
+        found.is_some_and(|lease| label(&lease, DYNAMIC_SECRET_LABEL).is_some())
     };
     Ok(ctx.admission.count(&namespace, of, own, &is_shown, &shown))
 }

@@ -305,7 +305,7 @@ impl Context {
         let ours = |found: &DynamicSecret| {
             lease
                 .claim()
-                .is_none_or(|claim| found.uid().as_deref() == Some(claim.dynamic_secret_uid.as_str()))
+                .is_none_or(|claim| found.uid().as_deref() == Some(&*claim.dynamic_secret_uid))
         };
         let cached = self
             .stores

@@ -118,7 +118,7 @@ fn wanted(ctx: &Context) -> HashMap<String, Versions> {
     for lease in ctx.stores.leases.state() {
         let Some(claim) = lease.claim() else { continue };
         let pool = ctx.pool_uid(&claim.pool);
-        records.entry(pool).or_default().insert(claim.server.clone());
+        records.entry(pool).or_default().insert(claim.server.to_string());
     }
     let known = |(pool, records): (String, BTreeSet<String>)| (pool, ctx.guards.versions_of(&records));
     records.into_iter().map(known).collect()

@@ -164,7 +164,7 @@ impl<'a> Pass<'a> {
             namespace: self.lease.namespace().unwrap_or_default(),
             name: self.lease.name_any(),
             uid: self.lease.uid().unwrap_or_default(),
-            dynamic_secret_uid: claim.dynamic_secret_uid.clone(),
+            dynamic_secret_uid: claim.dynamic_secret_uid.to_string(),
             serial: claim.serial,
         }
     }

@@ -2,6 +2,7 @@
 //! look at those of the others. Follows the watch event by event, as the cache does, so it knows what the cache knows; whoever
 //! reads it takes the leases themselves from there.
 
+use super::cached_lease::label;
 use crate::api::CredentialLease;
 use crate::api::names::DYNAMIC_SECRET_LABEL;
 use kube::ResourceExt;
@@ -33,8 +34,8 @@ struct Names {
 impl Names {
     fn note(&mut self, lease: &CredentialLease) {
         let name = lease.name_any();
-        if let Some(uid) = lease.labels().get(DYNAMIC_SECRET_LABEL) {
-            put(&mut self.owned, uid.clone(), &name);
+        if let Some(uid) = label(lease, DYNAMIC_SECRET_LABEL) {
+            put(&mut self.owned, uid.to_owned(), &name);
         }
         if lease.claim().is_none() {
             put(&mut self.asking, asks(lease), &name);
@@ -45,8 +46,8 @@ impl Names {
 
     fn forget(&mut self, lease: &CredentialLease) {
         let name = lease.name_any();
-        if let Some(uid) = lease.labels().get(DYNAMIC_SECRET_LABEL) {
-            take(&mut self.owned, uid, &name);
+        if let Some(uid) = label(lease, DYNAMIC_SECRET_LABEL) {
+            take(&mut self.owned, &uid.to_owned(), &name);
         }
         take(&mut self.asking, &asks(lease), &name);
     }
@@ -91,12 +92,7 @@ impl LeaseIndex {
         drop(shown);
         let mut owned = names.unwrap_or_default();
         // A label may have been changed by hand since.
-        owned.retain(|lease| {
-            lease
-                .labels()
-                .get(DYNAMIC_SECRET_LABEL)
-                .is_some_and(|label| label == uid)
-        });
+        owned.retain(|lease| label(lease, DYNAMIC_SECRET_LABEL) == Some(uid));
         owned
     }
 

@@ -136,7 +136,7 @@ async fn free_serial(ctx: &Context, owner: &DynamicSecret, basis: Basis) -> Resu
     let on_the_way = claims().any(|(lease, claim)| {
         let reported = lease.status.as_ref().is_some_and(|s| s.issued_at.is_some());
         let over = lease.metadata.deletion_timestamp.is_some() || ctx.now() >= claim.expires_at.0;
-        !reported && !over && claim.maker == ctx.me
+        !reported && !over && *claim.maker == ctx.me
     });
     let listed = claims().map(|(_, claim)| claim.serial).max().unwrap_or(0);
     let recorded = owner.status.as_ref().and_then(|s| s.last_serial).unwrap_or(0);

@@ -7,6 +7,7 @@ pub mod abandon;
 pub mod admission;
 pub mod audit;
 pub mod bound;
+pub mod cached_lease;
 pub mod context;
 pub mod controllers;
 pub mod credential_cache;

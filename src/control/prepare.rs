@@ -16,6 +16,7 @@ use k8s_openapi::api::core::v1::Namespace;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::{Api, ResourceExt};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::OwnedRwLockReadGuard;
 
@@ -33,7 +34,7 @@ pub struct Prepared {
     /// Completed grants.
     pub grants: Vec<Grant>,
     /// Group role.
-    pub group: ClaimedGroup,
+    pub group: Arc<ClaimedGroup>,
     /// Labels of the asker's namespace.
     namespace_labels: BTreeMap<String, String>,
     /// Life of the account.
@@ -107,11 +108,11 @@ pub async fn prepare_read(ctx: &Context, owner: DynamicSecret, ttl: Option<Durat
         // On any server: two records may lead to the same one, under two names.
         .find(|g| g.name == group_name);
     let since = known.map_or_else(|| Time(whole_second(ctx.now())), |record| record.since.clone());
-    let group = ClaimedGroup {
+    let group = Arc::new(ClaimedGroup {
         name: group_name,
         grants: servers::pairs(&grants),
         since,
-    };
+    });
     let record_stays = ctx.keeping.clone().read_owned().await;
     let mut prepared = Prepared {
         owner,
@@ -131,7 +132,8 @@ pub async fn prepare_read(ctx: &Context, owner: DynamicSecret, ttl: Option<Durat
     ctx.still_leading()?;
     servers::keep_record(ctx, &prepared.base).await?;
     failpoint!("prepare.recorded", prepared.owner.name_any());
-    prepared.group.since = record_group(ctx, &prepared).await?;
+    let since = record_group(ctx, &prepared).await?;
+    Arc::make_mut(&mut prepared.group).since = since;
     let group = servers::group(ctx, &prepared.owner.uid().unwrap_or_default(), &prepared.group)?;
     servers::ensure_group(ctx, &pool_uid, &prepared.base.login, group).await?;
     failpoint!("prepare.grouped", prepared.owner.name_any());
@@ -254,18 +256,18 @@ pub fn claim(ctx: &Context, prepared: &Prepared, serial: i64, target: Option<Str
     let issue_deadline = after(database, ISSUE_WINDOW.min(prepared.ttl));
     let revocation = prepared.owner.spec.revocation.as_ref().and_then(|r| r.owned_objects);
     Ok(Claim {
-        maker: ctx.me.clone(),
-        dynamic_secret_uid: prepared.owner.uid().unwrap_or_default(),
+        maker: Arc::new(ctx.me.clone()),
+        dynamic_secret_uid: prepared.owner.uid().unwrap_or_default().into(),
         serial,
-        server: record.clone(),
-        pool: ClaimedPool {
+        server: record.as_str().into(),
+        pool: Arc::new(ClaimedPool {
             namespace: prepared.pool.namespace().unwrap_or_default(),
             name: prepared.pool.name_any(),
             uid: pool_uid.clone(),
-        },
+        }),
         group: prepared.group.clone(),
-        user_prefix: prefix.to_owned(),
-        fingerprint: fingerprint(record, &pool_uid, &prepared.group.name, prefix),
+        user_prefix: prefix.into(),
+        fingerprint: fingerprint(record, &pool_uid, &prepared.group.name, prefix).into(),
         ttl_seconds: prepared.ttl.as_secs(),
         claimed_at: Time(whole_second(database)),
         issue_deadline: Time(issue_deadline.0.min(valid_until.0)),
@@ -273,7 +275,7 @@ pub fn claim(ctx: &Context, prepared: &Prepared, serial: i64, target: Option<Str
         expires_at: after(now, prepared.ttl),
         target,
         owned_objects: revocation.unwrap_or(OwnedObjectsPolicy::Reassign),
-        account: prepared.owner.spec.account.clone(),
+        account: prepared.owner.spec.account.clone().map(Arc::new),
     })
 }
 
@@ -287,7 +289,7 @@ fn whole_second(at: Timestamp) -> Timestamp {
 pub fn labels(claim: &Claim) -> BTreeMap<String, String> {
     [
         (MANAGED_BY, OPERATOR.to_owned()),
-        (DYNAMIC_SECRET_LABEL, claim.dynamic_secret_uid.clone()),
+        (DYNAMIC_SECRET_LABEL, claim.dynamic_secret_uid.to_string()),
         (POOL_LABEL, claim.pool.uid.clone()),
     ]
     .map(|(key, value)| (key.to_owned(), value))

@@ -1,12 +1,14 @@
 //! One watch per kind: it fills the cache, and what it shows wakes the controllers that care.
 
 mod filled;
+mod listed;
 mod syncs;
 
 pub use filled::*;
 pub use syncs::dsv_tenant_changed;
 
 use super::abandon;
+use super::cached_lease::Slimming;
 use super::context::{Context, Stores};
 use super::credential_cache::{self, SeenCredential};
 use super::definitions::definition;
@@ -24,6 +26,7 @@ use kube::api::PartialObjectMeta;
 use kube::runtime::reflector::{self, ObjectRef, Store};
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client, Resource, ResourceExt};
+use listed::{everywhere, slimmed, watched};
 use serde::de::DeserializeOwned;
 use std::fmt::Debug;
 use std::hash::Hash;
@@ -45,7 +48,6 @@ where
     let (reader, writer) = reflector::store();
     let (filled, name) = (filled.0.0.clone(), filled.1);
     let stream = events
-        .modify(slimmed)
         .reflect(writer)
         .inspect(move |event| seen(event))
         .inspect_ok(move |event| {
@@ -80,19 +82,6 @@ fn watch_credentials(
     (reader, stream)
 }
 
-/// Leaves out what no cache needs: who wrote which field, which is most of an object.
-pub fn slimmed<K: Resource>(object: &mut K) {
-    object.meta_mut().managed_fields = None;
-}
-
-/// All objects of a kind, in all namespaces.
-fn everywhere<K>(client: &Client) -> impl Stream<Item = Result<watcher::Event<K>, watcher::Error>> + Send + use<K>
-where
-    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static,
-{
-    watcher(Api::<K>::all(client.clone()), watcher::Config::default()).default_backoff()
-}
-
 /// Streams of all kinds, not yet polled.
 pub struct Watches {
     /// Leases.
@@ -120,9 +109,10 @@ pub struct Watches {
 pub fn prepare(client: &Client, metrics: &Metrics, served: &Namespaces) -> (Stores, Watches) {
     let filled = Filled::new();
     let lease_index = Arc::new(LeaseIndex::default());
+    let mut slimming = Slimming::default();
     let (index, mut definition_of_leases) = (lease_index.clone(), definition(metrics, ObjectKind::CredentialLease));
     let (leases, lease_stream) = watch(
-        everywhere::<CredentialLease>(client),
+        watched::<CredentialLease>(client).modify(move |lease| slimming.slim(lease)),
         (&filled, LEASES),
         move |event: &Result<_, _>| {
             event.as_ref().into_iter().for_each(|event| index.note(event));
@@ -147,7 +137,7 @@ pub fn prepare(client: &Client, metrics: &Metrics, served: &Namespaces) -> (Stor
     let ((dsv_tenants, tenant_stream), (secret_syncs, sync_stream)) = syncs::syncs(client, metrics, &filled);
     let secrets = |label: &str| served.secrets(client, &watcher::Config::default().labels(label));
     let (credentials, credential_stream) = watch_credentials(secrets(LEASE_LABEL), &filled);
-    let (bases, base_stream) = watch(secrets(TYPE_LABEL), (&filled, BASES), |_| ());
+    let (bases, base_stream) = watch(secrets(TYPE_LABEL).modify(slimmed), (&filled, BASES), |_| ());
     let stores = Stores {
         leases,
         lease_index,

@@ -197,7 +197,7 @@ fn take_back(seen: &Observed<'_>) -> Step {
 
 /// Whether the claim was made by this leadership.
 pub fn made_by(claim: &Claim, me: &Maker) -> bool {
-    claim.maker == *me
+    *claim.maker == *me
 }
 
 #[cfg(test)]
@@ -224,7 +224,8 @@ mod tests {
             maker: Maker {
                 holder: "op-1".into(),
                 term: 1,
-            },
+            }
+            .into(),
             dynamic_secret_uid: "ds".into(),
             serial: 1,
             server: "server-x".into(),
@@ -232,13 +233,15 @@ mod tests {
                 namespace: "databases".into(),
                 name: "orders".into(),
                 uid: "p".into(),
-            },
+            }
+            .into(),
             group: ClaimedGroup {
                 name: "dsvg_x".into(),
                 grants: vec![],
                 since: Time(at(0)),
-            },
-            user_prefix: String::new(),
+            }
+            .into(),
+            user_prefix: "".into(),
             fingerprint: "f".into(),
             ttl_seconds: 100,
             claimed_at: Time(at(0)),

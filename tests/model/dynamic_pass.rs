@@ -201,7 +201,7 @@ impl World {
             .collect();
         let on_the_way = ours
             .iter()
-            .any(|(lease, claim)| lease.issued_at.is_none() && !lease.meta.deleting && claim.maker == me);
+            .any(|(lease, claim)| lease.issued_at.is_none() && !lease.meta.deleting && *claim.maker == me);
         let listed = ours.iter().map(|(_, claim)| claim.serial).max().unwrap_or(0);
         let issued = ours.iter().filter(|(lease, _)| lease.issued_at.is_some());
         let issued = issued.map(|(_, claim)| claim.serial).max().unwrap_or(0);
@@ -214,22 +214,24 @@ impl World {
         let database = now + self.memory().clock.unwrap();
         let time = |second| Time(at(second));
         Rc::new(Claim {
-            maker: self.me(),
-            dynamic_secret_uid: owner.meta.uid.to_string(),
+            maker: self.me().into(),
+            dynamic_secret_uid: owner.meta.uid.to_string().into(),
             serial,
             server: "server".into(),
             pool: ClaimedPool {
                 namespace: "databases".into(),
                 name: "orders".into(),
                 uid: "pool".into(),
-            },
+            }
+            .into(),
             group: ClaimedGroup {
                 name: "group".into(),
                 grants: Vec::new(),
                 since: time(0),
-            },
-            user_prefix: String::new(),
-            fingerprint: format!("print-{}", owner.spec.print),
+            }
+            .into(),
+            user_prefix: "".into(),
+            fingerprint: format!("print-{}", owner.spec.print).into(),
             ttl_seconds: ttl,
             claimed_at: time(database),
             issue_deadline: time(database + ISSUE_WINDOW.min(ttl)),
@@ -298,7 +300,7 @@ fn lease_seen(lease: &Lease, now: i64) -> Option<LeaseSeen> {
         issued_at: lease.issued_at.map(at),
         expires_at: Some(claim.expires_at.0),
         ending: lease.meta.deleting || (lease.issued_at.is_some() && at(now) >= claim.expires_at.0),
-        fingerprint: claim.fingerprint.clone(),
+        fingerprint: claim.fingerprint.to_string(),
         ttl_seconds: claim.ttl_seconds,
         group: claim.group.name.clone(),
         in_use: false,

@@ -114,7 +114,7 @@ impl World {
     /// to be told, and an old view must not bring that about.
     fn owner(&self, pass: &Pass) -> Option<Dynamic> {
         let claim = pass.lease.claim.as_ref()?;
-        let is_it = |dynamic: &&Dynamic| dynamic.meta.uid.to_string() == claim.dynamic_secret_uid;
+        let is_it = |dynamic: &&Dynamic| dynamic.meta.uid.to_string() == *claim.dynamic_secret_uid;
         let seen = pass.owners.dynamic.as_ref().filter(is_it);
         seen.or(self.cluster.dynamic.as_ref().filter(is_it)).cloned()
     }

@@ -73,7 +73,7 @@ pub(super) fn pools(ctx: &Context, record: &Record) -> Vec<String> {
     let server = &record.login.record;
     let mut uids = Vec::new();
     for lease in ctx.stores.leases.state() {
-        if let Some(claim) = lease.claim().filter(|claim| claim.server == *server) {
+        if let Some(claim) = lease.claim().filter(|claim| *claim.server == **server) {
             uids.push(ctx.pool_uid(&claim.pool));
         }
     }
@@ -231,7 +231,7 @@ fn lease_seen(lease: &CredentialLease, now: Timestamp, known: &BTreeSet<String>)
     Some(LeaseSeen {
         known_before: known.contains(&uid),
         name: (lease.namespace().unwrap_or_default(), lease.name_any()),
-        server: claim.server.clone(),
+        server: claim.server.to_string(),
         role,
         group: claim.group.name.clone(),
         role_oid: status.and_then(|s| s.role_oid).and_then(|oid| u32::try_from(oid).ok()),

@@ -158,7 +158,7 @@ fn lease_seen(lease: &CredentialLease, now: Timestamp) -> Option<LeaseSeen> {
         expires_at: Some(claim.expires_at.0),
         // One that is over but was never reported may still turn out to have been delivered.
         ending: lease.metadata.deletion_timestamp.is_some() || (reported && now >= claim.expires_at.0),
-        fingerprint: claim.fingerprint.clone(),
+        fingerprint: claim.fingerprint.to_string(),
         ttl_seconds: claim.ttl_seconds,
         group: claim.group.name.clone(),
         in_use: false,

@@ -82,7 +82,7 @@ impl Pass<'_> {
             comment: comment.sign(&self.ctx.installation.signing())?,
             valid_until: claim.valid_until.0,
             issue_deadline: claim.issue_deadline.0,
-            settings: claim.account.as_ref().map(settings).unwrap_or_default(),
+            settings: claim.account.as_deref().map(settings).unwrap_or_default(),
         })
     }
 

@@ -1,6 +1,7 @@
 //! Watches of DSV tenants and syncs, and what wakes them.
 
-use super::{DSV_TENANTS, Filled, SECRET_SYNCS, everywhere, watch};
+use super::listed::everywhere;
+use super::{DSV_TENANTS, Filled, SECRET_SYNCS, watch};
 use crate::api::names::credential;
 use crate::api::secret_sync::SourceKind;
 use crate::api::{DsvTenant, DynamicSecret, SecretSync};
