@@ -26,7 +26,7 @@ use kube::api::PartialObjectMeta;
 use kube::runtime::reflector::{self, ObjectRef, Store};
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client, Resource, ResourceExt};
-use listed::{everywhere, slimmed, watched};
+use listed::{PAGE, everywhere, slimmed, watched};
 use serde::de::DeserializeOwned;
 use std::fmt::Debug;
 use std::hash::Hash;
@@ -135,7 +135,7 @@ pub fn prepare(client: &Client, metrics: &Metrics, served: &Namespaces) -> (Stor
         definition(metrics, ObjectKind::Engine),
     );
     let ((dsv_tenants, tenant_stream), (secret_syncs, sync_stream)) = syncs::syncs(client, metrics, &filled);
-    let secrets = |label: &str| served.secrets(client, &watcher::Config::default().labels(label));
+    let secrets = |label: &str| served.secrets(client, &watcher::Config::default().page_size(PAGE).labels(label));
     let (credentials, credential_stream) = watch_credentials(secrets(LEASE_LABEL), &filled);
     let (bases, base_stream) = watch(secrets(TYPE_LABEL).modify(slimmed), (&filled, BASES), |_| ());
     let stores = Stores {
