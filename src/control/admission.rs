@@ -75,6 +75,11 @@ impl Admission {
         books.ended.extend(lease.uid());
     }
 
+    /// The cache shows a lease with its labels: it counts there.
+    pub fn shown(&self, lease: &CredentialLease) {
+        self.books().passed.remove(&ObjectRef::from_obj(lease));
+    }
+
     /// The cache shows a lease no more.
     pub fn gone(&self, lease: &CredentialLease) {
         let mut books = self.books();

@@ -8,13 +8,13 @@ pub use filled::*;
 pub use syncs::dsv_tenant_changed;
 
 use super::abandon;
-use super::cached_lease::Slimming;
+use super::cached_lease::{Slimming, label};
 use super::context::{Context, Stores};
 use super::credential_cache::{self, SeenCredential};
 use super::definitions::definition;
 use super::lease_index::LeaseIndex;
 use crate::api::conditions::{self, READY};
-use crate::api::names::{CONFIRM_REVOCATION, LEASE_LABEL, TYPE_LABEL, credential};
+use crate::api::names::{CONFIRM_REVOCATION, DYNAMIC_SECRET_LABEL, LEASE_LABEL, TYPE_LABEL, credential};
 use crate::api::{CredentialLease, DsvTenant, DynamicSecret, Engine, EnginePool, SecretSync};
 use crate::channel::hub::HubEvent;
 use crate::cluster::watched::Namespaces;
@@ -178,9 +178,17 @@ pub fn lease_changed(ctx: &Context, lease: &CredentialLease) {
     ctx.guards.look();
     ctx.wake_owner(lease);
     ctx.places.note_lease(ctx, lease);
+    let shown = ctx.stores.leases.get(&ObjectRef::from_obj(lease));
+    if shown
+        .as_deref()
+        .and_then(|lease| label(lease, DYNAMIC_SECRET_LABEL))
+        .is_some()
+    {
+        ctx.admission.shown(lease);
+    }
     // While it is being filled the cache shows nothing at all.
     let filled = ctx.stores.leases.wait_until_ready().now_or_never().is_some();
-    if filled && ctx.stores.leases.get(&ObjectRef::from_obj(lease)).is_none() {
+    if filled && shown.is_none() {
         if let (Some(uid), Some(claim)) = (lease.uid(), lease.claim()) {
             ctx.audit.lease_gone(&uid, &claim.server, claim.expires_at.0);
         }
