@@ -24,7 +24,7 @@ use std::fmt::Debug;
 use std::future::Future;
 use std::hash::Hash;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -316,6 +316,7 @@ async fn count_for_ever(ctx: Arc<Context>) {
                 .len()
         });
         ctx.metrics.engines_connected(connected.sum());
+        ctx.own_writes.forget(Instant::now());
         tokio::time::sleep(COUNT).await;
     }
 }

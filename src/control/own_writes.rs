@@ -4,7 +4,7 @@
 
 use crate::api::CredentialLease;
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Far longer than a watch lags behind, and short enough that thousands of lives a minute are not remembered for long.
@@ -41,9 +41,9 @@ pub struct OwnWrites(Mutex<Remembered>);
 
 #[derive(Default)]
 struct Remembered {
-    stages: HashMap<String, (Stage, Instant)>,
+    stages: HashMap<Arc<str>, (Stage, Instant)>,
     /// In the order in which they are forgotten.
-    order: VecDeque<(Instant, String)>,
+    order: VecDeque<(Instant, Arc<str>)>,
 }
 
 impl OwnWrites {
@@ -51,8 +51,22 @@ impl OwnWrites {
     pub fn note(&self, uid: &str, stage: Stage, now: Instant) {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         all.forget_before(now);
-        all.stages.insert(uid.to_owned(), (stage, now));
-        all.order.push_back((now, uid.to_owned()));
+        let uid: Arc<str> = all
+            .stages
+            .get_key_value(uid)
+            .map_or_else(|| uid.into(), |(uid, _)| uid.clone());
+        all.stages.insert(uid.clone(), (stage, now));
+        all.order.push_back((now, uid));
+    }
+
+    /// Forgets what was written long ago, and gives back what a busy time took. To be called now and then: after a busy time
+    /// there may be nothing to [`Self::note`] for hours.
+    pub fn forget(&self, now: Instant) {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.forget_before(now);
+        let (stages, order) = (2 * all.stages.len(), 2 * all.order.len());
+        all.stages.shrink_to(stages);
+        all.order.shrink_to(order);
     }
 
     /// Whether a view of the lease is older than what was written.
@@ -99,5 +113,11 @@ mod tests {
         assert!(!writes.is_behind("a", Stage::Asked) && !writes.is_behind("b", Stage::Asked));
         let all = writes.0.lock().unwrap();
         assert_eq!((all.stages.len(), all.order.len()), (1, 1));
+        drop(all);
+        writes.forget(after(259));
+        assert!(writes.is_behind("c", Stage::Asked));
+        writes.forget(after(260));
+        let all = writes.0.lock().unwrap();
+        assert_eq!((all.stages.capacity(), all.order.capacity()), (0, 0));
     }
 }
