@@ -13,6 +13,7 @@ use nix::sys::signal::Signal;
 use crate::cluster::Cluster;
 use crate::faults::wiring::Wiring;
 use crate::health;
+use crate::image::OPERATOR_ENV;
 use crate::install::{NAMESPACE, SERVICE_ACCOUNT};
 use crate::places;
 use crate::ports;
@@ -180,7 +181,11 @@ fn spec(dir: &Path, identity: &str, channel: SocketAddr, health: SocketAddr, end
     // No home folder of ours: only the kubeconfig given here may count.
     fs::create_dir(dir.join("home"))?;
     let home = dir.join("home").to_string_lossy().into_owned();
-    Ok(Spec::new(identity, places::own_program("dsv-operator")?, dir)
+    let mut spec = Spec::new(identity, places::own_program("dsv-operator")?, dir);
+    for (name, value) in OPERATOR_ENV {
+        spec = spec.env(name, *value);
+    }
+    Ok(spec
         .args([
             "run",
             "--namespace",

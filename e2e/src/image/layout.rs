@@ -22,6 +22,7 @@ pub struct Description<'a> {
     /// Such as `amd64`.
     pub architecture: &'a str,
     pub entrypoint: Vec<&'a str>,
+    pub env: &'a [(&'a str, &'a str)],
     pub user: &'a str,
     pub labels: BTreeMap<&'a str, String>,
     /// Seconds since 1970.
@@ -70,6 +71,8 @@ impl Description<'_> {
             .iter()
             .map(|_| json!({"created": created, "created_by": "make image"}))
             .collect();
+        let given = self.env.iter().map(|(name, value)| format!("{name}={value}"));
+        let env: Vec<String> = std::iter::once("PATH=/".to_owned()).chain(given).collect();
         Ok(json!({
             "created": created,
             "architecture": self.architecture,
@@ -78,7 +81,7 @@ impl Description<'_> {
                 "User": self.user,
                 "Entrypoint": self.entrypoint,
                 "WorkingDir": "/",
-                "Env": ["PATH=/"],
+                "Env": env,
                 "Labels": self.labels,
             },
             "rootfs": {"type": "layers", "diff_ids": diff_ids},
