@@ -11,6 +11,7 @@ use super::hold::{Error, Hold};
 use super::lease_index::LeaseIndex;
 use super::memory::{Attempts, BaseIdentities, CheckedBases, Endings, Nudges, Passwords, ReliedOn, ServerFacts};
 use super::occupied::Waiter;
+use super::once::Once;
 use super::own_writes::OwnWrites;
 use super::password_stock::PasswordStock;
 use super::places::Places;
@@ -170,9 +171,9 @@ pub struct Context {
     /// In whose name Events are written.
     pub reporter: Reporter,
     /// Events that were written for a state that still lasts: one each, not one a pass.
-    pub told: Mutex<HashSet<(String, Reason)>>,
+    pub told: Once<Reason>,
     /// What was noted of leases, by UID: once each, however often a step is repeated.
-    pub noted: Mutex<HashSet<(String, Deed)>>,
+    pub noted: Once<Deed>,
     /// UIDs of leases whose end was written in this leadership: the cache may not show it yet.
     pub recorded: Mutex<HashSet<String>>,
     /// Versions of credential Secrets whose data was found intact, by lease UID.
@@ -233,8 +234,8 @@ impl Context {
             crowds: Crowds::default(),
             silence: Silence::default(),
             guards: Guards::default(),
-            told: Mutex::default(),
-            noted: Mutex::default(),
+            told: Once::default(),
+            noted: Once::default(),
             recorded: Mutex::default(),
             intact: Mutex::default(),
             admission: Admission::new(clock::now()),
@@ -335,12 +336,7 @@ impl Context {
     /// Writes an Event once per state; `reason` names the state.
     pub async fn tell<K: Resource<DynamicType = ()>>(&self, object: &K, reason: Reason, note: &str, type_: EventType) {
         let uid = object.meta().uid.clone().unwrap_or_default();
-        let first = self
-            .told
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert((uid, reason));
-        if first {
+        if self.told.is_first(&uid, reason) {
             self.announce(object, reason, note, type_).await;
         }
     }
@@ -373,8 +369,7 @@ impl Context {
     /// it stands there twice, which is better than not at all.
     pub fn note(&self, lease: &CredentialLease, deed: Deed, account: &str) {
         let uid = lease.uid().unwrap_or_default();
-        let mut noted = self.noted.lock().unwrap_or_else(PoisonError::into_inner);
-        if noted.insert((uid, deed)) {
+        if self.noted.is_first(&uid, deed) {
             self.settings.ledger.note(&Entry {
                 deed,
                 namespace: lease.namespace().unwrap_or_default(),
@@ -383,12 +378,6 @@ impl Context {
                 account: account.to_owned(),
             });
         }
-    }
-
-    /// Nothing more comes of the lease.
-    pub fn noted_no_more(&self, uid: &str) {
-        let mut noted = self.noted.lock().unwrap_or_else(PoisonError::into_inner);
-        noted.retain(|(of, _)| of != uid);
     }
 
     /// Whether the data of the lease's Secret was found intact in this version.
@@ -424,18 +413,9 @@ impl Context {
             .insert(uid.to_owned());
     }
 
-    /// These states of an object are over: the next such is told again.
-    pub fn told_no_more_of(&self, uid: &str, reasons: &[Reason]) {
-        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-        told.retain(|(of, reason)| of != uid || !reasons.contains(reason));
-    }
-
     /// The states of an object are over: the next one is told again.
     pub fn told_no_more(&self, uid: &str) {
-        self.told
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .retain(|(of, _)| of != uid);
+        self.told.forget(uid);
         self.recorded.lock().unwrap_or_else(PoisonError::into_inner).remove(uid);
         self.intact.lock().unwrap_or_else(PoisonError::into_inner).remove(uid);
     }

@@ -329,7 +329,7 @@ impl<'a> Pass<'a> {
         self.ctx.endings.forget(&uid);
         self.ctx.attempts.reset(&uid);
         self.ctx.told_no_more(&uid);
-        self.ctx.noted_no_more(&uid);
+        self.ctx.noted.forget(&uid);
         self.ctx.wake_owner(&self.lease);
         Ok(Action::await_change())
     }

@@ -30,6 +30,7 @@ pub mod lease_index;
 pub mod making;
 pub mod memory;
 pub mod occupied;
+pub mod once;
 pub mod operator;
 pub mod own_writes;
 pub mod password_stock;

@@ -245,7 +245,7 @@ async fn say(
     if TOLD.contains(&reason) {
         ctx.tell(seen, reason, &message, EventType::Warning).await;
     } else if reason == Reason::RolledOut {
-        ctx.told_no_more_of(&seen.uid().unwrap_or_default(), &TOLD);
+        ctx.told.forget_some(&seen.uid().unwrap_or_default(), &TOLD);
     }
     Ok(written)
 }
