@@ -282,6 +282,12 @@ impl Hub {
         sessions.iter().map(|session| self.describe(session)).collect()
     }
 
+    /// How many sessions of a pool take tasks: those that drain do not count. With a thousand engines far cheaper than
+    /// [`Hub::connected`].
+    pub fn takers(&self, pool_uid: &str) -> usize {
+        self.inner.table.takers(pool_uid)
+    }
+
     /// An engine's newest session.
     pub fn session(&self, engine_uid: &str) -> Option<SessionInfo> {
         self.inner

@@ -14,11 +14,11 @@ use futures::stream::BoxStream;
 use futures::{FutureExt, StreamExt, TryStreamExt};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Namespace, Secret};
-use kube::Resource;
 use kube::api::PartialObjectMeta;
 use kube::runtime::controller::{Action, Config, Controller};
 use kube::runtime::reflector::{ObjectRef, Store};
 use kube::runtime::watcher;
+use kube::{Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 use std::fmt::Debug;
 use std::future::Future;
@@ -310,11 +310,8 @@ async fn count_for_ever(ctx: Arc<Context>) {
         let oldest = leases.iter().filter_map(|lease| overdue(lease, now)).max();
         ctx.metrics.overdue(oldest.unwrap_or_default());
         let pools = ctx.stores.pools.state();
-        let connected = pools.iter().map(|pool| {
-            ctx.hub
-                .connected(pool.metadata.uid.as_deref().unwrap_or_default())
-                .len()
-        });
+        let uid = |pool: &EnginePool| pool.uid().unwrap_or_default();
+        let connected = pools.iter().map(|pool| ctx.hub.takers(&uid(pool)));
         ctx.metrics.engines_connected(connected.sum());
         ctx.own_writes.forget(Instant::now());
         tokio::time::sleep(COUNT).await;

@@ -306,12 +306,7 @@ fn merged(servers: &[Seen], live: &[ServerStatus]) -> Vec<ServerStatus> {
 async fn report(ctx: &Context, pool: &EnginePool, servers: Vec<Seen>) -> Result<Action, Error> {
     let uid = pool.uid().unwrap_or_default();
     let engines = engines_of(ctx, pool).len();
-    let connected = ctx
-        .hub
-        .connected(&uid)
-        .iter()
-        .filter(|session| !session.draining)
-        .count();
+    let connected = ctx.hub.takers(&uid);
     let open = ctx
         .stores
         .leases

@@ -142,7 +142,7 @@ pub async fn prepare_read(ctx: &Context, owner: DynamicSecret, ttl: Option<Durat
 
 /// What an engine told earlier is no reason to make a lease that nobody can bring about.
 fn engine_connected(ctx: &Context, pool_uid: &str) -> Result<(), Hold> {
-    if ctx.hub.connected(pool_uid).iter().any(|session| !session.draining) {
+    if ctx.hub.takers(pool_uid) > 0 {
         return Ok(());
     }
     Err(Hold::new(

@@ -83,7 +83,7 @@ impl Silence {
 /// Why nobody is sent to this server now. Without an engine it is not the server that people should look at.
 pub fn hold(ctx: &Context, pool_uid: &str, record: &str) -> Option<Hold> {
     let hold = ctx.silence.of(pool_uid, record)?;
-    (!ctx.hub.connected(pool_uid).is_empty()).then_some(hold)
+    (ctx.hub.takers(pool_uid) > 0).then_some(hold)
 }
 
 /// Looks at silent servers until this is dropped.

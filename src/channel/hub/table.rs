@@ -102,6 +102,11 @@ impl Table {
             .collect()
     }
 
+    pub(super) fn takers(&self, pool_uid: &str) -> usize {
+        let takes = |session: &&Arc<Session>| session.is_of_pool(pool_uid) && session.draining().is_none();
+        self.state().sessions.iter().filter(takes).count()
+    }
+
     /// Oldest first.
     pub(super) fn of_engine(&self, engine_uid: &str) -> Vec<Arc<Session>> {
         self.state()

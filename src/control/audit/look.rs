@@ -122,7 +122,7 @@ pub(super) async fn at(ctx: &Context, record: Record) -> Looked {
     for uid in pools(ctx, &record) {
         let pool = ctx.stores.pools.find(|pool| pool.uid().as_ref() == Some(&uid));
         let Some(pool) = pool else { continue };
-        if ctx.hub.connected(&uid).iter().all(|session| session.draining) {
+        if ctx.hub.takers(&uid) == 0 {
             continue;
         }
         match inventory(ctx, &uid, &record).await {
