@@ -17,6 +17,8 @@ pub(super) struct Texts {
     pub(super) doing: String,
     pub(super) role: Ident,
     pub(super) role_text: Literal,
+    /// The name as SQL writes it, as a text.
+    role_quoted: Literal,
     pub(super) group: Ident,
     pub(super) group_text: Literal,
     pub(super) comment: Literal,
@@ -55,6 +57,7 @@ impl Texts {
             settings_of_function: settings_of_function(&account.settings).ok(),
             role,
             role_text: Literal::new(&account.role)?,
+            role_quoted: Literal::new(&Ident::new(&account.role)?.to_string())?,
             group: Ident::new(&group.name)?,
             group_text: Literal::new(&group.name)?,
             comment: Literal::new(&account.comment)?,
@@ -120,20 +123,21 @@ impl Texts {
     /// Statements with what must hold around them, and the answer's last row.
     fn guarded(&self, statements: &str) -> String {
         let Self {
-            role_text,
+            role_quoted,
             group_text,
             lock,
             deadline,
             ..
         } = self;
-        // The group's lock is shared: it only keeps the group from being dropped under us.
+        // The group's lock is shared: it only keeps the group from being dropped under us. The OID comes from the server's
+        // cache; to plan a query of the view pg_roles would take longer than all that is around CREATE ROLE.
         format!(
             "{LIMITS}; \
              SELECT pg_advisory_xact_lock(hashtextextended({lock}, 0)), \
              pg_advisory_xact_lock_shared(hashtextextended({group_text}, 0)); \
              SELECT 1 / (clock_timestamp() < {deadline}::timestamptz)::int; \
              {statements}\
-             SELECT oid, {clock} FROM pg_roles WHERE rolname = {role_text}",
+             SELECT to_regrole({role_quoted})::oid, {clock}",
             clock = clock::SQL,
         )
     }
