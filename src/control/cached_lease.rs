@@ -21,8 +21,9 @@ pub struct Slimming {
 }
 
 impl Slimming {
-    /// To be done once, to what the API server answered. Leaves out what nobody reads from the cache: who wrote which field, and of a lease with a claim its owners, all
-    /// annotations but one, and labels that say what the claim says. What is left may only be read through [`label`].
+    /// To be done once, to what the API server answered. Leaves out what nobody reads from the cache: who wrote which field,
+    /// and of a lease with a claim its owners, all annotations but one, and labels that say what the claim says. What is
+    /// left may only be read through [`label`].
     pub fn slim(&mut self, lease: &mut CredentialLease) {
         lease.metadata.managed_fields = None;
         lease.metadata.finalizers.iter_mut().for_each(Vec::shrink_to_fit);

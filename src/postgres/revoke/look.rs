@@ -197,7 +197,7 @@ fn judge(at: usize, asked: &Revocation, alike: &[Alike<'_>]) -> Result<Case, Acc
     let ours = |one: &&Alike<'_>| one.ours;
     let roles: Vec<Role> = alike.iter().filter(ours).map(|one| one.role.clone()).collect();
     let strangers = || alike.iter().filter(|one| one.by_name && !one.ours);
-    match strangers().last() {
+    match strangers().next_back() {
         Some(stranger) if roles.is_empty() => Err(AccountState::Foreign {
             role: stranger.role.name.clone(),
         }),
