@@ -25,8 +25,8 @@ async fn preflight(scene: &Scene<'_>, args: &[&str]) -> Output {
 async fn administers(scene: &Scene<'_>, account: &str) -> bool {
     let sql = "SELECT EXISTS (SELECT FROM pg_auth_members m JOIN pg_roles g ON g.oid = m.roleid JOIN pg_roles u ON u.oid = m.member \
         WHERE g.rolname = $1 AND u.rolname = $2)";
-    let row = scene.administrator().query_one(sql, &[&account, &scene.issuer().user]);
-    row.await.unwrap().get(0)
+    let (administrator, issuer) = (scene.administrator(), &scene.issuer().user);
+    administrator.query_one(sql, &[&account, issuer]).await.unwrap().get(0)
 }
 
 /// Has the server looked at, as any change of the base secret does, until the advice to install them is or is not given.
