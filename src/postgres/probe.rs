@@ -15,15 +15,16 @@ const OLDEST: u32 = 140_000;
 
 /// Looks. See [`super::Servers::probe`].
 pub(super) async fn probe(server: &Server) -> Result<(ProbeReport, DatabaseClock), Failure> {
-    let session = server.session(Instant::now() + PATIENCE).await?;
-    let report = report(&server.login, &session).await?;
-    let clock = clock::ask(&session).await?;
+    let mut session = server.session(Instant::now() + PATIENCE).await?;
     if session.has_other_functions().await? {
         // What a session found when it was opened, it would go by for as long as it is kept.
         server.renew_sessions();
-    } else {
-        session.keep();
+        drop(session);
+        session = server.session(Instant::now() + PATIENCE).await?;
     }
+    let report = report(&server.login, &session).await?;
+    let clock = clock::ask(&session).await?;
+    session.keep();
     Ok((report, clock))
 }
 
