@@ -360,43 +360,22 @@ where
         }
         Action::requeue(AFTER_ERROR)
     };
-    // Not as the controller's own stream: it would keep UID and version of each.
-    Controller::for_stream(futures::stream::pending(), store)
+    let wakes: BoxStream<'static, ObjectRef<K>> = receive(woken).boxed();
+    Controller::for_stream(stream, store)
         .with_config(Config::default().concurrency(CONCURRENCY))
-        .reconcile_on(seen(name, stream))
-        .reconcile_on(receive(woken))
+        .reconcile_on(wakes)
         .graceful_shutdown_on(stop.cancelled_owned())
         .run(pass, policy, ctx)
-        // Failed passes are logged by the policy.
-        .for_each(|_| std::future::ready(()))
+        .for_each(|outcome| {
+            // Failed passes are logged by the policy; what else comes here is the watch.
+            if let Err(error @ kube::runtime::controller::Error::QueueError(_)) = &outcome {
+                let error = error as &dyn std::error::Error;
+                tracing::warn!(controller = name, error, "the watch was interrupted; it starts anew");
+            }
+            std::future::ready(())
+        })
         .await;
     name
-}
-
-/// What was seen is to be looked at. The controller's queue has the name of each object twice until its time comes, and with
-/// thousands of leases that is most of what waits there; so it is the name only.
-fn seen<K>(
-    controller: &'static str,
-    objects: BoxStream<'static, Result<K, watcher::Error>>,
-) -> impl futures::Stream<Item = ObjectRef<K>> + Send
-where
-    K: Resource<DynamicType = ()> + Send + 'static,
-{
-    objects.filter_map(move |object| {
-        let named = match object {
-            Ok(object) => {
-                let mut named = ObjectRef::from_obj(&object);
-                (named.extra.uid, named.extra.resource_version) = (None, None);
-                Some(named)
-            }
-            Err(error) => {
-                let error = &error as &dyn std::error::Error;
-                tracing::warn!(controller, error, "the watch was interrupted; it starts anew");
-                None
-            }
-        };
-        std::future::ready(named)
-    })
 }
 
 fn receive<T: Send + 'static>(receiver: mpsc::UnboundedReceiver<T>) -> impl futures::Stream<Item = T> + Send {
