@@ -6,9 +6,12 @@ use std::process::{Command, Output};
 use e2e::places;
 use e2e::postgres::Major;
 use e2e::sample;
-use e2e::scene::{PATIENCE, Scene, grace};
+use e2e::scene::{Credential, PATIENCE, Scene, grace};
 use e2e::stack::Stack;
 use serde_json::{Value, json};
+use tokio::time::sleep;
+
+use crate::modes::NOTICE;
 
 async fn preflight(scene: &Scene<'_>, args: &[&str]) -> Output {
     let mut command = Command::new(places::own_program("kubectl-dsv").unwrap());
@@ -53,6 +56,14 @@ async fn wait_advised(scene: &Scene<'_>, advised: bool, change: &str) {
     scene.stack.eventually(&what, PATIENCE, check).await.unwrap();
 }
 
+async fn end(scene: &Scene<'_>, credential: &Credential) {
+    let lease = scene
+        .objects
+        .delete("CredentialLease", &scene.shop, &credential.lease)
+        .await;
+    lease.unwrap();
+}
+
 #[tokio::test]
 async fn what_preflight_prints_makes_accounts_that_are_nobodys_memberships() {
     let stack = Stack::shared().await.unwrap();
@@ -84,6 +95,8 @@ async fn what_preflight_prints_makes_accounts_that_are_nobodys_memberships() {
         "the login made it by itself"
     );
     scene.use_account(&after.login).await.unwrap();
+    // What the login made is taken back by both, and what is taken back early is gone before its end.
+    end(&scene, &before).await;
     scene.role_goes(&before.login.user, grace()).await.unwrap();
 
     superuser.batch_execute("DROP SCHEMA dsv CASCADE").await.unwrap();
@@ -91,6 +104,8 @@ async fn what_preflight_prints_makes_accounts_that_are_nobodys_memberships() {
     let last = scene.wait_serial("app", after.serial + 1).await.unwrap();
     assert!(administers(&scene, &last.login.user).await);
     // What they made is theirs to drop, so it waits until they are back.
+    end(&scene, &after).await;
+    sleep(NOTICE).await;
     assert!(scene.has_role(&after.login.user).await.unwrap());
     superuser.batch_execute(&sql).await.unwrap();
     wait_advised(&scene, false, "back").await;
