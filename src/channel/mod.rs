@@ -23,7 +23,7 @@ pub const MAX_QUEUED: usize = 32;
 pub struct Timing {
     /// From the first byte to a session.
     pub handshake: Duration,
-    /// Between two pings of an engine. The operator pings one that was quiet for half of [`Timing::silence`].
+    /// Between two pings of an engine. The operator pings one that was quiet for two thirds of [`Timing::silence`].
     pub ping: Duration,
     /// Without any frame for this long, the session is dead.
     pub silence: Duration,
@@ -39,7 +39,7 @@ impl Default for Timing {
     fn default() -> Self {
         Self {
             handshake: Duration::from_secs(10),
-            ping: Duration::from_secs(3),
+            ping: Duration::from_millis(4500),
             silence: Duration::from_secs(9),
             drain: Duration::from_mins(1),
             leave: Duration::from_secs(10),

@@ -20,7 +20,7 @@ use zeroize::Zeroizing;
 pub(super) const MAX_MESSAGE: usize = MAX_SEALED + 4096;
 /// Kept by each connection as long as it lives. The library's 128 KiB would be most of what an idle engine costs; a frame
 /// that is longer is read in parts.
-pub(super) const READ_BUFFER: usize = 8 << 10;
+pub(super) const READ_BUFFER: usize = 2 << 10;
 /// A peer that takes nothing for this long is as dead as one that says nothing.
 const SEND_LIMIT: Duration = Duration::from_secs(9);
 /// What cannot be said within this time when a connection ends is not worth more.

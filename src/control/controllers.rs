@@ -360,8 +360,11 @@ where
         }
         Action::requeue(AFTER_ERROR)
     };
-    let wakes: BoxStream<'static, ObjectRef<K>> = receive(woken).boxed();
-    Controller::for_stream(stream, store)
+    let wakes = receive(woken).map(|mut object: ObjectRef<K>| {
+        (object.extra.uid, object.extra.resource_version) = (None, None);
+        object
+    });
+    Controller::for_stream(stream.map_ok(only_named).boxed(), store)
         .with_config(Config::default().concurrency(CONCURRENCY))
         .reconcile_on(wakes)
         .graceful_shutdown_on(stop.cancelled_owned())
@@ -376,6 +379,14 @@ where
         })
         .await;
     name
+}
+
+/// What is queued: an object's UID and version are not needed to find it, and with thousands of leases they are most of
+/// what waits.
+fn only_named<K: Resource>(mut object: K) -> K {
+    let meta = object.meta_mut();
+    (meta.uid, meta.resource_version) = (None, None);
+    object
 }
 
 fn receive<T: Send + 'static>(receiver: mpsc::UnboundedReceiver<T>) -> impl futures::Stream<Item = T> + Send {

@@ -17,7 +17,7 @@ const IN_FLIGHT: usize = 16;
 /// Over which the ends are spread.
 const MINUTE: Duration = Duration::from_mins(1);
 /// So many are made in a second on any machine.
-const MADE_A_SECOND: u64 = 25;
+const MADE_A_SECOND: u64 = 30;
 const LEAD: Duration = Duration::from_secs(20);
 const POLL: Duration = Duration::from_millis(100);
 /// Between two who ask meanwhile.

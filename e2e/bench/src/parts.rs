@@ -99,7 +99,11 @@ pub async fn all(major: Major, only: &[Part], size: &Size) -> Result<Vec<Row>> {
 
 async fn through_everything(major: Major, wanted: &impl Fn(&[Part]) -> bool, size: &Size) -> Result<Vec<Row>> {
     let stack = world::start(major, 1).await?;
-    let world = World::open(&stack).await?;
+    let functions = major >= Major::V16;
+    if functions {
+        say("the accounts are made and dropped by the functions that a superuser installs");
+    }
+    let world = World::open(&stack, functions).await?;
     let mut rows = Vec::new();
     if wanted(&[Part::Cost]) {
         say("counting requests and statements of a life");
@@ -198,7 +202,7 @@ async fn many_engines(major: Major, wanted: &impl Fn(&[Part]) -> bool, size: &Si
 /// What noise cannot move, in less than two minutes.
 pub async fn quick(major: Major) -> Result<Vec<Row>> {
     let stack = world::start(major, 1).await?;
-    let world = World::open(&stack).await?;
+    let world = World::open(&stack, false).await?;
     let mut rows = cost::count(&world, 6).await?;
     rows.extend(delivery::measure(&world, 40).await?);
     rows.extend(restart::measure(&world, 200).await?);

@@ -3,9 +3,10 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use dsv::api::CredentialLease;
 use e2e::postgres::{Major, Options, Tls};
+use e2e::sample;
 use e2e::scene::Scene;
 use e2e::stack::{Shape, Stack};
 use k8s_openapi::api::core::v1::Secret;
@@ -75,8 +76,15 @@ pub struct World<'a> {
 }
 
 impl<'a> World<'a> {
-    pub async fn open(stack: &'a Stack) -> Result<Self> {
+    /// `functions`: a superuser has installed them, as is advised from PostgreSQL 16 on where many accounts live.
+    pub async fn open(stack: &'a Stack, functions: bool) -> Result<Self> {
         let scene = Scene::open(stack, Some(1)).await?;
+        if functions {
+            let sql = dsv::postgres::install(&scene.issuer().user, sample::ORDERS);
+            let sql = sql.map_err(|failure| anyhow!(failure.message))?;
+            let superuser = scene.server().connect(sample::ORDERS).await?;
+            superuser.batch_execute(&sql).await?;
+        }
         scene
             .ask(ASKED, &json!({"ttl": "2h", "issuance": {"mode": "OnDemand"}}))
             .await?;

@@ -137,7 +137,7 @@ impl Hub {
         match admitted {
             Ok((opening, protocol)) => {
                 self.inner.metrics.handshake(HandshakeResult::Accepted);
-                self.start(opening, protocol, writer, reader).await;
+                self.start(opening, protocol, writer, reader);
             }
             Err(refusal) => {
                 self.inner.metrics.handshake(HandshakeResult::Refused);
@@ -159,7 +159,8 @@ impl Hub {
         Ok(responder.third(&third)?)
     }
 
-    async fn start(&self, opening: Opening, protocol: u16, writer: wire::FrameWriter, reader: FrameReader) {
+    /// In a task of its own: that of a handshake is several times as large, and would live as long as the session.
+    fn start(self, opening: Opening, protocol: u16, writer: wire::FrameWriter, reader: FrameReader) {
         let (session, outbox) = Session::open(opening);
         // Queued before the session can be found, so the welcome is the first frame whatever task comes at once.
         session.say(ToEngine::Welcome {
@@ -167,7 +168,7 @@ impl Hub {
             session: session.name.clone(),
             installation: self.inner.identity.certificate().installation.clone(),
         });
-        self.serve(session, outbox, writer, reader).await;
+        tokio::spawn(async move { self.serve(session, outbox, writer, reader).await });
     }
 }
 

@@ -13,7 +13,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
 /// A session compares itself with the directory each time this many pings could have come, in case nobody calls
 /// [`Hub::recheck`].
-const RECHECK_EVERY: u32 = 10;
+const RECHECK_EVERY: u32 = 7;
 
 /// How a session ended.
 struct End {
@@ -251,7 +251,7 @@ fn take(session: &Session, frame: ToOperator, timing: Timing) -> Option<End> {
 async fn write(session: &Session, writer: &mut FrameWriter, mut outbox: Outbox, timing: Timing) -> End {
     // An engine pings by itself. Only one of which nothing was heard for longer is asked: with a thousand engines the
     // operator would otherwise do nothing but greet.
-    let quiet = timing.silence / 2;
+    let quiet = timing.silence * 2 / 3;
     let mut asked = Instant::now();
     let mut n = 0;
     loop {

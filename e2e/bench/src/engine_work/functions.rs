@@ -1,4 +1,4 @@
-//! Issuing by the functions that a superuser installs: what live accounts cost then.
+//! Issuing and revoking by the functions that a superuser installs: what live accounts cost then.
 
 use std::sync::atomic::Ordering;
 
@@ -7,7 +7,7 @@ use e2e::sample;
 use e2e::say::say;
 use postgres_protocol::escape::escape_identifier;
 
-use super::{Bench, PREPARED_AT_ONCE};
+use super::{Bench, PREPARED_AT_ONCE, revoked_within};
 use crate::figures::{Bar, Row};
 use crate::stats::{median, rate};
 
@@ -15,7 +15,7 @@ use crate::stats::{median, rate};
 const AT_LEAST: f64 = 0.83;
 
 impl Bench<'_> {
-    /// Issues with the functions, without live accounts and among so many. They are gone again afterwards.
+    /// Issues with the functions, without live accounts and among so many, and takes those back.
     pub async fn rows_with_functions(
         &self,
         live: usize,
@@ -32,6 +32,10 @@ impl Bench<'_> {
         let accounts = self.prepare(live).await?;
         let among = self.rate_with_functions(in_flight, count, repeats).await?;
         self.revoke_all(&accounts).await?;
+        let mut revoked = Vec::new();
+        for _ in 0..repeats {
+            revoked.push(self.seconds_to_revoke(live).await?);
+        }
         self.functions.store(false, Ordering::Relaxed);
         root.batch_execute("DROP SCHEMA dsv CASCADE").await?;
         say(format!(
@@ -44,6 +48,12 @@ impl Bench<'_> {
                 .limit(alone)
                 .bar(Bar::RatioAtLeast(AT_LEAST))
                 .note("limit: the same without live accounts"),
+            Row::new(
+                format!("revoke {live} accounts by the engine, with the functions"),
+                "s",
+                median(&revoked),
+            )
+            .bar(revoked_within(live)?),
         ])
     }
 
