@@ -366,7 +366,7 @@ fn etcd(programs: &Cluster, dir: &Path, port: u16) -> Result<Spec> {
 fn apiserver(programs: &Cluster, dir: &Path, etcd_port: u16, port: u16) -> Spec {
     let etcd = format!("--etcd-servers=https://127.0.0.1:{etcd_port}");
     let port = format!("--secure-port={port}");
-    let args: [&str; 23] = [
+    let args: [&str; 24] = [
         &etcd,
         "--etcd-cafile=ca.crt",
         "--etcd-certfile=etcd.crt",
@@ -389,6 +389,8 @@ fn apiserver(programs: &Cluster, dir: &Path, etcd_port: u16, port: u16) -> Spec 
         "--audit-policy-file=audit-policy.json",
         "--audit-log-path=audit.log",
         "--audit-log-mode=blocking",
+        // In megabytes: what is counted must not be moved away at the usual hundred.
+        "--audit-log-maxsize=4096",
         "--v=0",
     ];
     Spec::new("kube-apiserver", programs.apiserver(), dir)

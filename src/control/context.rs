@@ -2,6 +2,7 @@
 
 use super::admission::Admission;
 use super::audit::AuditMemory;
+use super::closing::Closing;
 use super::credential_cache::SeenCredential;
 use super::crowd::Crowds;
 use super::deferred_wakes::DeferredWakes;
@@ -162,6 +163,8 @@ pub struct Context {
     pub histories: GroupCommits<Ending>,
     /// Who waits for which server.
     pub crowds: Crowds,
+    /// Leases whose accounts are proven gone.
+    pub closing: Closing,
     /// Servers that do not answer.
     pub silence: Silence,
     /// What engines guard.
@@ -232,6 +235,7 @@ impl Context {
             revocations: Revocations::default(),
             histories: GroupCommits::default(),
             crowds: Crowds::default(),
+            closing: Closing::default(),
             silence: Silence::default(),
             guards: Guards::default(),
             told: Once::default(),
@@ -416,6 +420,7 @@ impl Context {
     /// The states of an object are over: the next one is told again.
     pub fn told_no_more(&self, uid: &str) {
         self.told.forget(uid);
+        self.closing.forget(uid);
         self.recorded.lock().unwrap_or_else(PoisonError::into_inner).remove(uid);
         self.intact.lock().unwrap_or_else(PoisonError::into_inner).remove(uid);
     }

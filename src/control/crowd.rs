@@ -12,8 +12,16 @@ pub const INSIDE: u16 = 32;
 type Lease = (String, String);
 
 /// Who waits for which server, by server record.
-#[derive(Default)]
-pub struct Crowds(Mutex<HashMap<String, Crowd>>);
+pub struct Crowds {
+    inside: u16,
+    all: Mutex<HashMap<String, Crowd>>,
+}
+
+impl Default for Crowds {
+    fn default() -> Self {
+        Self::of(INSIDE)
+    }
+}
 
 #[derive(Default)]
 struct Crowd {
@@ -25,32 +33,45 @@ struct Crowd {
 
 /// A place inside. Leaving it calls the next one.
 pub struct Place<'a> {
+    crowds: &'a Crowds,
     ctx: &'a Context,
     record: &'a str,
 }
 
 impl Drop for Place<'_> {
     fn drop(&mut self) {
-        self.ctx.crowds.leave(self.record);
-        self.ctx.crowds.call(self.ctx, self.record);
+        self.crowds.leave(self.record);
+        self.crowds.call(self.ctx, self.record);
     }
 }
 
 impl Crowds {
+    /// So many places for each.
+    pub fn of(inside: u16) -> Self {
+        Self {
+            inside,
+            all: Mutex::default(),
+        }
+    }
+
     fn locked(&self) -> MutexGuard<'_, HashMap<String, Crowd>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.all.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A place, or none where the lease has to stand outside; then it is woken when one is free.
-    pub fn enter<'a>(&self, ctx: &'a Context, record: &'a str, lease: Lease) -> Option<Place<'a>> {
+    pub fn enter<'a>(&'a self, ctx: &'a Context, record: &'a str, lease: Lease) -> Option<Place<'a>> {
         // Not `then_some`: a place that is made is left when it is dropped, also one that nobody was given.
-        self.admit(record, lease).then(|| Place { ctx, record })
+        self.admit(record, lease).then(|| Place {
+            crowds: self,
+            ctx,
+            record,
+        })
     }
 
     fn admit(&self, record: &str, lease: Lease) -> bool {
         let mut crowds = self.locked();
         let crowd = crowds.entry(record.to_owned()).or_default();
-        if crowd.inside < usize::from(INSIDE) {
+        if crowd.inside < usize::from(self.inside) {
             crowd.inside += 1;
             return true;
         }

@@ -4,6 +4,7 @@ mod bring_about;
 mod take_back;
 
 use super::context::Context;
+use super::crowd::Place;
 use super::hold::{Error, Hold};
 use super::own_writes::Stage;
 use super::report;
@@ -77,6 +78,8 @@ struct Pass<'a> {
     gone: bool,
     /// It was let go of: nobody knows whether the account is gone.
     abandoned: bool,
+    /// From which the books are closed on an account that is gone.
+    closing: Option<Place<'a>>,
 }
 
 impl<'a> Pass<'a> {
@@ -90,6 +93,7 @@ impl<'a> Pass<'a> {
             account: None,
             gone: false,
             abandoned: false,
+            closing: None,
         }
     }
 
@@ -110,6 +114,13 @@ impl<'a> Pass<'a> {
     async fn step(&mut self) -> Result<Option<Action>, Error> {
         let claim = self.lease.claim().cloned();
         let now = self.now(claim.as_ref());
+        if !self.gone && self.ctx.closing.is_proven(&self.lease.uid().unwrap_or_default()) {
+            // The Secret went before the account did.
+            (self.gone, self.looked) = (true, true);
+        }
+        if self.gone && !self.has_place_to_close() {
+            return Ok(Some(Action::requeue(BY_EVENT)));
+        }
         let steady = self.reported()
             && self.lease.metadata.deletion_timestamp.is_none()
             && claim.as_ref().is_some_and(|claim| now.operator < claim.expires_at.0);
@@ -144,6 +155,16 @@ impl<'a> Pass<'a> {
             (Step::Revoke, Some(claim)) => self.revoke(&claim).await,
             (Step::RecordEnd, Some(claim)) => self.record_end(&claim, why).await.map(|()| None),
         }
+    }
+
+    /// An account that is let go of is not known to be gone in the next pass, so its books are closed in this one.
+    fn has_place_to_close(&mut self) -> bool {
+        if self.closing.is_none() && !self.abandoned {
+            let name = (self.lease.namespace().unwrap_or_default(), self.lease.name_any());
+            self.closing = self.ctx.closing.enter(self.ctx, name);
+            return self.closing.is_some();
+        }
+        true
     }
 
     fn wrote(&self, stage: Stage) {

@@ -8,6 +8,7 @@ pub mod admission;
 pub mod audit;
 pub mod bound;
 pub mod cached_lease;
+pub mod closing;
 pub mod context;
 pub mod controllers;
 pub mod credential_cache;

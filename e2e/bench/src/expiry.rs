@@ -46,7 +46,10 @@ pub async fn measure(world: &World<'_>, leases: usize) -> Result<Vec<Row>> {
     }
     say(format!("{} accounts end within a minute", ends.len()));
     let opens = first_end.saturating_duration_since(Instant::now());
+    let before = world.leases.went();
     let (late, fresh) = tokio::try_join!(lateness(world, ends), fresh(world, opens, "expiry"))?;
+    world.leases.gone(before + leases).await?;
+    let closed = Instant::now().saturating_duration_since(first_end + MINUTE);
     let what = format!("{leases} ends in a minute");
     let note = format!("{} leases asked for meanwhile", fresh.len());
     Ok(vec![
@@ -61,6 +64,7 @@ pub async fn measure(world: &World<'_>, leases: usize) -> Result<Vec<Row>> {
             ms(percentile(&late, 99)),
         )
         .bar(Bar::AtMost(5000.0)),
+        Row::new(format!("{what}: last end -> all leases gone"), "ms", ms(closed)),
         Row::new(format!("{what}: a fresh lease, p50"), "ms", ms(percentile(&fresh, 50))).note(note),
         Row::new(format!("{what}: a fresh lease, p99"), "ms", ms(percentile(&fresh, 99))).bar(Bar::AtMost(1000.0)),
     ])

@@ -69,6 +69,7 @@ impl Pass<'_> {
         match state {
             Ok(AccountState::Gone { proven: true, .. }) => {
                 self.gone = true;
+                self.ctx.closing.note_proven(&self.lease.uid().unwrap_or_default());
                 let deleted = self.lease.metadata.deletion_timestamp.as_ref().map(|at| at.0);
                 let ended = deleted.map_or(claim.expires_at.0, |at| at.min(claim.expires_at.0));
                 self.ctx.metrics.revoked(until_then(ended, self.ctx.now()));
