@@ -27,7 +27,7 @@ impl Default for Crowds {
 struct Crowd {
     inside: usize,
     outside: VecDeque<Lease>,
-    /// The same as a set: a lease that is woken by something else comes again, and stands there once.
+    /// Those of them who wait still: a lease that is woken by something else comes again, and stands there once.
     known: HashSet<Lease>,
 }
 
@@ -73,6 +73,7 @@ impl Crowds {
         let crowd = crowds.entry(record.to_owned()).or_default();
         if crowd.inside < usize::from(self.inside) {
             crowd.inside += 1;
+            crowd.known.remove(&lease);
             return true;
         }
         if crowd.known.insert(lease.clone()) {
@@ -97,13 +98,16 @@ impl Crowds {
     fn next(&self, record: &str) -> Option<Lease> {
         let mut crowds = self.locked();
         let crowd = crowds.get_mut(record)?;
-        let next = crowd.outside.pop_front();
-        if let Some(next) = &next {
-            crowd.known.remove(next);
-        } else if crowd.inside == 0 {
+        while let Some(next) = crowd.outside.pop_front() {
+            // Who came in by himself stands outside no more; to call him would be to call nobody.
+            if crowd.known.remove(&next) {
+                return Some(next);
+            }
+        }
+        if crowd.inside == 0 {
             crowds.remove(record);
         }
-        next
+        None
     }
 }
 
@@ -141,5 +145,16 @@ mod tests {
             !crowds.locked().contains_key("server"),
             "nothing is kept of a server that nobody waits for"
         );
+    }
+
+    #[test]
+    fn whoever_came_in_by_himself_is_not_called() {
+        let crowds = Crowds::of(1);
+        assert!(crowds.admit("server", lease(1)));
+        assert!(!crowds.admit("server", lease(2)) && !crowds.admit("server", lease(3)));
+        crowds.leave("server");
+        assert!(crowds.admit("server", lease(2)));
+        crowds.leave("server");
+        assert_eq!(crowds.next("server"), Some(lease(3)));
     }
 }
