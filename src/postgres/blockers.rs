@@ -209,7 +209,7 @@ impl Blocked<'_> {
              UNION ALL SELECT 'SCHEMA', n.oid::regnamespace::text, n.nspowner, n.nspacl FROM pg_namespace n \
              UNION ALL SELECT 'ROUTINE', p.oid::regprocedure::text, p.proowner, p.proacl FROM pg_proc p WHERE p.prokind <> 'a' \
              UNION ALL SELECT 'DATABASE', quote_ident(d.datname), d.datdba, d.datacl FROM pg_database d) AS o \
-             CROSS JOIN LATERAL aclexplode(o.acl || '{{}}'::aclitem[]) AS a JOIN pg_roles g ON g.oid = a.grantor JOIN pg_roles u ON u.oid = a.grantee \
+             CROSS JOIN LATERAL aclexplode(CASE WHEN cardinality(o.acl) > 0 THEN o.acl || '{{}}'::aclitem[] END) AS a JOIN pg_roles g ON g.oid = a.grantor JOIN pg_roles u ON u.oid = a.grantee \
              WHERE a.grantee = ANY ($1) AND a.grantor <> o.owner AND a.grantor <> a.grantee LIMIT {OBJECTS}"
         );
         self.texts(place, "name the rights that others granted", &sql).await

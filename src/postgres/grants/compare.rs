@@ -52,10 +52,11 @@ async fn compare_kind(
         Kind::Routine => ("has_function_privilege", "pg_proc", "proacl"),
     };
     // The inner join leaves out what was dropped a moment ago. Joined with an empty one, the ACL is a copy in memory: of a long
-    // one, which is kept compressed, `aclexplode` would unpack the whole for each entry that it gives.
+    // one, which is kept compressed, `aclexplode` would unpack the whole for each entry that it gives. An empty one joined with
+    // another has no dimension, which `aclexplode` refuses.
     let sql = format!(
         "SELECT {has}($3, w.oid, w.word), \
-         EXISTS (SELECT FROM aclexplode(c.{acl} || '{{}}'::aclitem[]) a WHERE a.grantee = $3 AND a.privilege_type = w.word), \
+         EXISTS (SELECT FROM aclexplode(CASE WHEN cardinality(c.{acl}) > 0 THEN c.{acl} || '{{}}'::aclitem[] END) a WHERE a.grantee = $3 AND a.privilege_type = w.word), \
          {has}(w.oid, w.word || ' WITH GRANT OPTION'), w.at::int4 \
          FROM unnest($1, $2) WITH ORDINALITY AS w(oid, word, at) JOIN {catalog} c ON c.oid = w.oid"
     );

@@ -97,7 +97,7 @@ async fn lacking(
          SELECT DISTINCT x.owner FROM (SELECT relowner AS owner, relnamespace AS schema FROM pg_class \
          UNION SELECT nspowner, oid FROM pg_namespace) AS x JOIN pg_namespace n ON n.oid = x.schema \
          WHERE {NOT_SYSTEM} AND ($1 IS NULL OR n.nspname = $1) AND pg_has_role(x.owner, 'USAGE')) AS o, \
-         unnest($3) AS w(word) WHERE NOT EXISTS (SELECT FROM pg_default_acl d, aclexplode(d.defaclacl || '{{}}'::aclitem[]) a \
+         unnest($3) AS w(word) WHERE NOT EXISTS (SELECT FROM pg_default_acl d, aclexplode(CASE WHEN cardinality(d.defaclacl) > 0 THEN d.defaclacl || '{{}}'::aclitem[] END) a \
          WHERE d.defaclrole = o.owner AND d.defaclobjtype::text = $2 AND a.grantee = $4 AND a.privilege_type = w.word \
          AND d.defaclnamespace = coalesce((SELECT oid FROM pg_namespace WHERE nspname = $1), 0))"
     );
