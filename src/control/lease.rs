@@ -110,11 +110,16 @@ impl<'a> Pass<'a> {
             .is_some_and(|status| status.issued_at.is_some())
     }
 
+    fn proven_earlier(&self) -> bool {
+        let uid = self.lease.metadata.uid.as_deref();
+        uid.is_some_and(|uid| self.ctx.closing.is_proven(uid))
+    }
+
     /// One step; an action ends the pass.
     async fn step(&mut self) -> Result<Option<Action>, Error> {
         let claim = self.lease.claim().cloned();
         let now = self.now(claim.as_ref());
-        if !self.gone && self.ctx.closing.is_proven(&self.lease.uid().unwrap_or_default()) {
+        if !self.gone && self.proven_earlier() {
             // The Secret went before the account did.
             (self.gone, self.looked) = (true, true);
         }

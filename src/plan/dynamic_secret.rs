@@ -244,7 +244,8 @@ pub fn replaced<'a>(seen: &Observed<'a>) -> impl Iterator<Item = &'a LeaseSeen> 
 }
 
 /// When the next credential is due: `renewBefore` ahead of the end, and up to a tenth of that earlier by the UID, so that
-/// what was made together is not renewed together. None in other modes than Rotate.
+/// what was made together is not renewed together. A whole second, as everything that is written into a status: the spread has
+/// fractions, and what is read back would differ from what is decided at each look. None in other modes than Rotate.
 pub fn renew_at(seen: &Observed<'_>, lease: &LeaseSeen) -> Option<Timestamp> {
     if seen.mode != Mode::Rotate {
         return None;
@@ -252,7 +253,8 @@ pub fn renew_at(seen: &Observed<'_>, lease: &LeaseSeen) -> Option<Timestamp> {
     let ahead = seen.renew_before + backoff::share(seen.renew_before / 10, seen.uid);
     let half = SignedDuration::from_secs(lease.ttl_seconds) / 2;
     // Never before half of the life, whatever the spec says now: a longer renewBefore must not renew without end.
-    lease.expires_at?.saturating_sub(ahead.min(half)).ok()
+    let due = lease.expires_at?.saturating_sub(ahead.min(half)).ok()?;
+    Timestamp::from_second(due.as_second()).ok()
 }
 
 fn leave(seen: &Observed<'_>) -> Step {

@@ -8,7 +8,7 @@ use super::failure::Trouble;
 use super::handover::DISARMING;
 use super::pool::{Checkout, Server};
 use super::revoke::{Keepers, Places, Refusals, Role};
-use super::sql::{Ident, remark};
+use super::sql::{Ident, acl_entries, remark};
 use crate::channel::frames::{AccountState, Failure, FailureClass};
 use std::collections::{BTreeMap, BTreeSet};
 use tokio_postgres::error::SqlState;
@@ -201,6 +201,7 @@ impl Blocked<'_> {
 
     /// DROP OWNED takes only what the owner of an object has granted. What somebody else passed on must be taken by him.
     async fn grants_of_others(&self, place: &Session) -> Vec<String> {
+        let entries = acl_entries("o.acl");
         let sql = format!(
             "SELECT DISTINCT format('SET ROLE %I; REVOKE ALL ON %s %s FROM %I CASCADE; RESET ROLE;', g.rolname, o.kind, o.name, u.rolname) \
              FROM (SELECT 'TABLE' AS kind, c.oid::regclass::text AS name, c.relowner AS owner, c.relacl AS acl FROM pg_class c \
@@ -209,7 +210,8 @@ impl Blocked<'_> {
              UNION ALL SELECT 'SCHEMA', n.oid::regnamespace::text, n.nspowner, n.nspacl FROM pg_namespace n \
              UNION ALL SELECT 'ROUTINE', p.oid::regprocedure::text, p.proowner, p.proacl FROM pg_proc p WHERE p.prokind <> 'a' \
              UNION ALL SELECT 'DATABASE', quote_ident(d.datname), d.datdba, d.datacl FROM pg_database d) AS o \
-             CROSS JOIN LATERAL aclexplode(CASE WHEN cardinality(o.acl) > 0 THEN o.acl || '{{}}'::aclitem[] END) AS a JOIN pg_roles g ON g.oid = a.grantor JOIN pg_roles u ON u.oid = a.grantee \
+             CROSS JOIN LATERAL {entries} AS a \
+             JOIN pg_roles g ON g.oid = a.grantor JOIN pg_roles u ON u.oid = a.grantee \
              WHERE a.grantee = ANY ($1) AND a.grantor <> o.owner AND a.grantor <> a.grantee LIMIT {OBJECTS}"
         );
         self.texts(place, "name the rights that others granted", &sql).await

@@ -91,6 +91,14 @@ pub(super) fn remark(text: &str) -> String {
     format!("/* {} */", one_line.replace("*/", "* /").replace("/*", "/ *"))
 }
 
+/// The entries of an ACL column, as a table expression.
+///
+/// Joined with an empty one, the ACL is a copy in memory: of a long one, which is kept compressed, `aclexplode` would unpack the
+/// whole for each entry that it gives. An empty one joined with another has no dimension, which `aclexplode` refuses.
+pub(super) fn acl_entries(column: &str) -> String {
+    format!("aclexplode(CASE WHEN cardinality({column}) > 0 THEN {column} || '{{}}'::aclitem[] END)")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,4 +1,4 @@
-//! What one life costs: requests to the API server and round trips to the database, counted and not timed.
+//! What one life costs, and one rotation: requests to the API server and round trips to the database, counted and not timed.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -9,6 +9,7 @@ use e2e::say::say;
 
 use crate::audit::{self, Request};
 use crate::figures::{Bar, Row};
+use crate::rotation;
 use crate::world::World;
 
 /// One after the other, each in a second of its own: ends that meet would be taken back in one batch.
@@ -16,6 +17,8 @@ const APART: Duration = Duration::from_millis(1100);
 /// Longer than the minute in which an account may still be issued: one that ends sooner cannot be proven gone at once, and is
 /// looked at twice.
 const TTL: &str = "65s";
+/// Dynamic secrets that are rotated.
+const TURNED: &str = "turned";
 /// The last write follows the lease's end; the log is written a moment later.
 const AFTER: Duration = Duration::from_secs(2);
 
@@ -38,8 +41,14 @@ pub const BUDGET: Budget = Budget {
     round_trips: 6.5,
 };
 
-/// Counted over so many lives.
+/// Writes for a rotation: the lease, its Secret and status, the one it replaces marked and let go of, and what the dynamic secret
+/// says of both. Half a one more is room for a write that is told of a moment later.
+const ROTATION_WRITES: f64 = 7.5;
+
+/// Counted over so many lives, and over as many rotations.
 pub async fn count(world: &World<'_>, lives: usize) -> Result<Vec<Row>> {
+    // Now: when they are rotated, no account may still be issued, and each that is replaced is proven gone at once.
+    rotation::make(world, TURNED, lives).await?;
     world.log_statements(true).await?;
     let (requests, statements) = (world.requests.end()?, world.statements());
     let (begun, before) = (statements.end()?, world.leases.went());
@@ -78,8 +87,34 @@ pub async fn count(world: &World<'_>, lives: usize) -> Result<Vec<Row>> {
         ),
         row("SQL round trips of the engine", of(texts.len())?, BUDGET.round_trips),
     ];
+    rows.extend(rotations(world, lives).await?);
     rows.extend(sizes(world).await?);
     Ok(rows)
+}
+
+async fn rotations(world: &World<'_>, count: usize) -> Result<Vec<Row>> {
+    let (begun, before) = (world.requests.end()?, world.leases.went());
+    for number in 0..count {
+        rotation::rotate(world, TURNED, number).await?;
+        tokio::time::sleep(APART).await;
+    }
+    world.leases.gone(before + count).await?;
+    tokio::time::sleep(AFTER).await;
+    let requests = world.requests.since(begun)?;
+    for (kind, times) in audit::kinds(&requests) {
+        say(format!("  {times:5} x {kind}"));
+    }
+    let (writes, reads): (Vec<&Request>, Vec<&Request>) = requests.iter().partition(|request| request.is_write());
+    let taken = writes.iter().filter(|write| write.code < 400).count();
+    let row = |what: &str, times: usize| {
+        let each = f64::from(u32::try_from(times)?) / f64::from(u32::try_from(count)?);
+        let note = format!("counted over {count} rotations, each alone");
+        anyhow::Ok(Row::new(what, "a rotation", each).note(note))
+    };
+    Ok(vec![
+        row("API writes of the operator", taken)?.bar(Bar::Counted(ROTATION_WRITES)),
+        row("API reads of the operator", reads.len())?,
+    ])
 }
 
 /// What a live lease takes at the API server, as it answers it.

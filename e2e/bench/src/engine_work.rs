@@ -1,7 +1,7 @@
 //! What an engine does in a second: tasks over the channel to the real program, and beside it the same SQL without anything
 //! around it. No API server takes part.
 
-mod functions;
+pub mod functions;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};

@@ -18,6 +18,8 @@ use crate::sightings::Sightings;
 use crate::stats::{ms, percentile};
 use crate::world::World;
 
+/// What they are called; roles of theirs are told from others by it.
+const SET: &str = "rotated";
 const IN_FLIGHT: usize = 16;
 const MINUTE: Duration = Duration::from_mins(1);
 const POLL: Duration = Duration::from_millis(100);
@@ -25,22 +27,9 @@ const LIMIT: Duration = Duration::from_mins(5);
 
 /// So many rotations, spread over a minute.
 pub async fn measure(world: &World<'_>, count: usize) -> Result<Vec<Row>> {
-    let secrets = Sightings::called::<Secret>(world.scene.objects.client().clone(), &world.scene.shop, revision);
-    let count = u32::try_from(count)?;
-    let make = |number: u32| async move {
-        let spec = json!({"ttl": "2h", "issuance": {"mode": "Rotate", "overlap": "0s"}});
-        world.scene.ask(&name(number), &spec).await?;
-        anyhow::Ok(())
-    };
-    stream::iter((0..count).map(make))
-        .buffer_unordered(IN_FLIGHT)
-        .try_for_each(|()| async { Ok(()) })
-        .await?;
-    for number in 0..count {
-        secrets.came(&format!("{}/1", name(number))).await?;
-    }
+    let secrets = make(world, SET, count).await?;
     say(format!("{count} dynamic secrets have their first credential"));
-    let begun = Instant::now();
+    let (begun, count) = (Instant::now(), u32::try_from(count)?);
     let (waited, fresh, late) = tokio::try_join!(
         rotate_all(world, &secrets, count, begun),
         expiry::fresh(world, Duration::ZERO, "rotating"),
@@ -70,8 +59,32 @@ pub async fn measure(world: &World<'_>, count: usize) -> Result<Vec<Row>> {
     ])
 }
 
-fn name(number: u32) -> String {
-    format!("rotated-{number}")
+fn name(set: &str, number: usize) -> String {
+    format!("{set}-{number}")
+}
+
+/// A set of so many dynamic secrets, each with its first credential; returns what shows the next ones.
+pub async fn make(world: &World<'_>, set: &str, count: usize) -> Result<Sightings> {
+    let secrets = Sightings::called::<Secret>(world.scene.objects.client().clone(), &world.scene.shop, revision);
+    let make = |number: usize| async move {
+        let spec = json!({"ttl": "2h", "issuance": {"mode": "Rotate", "overlap": "0s"}});
+        world.scene.ask(&name(set, number), &spec).await?;
+        anyhow::Ok(())
+    };
+    stream::iter((0..count).map(make))
+        .buffer_unordered(IN_FLIGHT)
+        .try_for_each(|()| async { Ok(()) })
+        .await?;
+    for number in 0..count {
+        secrets.came(&format!("{}/1", name(set, number))).await?;
+    }
+    Ok(secrets)
+}
+
+/// Asks for the second credential of one of the set.
+pub async fn rotate(world: &World<'_>, set: &str, number: usize) -> Result<()> {
+    world.scene.rotate(&name(set, number), "2026-01-01T00:00:00Z").await?;
+    Ok(())
 }
 
 /// Which credential a Secret holds.
@@ -81,14 +94,15 @@ fn revision(secret: &PartialObjectMeta<Secret>) -> String {
 }
 
 async fn rotate_all(world: &World<'_>, secrets: &Sightings, count: u32, begun: Instant) -> Result<Vec<Duration>> {
-    let rotate = |number: u32| async move {
+    let one = |number: u32| async move {
         tokio::time::sleep_until((begun + MINUTE * number / count).into()).await;
         let asked = Instant::now();
-        world.scene.rotate(&name(number), "2026-01-01T00:00:00Z").await?;
-        let came = secrets.came(&format!("{}/2", name(number))).await?;
+        let number = usize::try_from(number)?;
+        rotate(world, SET, number).await?;
+        let came = secrets.came(&format!("{}/2", name(SET, number))).await?;
         anyhow::Ok(came.saturating_duration_since(asked))
     };
-    stream::iter((0..count).map(rotate))
+    stream::iter((0..count).map(one))
         .buffer_unordered(usize::try_from(count)?)
         .try_collect()
         .await

@@ -3,10 +3,9 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result};
 use dsv::api::CredentialLease;
 use e2e::postgres::{Major, Options, Tls};
-use e2e::sample;
 use e2e::scene::Scene;
 use e2e::stack::{Shape, Stack};
 use k8s_openapi::api::core::v1::Secret;
@@ -14,6 +13,7 @@ use serde_json::{Value, json};
 use tokio_postgres::Client;
 
 use crate::audit::AuditLog;
+use crate::engine_work::functions;
 use crate::reading::TENANT;
 use crate::sightings::Sightings;
 use crate::statements::StatementLog;
@@ -80,10 +80,7 @@ impl<'a> World<'a> {
     pub async fn open(stack: &'a Stack, functions: bool) -> Result<Self> {
         let scene = Scene::open(stack, Some(1)).await?;
         if functions {
-            let sql = dsv::postgres::install(&scene.issuer().user, sample::ORDERS);
-            let sql = sql.map_err(|failure| anyhow!(failure.message))?;
-            let superuser = scene.server().connect(sample::ORDERS).await?;
-            superuser.batch_execute(&sql).await?;
+            functions::install(scene.server(), scene.issuer()).await?;
         }
         scene
             .ask(ASKED, &json!({"ttl": "2h", "issuance": {"mode": "OnDemand"}}))

@@ -4,6 +4,7 @@ use super::wanted::{Kind, Want};
 use crate::postgres::connect::Session;
 use crate::postgres::failure::Trouble;
 use crate::postgres::group::GroupRole;
+use crate::postgres::sql::acl_entries;
 use tokio_postgres::types::Type;
 
 /// One wanted privilege beside what is.
@@ -51,12 +52,11 @@ async fn compare_kind(
         Kind::Sequence => ("has_sequence_privilege", "pg_class", "relacl"),
         Kind::Routine => ("has_function_privilege", "pg_proc", "proacl"),
     };
-    // The inner join leaves out what was dropped a moment ago. Joined with an empty one, the ACL is a copy in memory: of a long
-    // one, which is kept compressed, `aclexplode` would unpack the whole for each entry that it gives. An empty one joined with
-    // another has no dimension, which `aclexplode` refuses.
+    let entries = acl_entries(&format!("c.{acl}"));
+    // The inner join leaves out what was dropped a moment ago.
     let sql = format!(
         "SELECT {has}($3, w.oid, w.word), \
-         EXISTS (SELECT FROM aclexplode(CASE WHEN cardinality(c.{acl}) > 0 THEN c.{acl} || '{{}}'::aclitem[] END) a WHERE a.grantee = $3 AND a.privilege_type = w.word), \
+         EXISTS (SELECT FROM {entries} a WHERE a.grantee = $3 AND a.privilege_type = w.word), \
          {has}(w.oid, w.word || ' WITH GRANT OPTION'), w.at::int4 \
          FROM unnest($1, $2) WITH ORDINALITY AS w(oid, word, at) JOIN {catalog} c ON c.oid = w.oid"
     );

@@ -8,7 +8,7 @@ use crate::api::grants::{Grant, Part, Privilege};
 use crate::postgres::connect::Session;
 use crate::postgres::failure::Trouble;
 use crate::postgres::group::GroupRole;
-use crate::postgres::sql::Ident;
+use crate::postgres::sql::{Ident, acl_entries};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use tokio_postgres::types::Type;
@@ -92,12 +92,13 @@ async fn lacking(
     class: Class,
     words: &[&'static str],
 ) -> Result<BTreeMap<String, Vec<String>>, Trouble> {
+    let entries = acl_entries("d.defaclacl");
     let sql = format!(
         "SELECT pg_get_userbyid(o.owner)::text, w.word FROM ( \
          SELECT DISTINCT x.owner FROM (SELECT relowner AS owner, relnamespace AS schema FROM pg_class \
          UNION SELECT nspowner, oid FROM pg_namespace) AS x JOIN pg_namespace n ON n.oid = x.schema \
          WHERE {NOT_SYSTEM} AND ($1 IS NULL OR n.nspname = $1) AND pg_has_role(x.owner, 'USAGE')) AS o, \
-         unnest($3) AS w(word) WHERE NOT EXISTS (SELECT FROM pg_default_acl d, aclexplode(CASE WHEN cardinality(d.defaclacl) > 0 THEN d.defaclacl || '{{}}'::aclitem[] END) a \
+         unnest($3) AS w(word) WHERE NOT EXISTS (SELECT FROM pg_default_acl d, {entries} a \
          WHERE d.defaclrole = o.owner AND d.defaclobjtype::text = $2 AND a.grantee = $4 AND a.privilege_type = w.word \
          AND d.defaclnamespace = coalesce((SELECT oid FROM pg_namespace WHERE nspname = $1), 0))"
     );

@@ -2,7 +2,8 @@
 
 use std::sync::atomic::Ordering;
 
-use anyhow::{Result, anyhow};
+use anyhow::{Context, Result, anyhow};
+use e2e::postgres::{Login, Server};
 use e2e::sample;
 use e2e::say::say;
 use postgres_protocol::escape::escape_identifier;
@@ -14,6 +15,16 @@ use crate::stats::{median, rate};
 /// An issue may cost 1.2 times as much among the live accounts as without any.
 const AT_LEAST: f64 = 0.83;
 
+/// Has a superuser install the functions for an issuer, as `kubectl dsv preflight --install` does.
+pub async fn install(server: &Server, issuer: &Login) -> Result<()> {
+    let sql = dsv::postgres::install(&issuer.user, sample::ORDERS).map_err(|failure| anyhow!(failure.message))?;
+    let superuser = server.connect(sample::ORDERS).await?;
+    superuser
+        .batch_execute(&sql)
+        .await
+        .context("cannot install the functions")
+}
+
 impl Bench<'_> {
     /// Issues with the functions, without live accounts and among so many, and takes those back.
     pub async fn rows_with_functions(
@@ -23,10 +34,7 @@ impl Bench<'_> {
         count: usize,
         repeats: usize,
     ) -> Result<Vec<Row>> {
-        let root = self.server.connect(sample::ORDERS).await?;
-        let sql =
-            dsv::postgres::install(&self.issuer.user, sample::ORDERS).map_err(|failure| anyhow!(failure.message))?;
-        root.batch_execute(&sql).await?;
+        install(self.server, self.issuer).await?;
         self.functions.store(true, Ordering::Relaxed);
         let alone = self.rate_with_functions(in_flight, count, repeats).await?;
         let accounts = self.prepare(live).await?;
@@ -37,6 +45,7 @@ impl Bench<'_> {
             revoked.push(self.seconds_to_revoke(live).await?);
         }
         self.functions.store(false, Ordering::Relaxed);
+        let root = self.server.connect(sample::ORDERS).await?;
         root.batch_execute("DROP SCHEMA dsv CASCADE").await?;
         say(format!(
             "with the functions, {in_flight} in flight: {alone:.0}/s without live accounts, {among:.0}/s among {live}"
