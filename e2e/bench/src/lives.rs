@@ -7,7 +7,7 @@ use anyhow::Result;
 use e2e::say::say;
 use futures::future::try_join_all;
 
-use crate::audit::Request;
+use crate::audit::{self, Request};
 use crate::bare_api::{BareApi, WRITES};
 use crate::figures::{Bar, Row};
 use crate::stats::{median, rate};
@@ -84,12 +84,11 @@ async fn whole_lives(world: &World<'_>, repeat: usize, window: Duration) -> Resu
     try_join_all(lanes).await?;
     let lives = asked.into_inner();
     world.leases.gone(before + lives).await?;
-    let theirs = world
-        .requests
-        .since(from)?
-        .iter()
-        .filter(|request| Request::is_write(request))
-        .count();
+    let requests = world.requests.since(from)?;
+    for (kind, times) in audit::kinds(&requests) {
+        say(format!("  {times:5} x {kind}"));
+    }
+    let theirs = requests.iter().filter(|request| Request::is_write(request)).count();
     // Whoever asks writes as well.
     let per_life = f64::from(u32::try_from(theirs + lives)?) / f64::from(u32::try_from(lives)?);
     Ok(Round {
