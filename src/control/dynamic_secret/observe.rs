@@ -248,12 +248,6 @@ async fn target_seen(ctx: &Context, seen: &DynamicSecret, leases: &[LeaseSeen]) 
     if live.labels().get(LEASE_LABEL) != Some(&uid) {
         return Ok(TargetSeen::Released);
     }
-    // As it was written: right after a delivery the cache is behind, and nobody has to read the data.
-    if live.resource_version().is_some()
-        && live.resource_version() == lease_status.and_then(|s| s.secret_version.clone())
-    {
-        return Ok(TargetSeen::Intact);
-    }
     let intact = credential_secret::is_intact(&ctx.client, &namespace, &target, &ctx.installation.hash_key).await?;
     Ok(if intact { TargetSeen::Intact } else { TargetSeen::Edited })
 }
