@@ -1,7 +1,7 @@
 //! When objects of one kind in one namespace came and went, as a watch shows it: nobody has to ask again and again, which
 //! would be load of our own.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt::Debug;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -24,6 +24,45 @@ const PATIENCE: Duration = Duration::from_secs(120);
 struct Seen {
     came: HashMap<String, Instant>,
     went: HashMap<String, Instant>,
+    /// What a list that is being read has shown so far.
+    listed: HashSet<String>,
+}
+
+impl Seen {
+    fn note<K: Resource<DynamicType = ()>>(
+        &mut self,
+        event: Event<PartialObjectMeta<K>>,
+        name: fn(&PartialObjectMeta<K>) -> String,
+        now: Instant,
+    ) {
+        match event {
+            Event::Init => self.listed.clear(),
+            Event::InitApply(object) => {
+                let name = name(&object);
+                self.listed.insert(name.clone());
+                self.came.entry(name).or_insert(now);
+            }
+            // A watch that had to begin anew is told nothing of what went meanwhile: the list does not show it, that is all.
+            Event::InitDone => {
+                let listed = std::mem::take(&mut self.listed);
+                let missing: Vec<String> = self
+                    .came
+                    .keys()
+                    .filter(|name| !listed.contains(*name))
+                    .cloned()
+                    .collect();
+                for name in missing {
+                    self.went.entry(name).or_insert(now);
+                }
+            }
+            Event::Apply(object) => {
+                self.came.entry(name(&object)).or_insert(now);
+            }
+            Event::Delete(object) => {
+                self.went.entry(name(&object)).or_insert(now);
+            }
+        }
+    }
 }
 
 /// A watch that writes down when it saw what.
@@ -68,16 +107,8 @@ impl Sightings {
         let watching = tokio::spawn(async move {
             let mut events = std::pin::pin!(watcher(api, Config::default()).default_backoff());
             while let Some(event) = events.next().await {
-                let now = Instant::now();
-                match event {
-                    Ok(Event::Apply(object) | Event::InitApply(object)) => {
-                        lock(&noted).came.entry(name(&object)).or_insert(now);
-                    }
-                    Ok(Event::Delete(object)) => {
-                        lock(&noted).went.entry(name(&object)).or_insert(now);
-                    }
-                    Ok(Event::Init | Event::InitDone) | Err(_) => continue,
-                }
+                let Ok(event) = event else { continue };
+                lock(&noted).note(event, name, Instant::now());
                 tell.send_replace(());
             }
         });
@@ -134,5 +165,34 @@ impl Sightings {
 impl Drop for Sightings {
     fn drop(&mut self) {
         self.watching.abort();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use k8s_openapi::api::core::v1::Secret;
+    use serde_json::json;
+
+    fn secret(name: &str) -> PartialObjectMeta<Secret> {
+        serde_json::from_value(json!({"metadata": {"name": name}})).expect("metadata of a Secret")
+    }
+
+    #[test]
+    fn what_went_while_a_watch_began_anew_is_not_waited_for() {
+        let (mut seen, now) = (Seen::default(), Instant::now());
+        let mut note = |event| seen.note(event, PartialObjectMeta::name_any, now);
+        note(Event::Init);
+        note(Event::InitApply(secret("a")));
+        note(Event::InitDone);
+        note(Event::Apply(secret("b")));
+        note(Event::Apply(secret("c")));
+        note(Event::Delete(secret("c")));
+        note(Event::Init);
+        note(Event::InitApply(secret("b")));
+        note(Event::InitDone);
+        let mut went: Vec<&String> = seen.went.keys().collect();
+        went.sort();
+        assert_eq!(went, ["a", "c"]);
     }
 }
