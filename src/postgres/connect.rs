@@ -4,6 +4,7 @@ use super::failure::{Trouble, chain, class_of, failure, from_statement, sentence
 use super::functions::{self, Functions};
 use super::sql::{Ident, NotSql};
 use crate::channel::frames::{Failure, FailureClass, ServerLogin, SslMode};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tokio_postgres::config::SslMode as Wire;
 use tokio_postgres::types::{ToSql, Type};
@@ -60,8 +61,8 @@ pub(super) struct Session {
     pub(super) database: String,
     /// When it was opened.
     pub(super) opened: Instant,
-    /// What was found when it was prepared; see [`Session::functions`].
-    pub(super) functions: Option<Functions>,
+    /// What was found when it was looked for last; see [`Session::functions`].
+    pub(super) functions: Mutex<Option<Arc<Functions>>>,
 }
 
 /// The rows of a simple query: every column as text.
@@ -132,7 +133,7 @@ impl Session {
             user: String::new(),
             database: database.to_owned(),
             opened: Instant::now(),
-            functions: None,
+            functions: Mutex::default(),
         };
         let rows = session
             .text("prepare a session", &format!("{PREPARE}{}", functions::look()))
@@ -142,7 +143,7 @@ impl Session {
         session.version = fact(3).and_then(|number| number.parse().ok()).unwrap_or(0);
         session.version_text = fact(4).unwrap_or_default();
         session.user = fact(5).unwrap_or_default();
-        session.functions = Functions::read(fact(6).as_deref());
+        session.functions = Mutex::new(Functions::read(fact(6).as_deref()).map(Arc::new));
         Ok((session, writable))
     }
 

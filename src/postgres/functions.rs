@@ -7,10 +7,12 @@
 
 use super::connect::Session;
 use super::failure::Trouble;
+use super::pool::lock;
 use super::revoke::Role;
 use super::sql::{Ident, Literal, NotSql, oid_array, text_array};
 use crate::channel::frames::{Failure, FailureClass};
 use crate::keys::Verifier;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// What a superuser runs, but for the names.
@@ -133,18 +135,31 @@ impl Functions {
 
 impl Session {
     /// The functions, where this session may use them.
-    pub(super) fn functions(&self) -> Option<&Functions> {
-        self.functions.as_ref().filter(|functions| functions.are_there())
+    pub(super) fn functions(&self) -> Option<Arc<Functions>> {
+        lock(&self.functions).clone().filter(|functions| functions.are_there())
     }
 
-    /// Whether a superuser installed, replaced or dropped them since this session was opened.
-    pub(super) async fn has_other_functions(&self) -> Result<bool, Trouble> {
+    /// Looks again, and says whether a superuser installed, replaced or dropped them since this session looked last.
+    pub(super) async fn looks_for_functions(&self) -> Result<bool, Trouble> {
         let rows = self
             .text("look for the functions", &format!("SELECT {}", look()))
             .await?;
         let found = rows.last().and_then(|row| row.first()).and_then(Option::as_deref);
-        let oids = |functions: &Functions| [functions.administer, functions.create, functions.drop, functions.leave];
-        Ok(Functions::read(found).as_ref().map(oids) != self.functions().map(oids))
+        let found = Functions::read(found).map(Arc::new);
+        let oids =
+            |functions: &Arc<Functions>| [functions.administer, functions.create, functions.drop, functions.leave];
+        let others = found.as_ref().map(oids) != self.functions().as_ref().map(oids);
+        if others {
+            *lock(&self.functions) = found;
+        }
+        Ok(others)
+    }
+
+    /// Whether what was refused is worth another try: functions are there that this session did not know. One that was
+    /// opened before they were installed may not drop what another one had them make.
+    pub(super) async fn learns_of_functions(&self, refused: &Failure) -> Result<bool, Trouble> {
+        let may_be = refused.class == FailureClass::MissingPrivilege && self.has_grant_options();
+        Ok(may_be && self.looks_for_functions().await? && self.functions().is_some())
     }
 }
 

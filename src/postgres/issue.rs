@@ -114,7 +114,7 @@ async fn create_or_adopt(session: &Checkout<'_>, texts: &Texts, until: Instant) 
 /// Has a function make it where there is one: what the login makes by itself is a membership of it from PostgreSQL 16 on.
 async fn create(session: &Checkout<'_>, texts: &Texts, until: Instant) -> Result<TextRows, Trouble> {
     if let Some(functions) = session.functions()
-        && let Some(sql) = texts.create_by(functions)
+        && let Some(sql) = texts.create_by(&functions)
     {
         match session.text_until(until, &texts.doing, &sql).await {
             Err(trouble) if functions.did_not_help(&trouble) => {}

@@ -15,12 +15,10 @@ const OLDEST: u32 = 140_000;
 
 /// Looks. See [`super::Servers::probe`].
 pub(super) async fn probe(server: &Server) -> Result<(ProbeReport, DatabaseClock), Failure> {
-    let mut session = server.session(Instant::now() + PATIENCE).await?;
-    if session.has_other_functions().await? {
-        // What a session found when it was opened, it would go by for as long as it is kept.
+    let session = server.session(Instant::now() + PATIENCE).await?;
+    if session.looks_for_functions().await? {
+        // What another session found when it was opened, it would go by until it is refused something.
         server.renew_sessions();
-        drop(session);
-        session = server.session(Instant::now() + PATIENCE).await?;
     }
     let report = report(&server.login, &session).await?;
     let clock = clock::ask(&session).await?;

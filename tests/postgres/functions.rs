@@ -1,9 +1,10 @@
 //! The functions that run with a superuser's rights: what is made and taken back by them, and which are not called.
 
 use crate::functions_refuse::call;
-use crate::world::{DROPPED, World, failure, in_seconds, revocation};
+use crate::world::{DROPPED, PATIENCE, World, failure, in_seconds, revocation};
 use dsv::channel::frames::{Account, AccountSettings, AccountState, Done, FailureClass, Outcome};
 use dsv::keys::RoleKind;
+use dsv::postgres::Servers;
 use e2e::postgres::Major;
 use std::time::Duration;
 use tokio_postgres::Client;
@@ -34,6 +35,7 @@ where_they_matter! {
     an_account_is_a_membership_of_its_group_only
     what_owns_something_goes_the_slow_way
     installed_and_dropped_while_accounts_live
+    an_engine_that_did_not_see_them_come_takes_back_what_they_made
     functions_that_somebody_planted_are_not_called
     functions_put_in_the_place_of_ours_are_not_called
 }
@@ -260,9 +262,39 @@ async fn installed_and_dropped_while_accounts_live(major: Major) {
 
     let rename = format!("ALTER ROLE \"{}\" RENAME TO \"renamed {}\"", third.role, world.database);
     root.batch_execute(&rename).await.unwrap();
+    // Other functions than those that the kept sessions looked at.
     world.install_functions().await;
-    world.servers.forget_idle(Duration::ZERO);
     assert_eq!(world.revoke_one(&third, Some(kept)).await, DROPPED, "installed again");
+}
+
+/// Two engines of a pool: only one of them opened its sessions after a superuser installed the functions.
+async fn an_engine_that_did_not_see_them_come_takes_back_what_they_made(major: Major) {
+    let world = World::new(major).await;
+    let group = world.readers();
+    let before = world.account().0;
+    world.issued(&group, &before).await;
+    for round in ["installed", "installed anew"] {
+        world.install_functions().await;
+        let (accounts, _) = world.accounts(5);
+        let (another, mut asked) = (Servers::new(), Vec::new());
+        for account in &accounts {
+            let issued = another.issue(&world.login(), &group, account, PATIENCE).await;
+            assert!(matches!(issued, Outcome::Done { .. }), "{round}: {issued:?}");
+            asked.push(revocation(account, Some(oid_of(&world, account).await)));
+        }
+        assert_eq!(
+            memberships_in_accounts(&world).await,
+            1,
+            "{round}: only that from before"
+        );
+        let (first, others) = asked.split_first().unwrap();
+        assert_eq!(world.revoke(others).await, vec![DROPPED; 4], "{round}");
+        assert_eq!(world.revoke(std::slice::from_ref(first)).await, [DROPPED], "{round}");
+        let root = world.root().await;
+        root.batch_execute("DROP SCHEMA dsv CASCADE").await.unwrap();
+    }
+    let oid = oid_of(&world, &before).await;
+    assert_eq!(world.revoke_one(&before, Some(oid)).await, DROPPED);
 }
 
 /// Functions of the right names that tell everything to whoever made them.

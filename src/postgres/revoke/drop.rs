@@ -8,6 +8,7 @@ use crate::postgres::failure::{Trouble, failure};
 use crate::postgres::functions::Functions;
 use crate::postgres::sql::{Ident, Literal, NotSql, text_array};
 use std::fmt::Write as _;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::Type;
@@ -70,7 +71,13 @@ async fn together(
     way: Way,
 ) -> Result<Vec<(Case, Settled)>, Trouble> {
     if cases.len() > 1 {
-        match run(session, accounts, &cases, way, session.functions()).await {
+        let mut tried = run(session, accounts, &cases, way, session.functions()).await;
+        if let Err(Trouble::Refused(failure)) = &tried
+            && session.learns_of_functions(failure).await?
+        {
+            tried = run(session, accounts, &cases, way, session.functions()).await;
+        }
+        match tried {
             Ok(seen) => return Ok(seen.sort_out(accounts, cases)),
             // One account spoils the transaction of all; smaller parts show which.
             Err(Trouble::Refused(_)) => {}
@@ -93,10 +100,10 @@ async fn together(
 }
 
 async fn alone(session: &Session, accounts: &[Revocation], case: &Case, way: Way) -> Result<Settled, Trouble> {
-    let mut tries = 1;
+    let (mut tries, mut looked) = (1, false);
     let mut functions = session.functions();
     loop {
-        let failure = match run(session, accounts, std::slice::from_ref(case), way, functions).await {
+        let failure = match run(session, accounts, std::slice::from_ref(case), way, functions.clone()).await {
             Ok(seen) => {
                 let sorted = seen.sort_out(accounts, vec![case.clone()]).pop();
                 return Ok(sorted.map_or(Settled::Changed, |(_, settled)| settled));
@@ -104,9 +111,16 @@ async fn alone(session: &Session, accounts: &[Revocation], case: &Case, way: Way
             Err(Trouble::Refused(failure)) => failure,
             Err(lost) => return Err(lost),
         };
-        if functions.is_some_and(|functions| functions.are_of_no_use(&failure)) {
+        if functions
+            .as_ref()
+            .is_some_and(|functions| functions.are_of_no_use(&failure))
+        {
             // What we may do by ourselves is done, and otherwise the server says what is missing.
             functions = None;
+            continue;
+        }
+        if !std::mem::replace(&mut looked, true) && session.learns_of_functions(&failure).await? {
+            functions = session.functions();
             continue;
         }
         let code = failure.sqlstate.as_deref().unwrap_or_default();
@@ -170,9 +184,9 @@ async fn run(
     accounts: &[Revocation],
     cases: &[Case],
     way: Way,
-    functions: Option<&Functions>,
+    functions: Option<Arc<Functions>>,
 ) -> Result<Seen, Trouble> {
-    let sql = text(accounts, cases, way, functions).map_err(|error| {
+    let sql = text(accounts, cases, way, functions.as_deref()).map_err(|error| {
         let message = format!("an account cannot be written as SQL: {error}; was it renamed by hand?");
         failure(FailureClass::BadTask, message)
     })?;
