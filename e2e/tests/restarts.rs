@@ -122,6 +122,44 @@ async fn a_restart_of_any_part_issues_nothing_and_changes_no_password() {
         .unwrap();
 }
 
+/// After a start the caches are filled side by side. Here that of leases comes last by far, as it does where there are many.
+#[tokio::test]
+async fn a_start_that_does_not_see_the_leases_yet_issues_nothing() {
+    let shape = Shape {
+        node: true,
+        faults: true,
+        ..Shape::default()
+    };
+    let stack = Stack::start(shape).await.unwrap();
+    let scene = Scene::open_alone(&stack, Major::V15, Some(1)).await.unwrap();
+    for (name, mode) in [("once", "Once"), ("rotate", "Rotate")] {
+        let spec = json!({"ttl": "10m", "issuance": {"mode": mode}});
+        scene.ask(name, &spec).await.unwrap();
+        scene.wait_ready(name, "True/Issued").await.unwrap();
+    }
+    sleep(Duration::from_secs(3)).await;
+    let before = state(&scene).await;
+    assert_eq!(before.len(), 6, "2 Secrets, 2 leases, 2 accounts: {:?}", before.keys());
+    let status = async |name| scene.seen(name).await.unwrap()["status"].clone();
+    let said = (status("once").await, status("rotate").await);
+
+    let points = &stack.wiring().unwrap().failpoints;
+    let operator = &stack.operators()[0];
+    assert!(operator.stop(), "an operator that is asked to stop stops");
+    points.arm("leases.list", "hold", "*").unwrap();
+    operator.restart().await.unwrap();
+    points.reached("leases.list", PATIENCE).await.unwrap();
+    // Meanwhile all others are complete, and the engine is connected again.
+    sleep(Duration::from_secs(5)).await;
+    let meanwhile = state(&scene).await;
+    assert_eq!(meanwhile.keys().collect::<Vec<_>>(), before.keys().collect::<Vec<_>>());
+    assert_eq!(meanwhile, before, "while no lease was shown");
+    points.clear().unwrap();
+    works_again(&scene).await;
+    assert_eq!(state(&scene).await, before, "once all were shown");
+    assert_eq!((status("once").await, status("rotate").await), said);
+}
+
 /// Waits until a leader and its engines do what they are asked, shown by a credential for somebody new.
 async fn works_again(scene: &Scene<'_>) {
     let other = scene.stack.namespace("probe", &[("team", "shop")]).unwrap();

@@ -6,6 +6,7 @@ use super::cached_lease::label;
 use super::context::Context;
 use super::hold::{Error, Halt, Hold};
 use super::prepare::{Prepared, admit};
+use super::watches::LEASES;
 use crate::api::CredentialLease;
 use crate::api::conditions::Reason;
 use crate::api::names::{DYNAMIC_SECRET_LABEL, POOL_LABEL};
@@ -177,7 +178,7 @@ fn is_unclear(halt: &Halt) -> bool {
 
 async fn open(ctx: &Context, prepared: &Prepared, of: (&str, &str), own: Option<&str>) -> Result<i64, Error> {
     let namespace = prepared.owner.namespace().unwrap_or_default();
-    if ctx.admission.is_in_doubt(ctx.now()) {
+    if ctx.admission.is_in_doubt(ctx.now()) || !ctx.stores.filled.has(LEASES) {
         return listed(ctx, &namespace, of, own).await;
     }
     let leases = &ctx.stores.leases;

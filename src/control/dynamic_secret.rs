@@ -13,6 +13,7 @@ use super::occupied::Waiter;
 use super::report;
 use super::servers;
 use super::tasks::{Answer, ask};
+use super::watches::LEASES;
 use crate::api::conditions::Reason;
 use crate::api::dynamic_secret::GroupRecord;
 use crate::api::names::DYNAMIC_SECRET_FINALIZER;
@@ -35,6 +36,8 @@ const DROP_PATIENCE: Duration = Duration::from_secs(30);
 const BY_EVENT: Duration = Duration::from_mins(1);
 /// Until the next look where this one was at an old view; the newer view usually comes sooner.
 const AGAIN: Duration = Duration::from_millis(500);
+/// How long a pass waits for the cache of leases to be complete.
+const FILLING: Duration = Duration::from_secs(10);
 /// Until the next look while something is being taken back.
 const SOON: Duration = Duration::from_secs(2);
 
@@ -49,6 +52,9 @@ pub async fn reconcile(seen: Arc<DynamicSecret>, ctx: Arc<Context>) -> Result<Ac
         report::owner_waits(&ctx, &seen, &hold).await?;
         return Ok(Action::await_change());
     }
+    if !shows_leases(&ctx, &seen).await {
+        return Ok(Action::requeue(AGAIN));
+    }
     let mut gathered = gather(&ctx, &seen).await?;
     let now = ctx.now();
     // What was written is the newer view: other writes of this pass need not run into it.
@@ -60,6 +66,16 @@ pub async fn reconcile(seen: Arc<DynamicSecret>, ctx: Arc<Context>) -> Result<Ac
     );
     tracing::debug!(dynamic_secret = seen.name_any(), ?step, "step");
     act(&ctx, &seen, &gathered, step, now).await
+}
+
+/// Whether the cache can tell which leases there are. While it is still being filled after a start, a credential would look as
+/// if it had ended, and be replaced. One that is deleted has its leases listed at the source.
+async fn shows_leases(ctx: &Context, seen: &DynamicSecret) -> bool {
+    if seen.metadata.deletion_timestamp.is_some() {
+        return true;
+    }
+    let filled = ctx.stores.filled.with(&[LEASES]);
+    tokio::time::timeout(FILLING, filled).await.is_ok()
 }
 
 async fn act(
@@ -77,8 +93,13 @@ async fn act(
         }
         Step::Make { serial, need } => {
             tracing::info!(dynamic_secret = seen.name_any(), serial, ?need, "making a lease");
-            let delivered = gathered.observed(seen, false).delivered_serial;
-            make(ctx, seen, Basis { serial, delivered }).await
+            let observed = gathered.observed(seen, false);
+            let basis = Basis {
+                serial,
+                delivered: observed.delivered_serial,
+                current: plan::current(&observed).map(|lease| lease.serial),
+            };
+            make(ctx, seen, basis).await
         }
         Step::End { lease, why } => {
             // Said before the first lease goes: nobody may read Ready while credentials are taken back.

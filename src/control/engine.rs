@@ -163,7 +163,7 @@ async fn needed_by(ctx: &Context, pool: &EnginePool, namespace: &str) -> Result<
     let open = open_leases(ctx, &uid).await?;
     // A pool that leaves has its group roles dropped; otherwise they can wait for another engine. Where the namespace goes,
     // its engines are often deleted a moment before the pool.
-    let groups = !super::pool::owners_of_groups(ctx, &uid).is_empty()
+    let groups = !super::pool::owners_of_groups(ctx, &uid).await?.is_empty()
         && (pool.metadata.deletion_timestamp.is_some() || namespace_goes(ctx, namespace).await?);
     // One that is deleted too is no other: of all engines deleted together none would be left.
     let stays = |uid: &str| {

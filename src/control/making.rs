@@ -5,7 +5,7 @@ use super::context::Context;
 use super::hold::{Error, Halt, Hold};
 use super::prepare::{Prepared, claim, labels, prepare};
 use crate::api::conditions::Reason;
-use crate::api::lease::{Claim, CredentialLeaseSpec};
+use crate::api::lease::{Claim, CredentialLeaseSpec, Maker};
 use crate::api::names::{self, DYNAMIC_SECRET_LABEL, LEASE_FINALIZER};
 use crate::api::{CredentialLease, DynamicSecret};
 use crate::cluster::credential_secret::{self, LeaseIdentity};
@@ -14,6 +14,7 @@ use crate::keys::PASSWORD_LENGTH;
 use crate::plan::lease::SecretSeen;
 use crate::plan::shape::{self, Login};
 use crate::plan::template::Unfit;
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{ListParams, PartialObjectMeta};
@@ -37,6 +38,33 @@ pub struct Basis {
     pub serial: i64,
     /// The highest serial that was known as delivered.
     pub delivered: i64,
+    /// The serial of the live credential that was known; none where all seemed to have ended.
+    pub current: Option<i64>,
+}
+
+/// What a live list shows of the leases of one dynamic secret.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Listed {
+    /// One that this leader made is neither delivered nor over.
+    on_the_way: bool,
+    /// The highest serial.
+    highest: i64,
+    /// The highest serial that was delivered.
+    delivered: i64,
+    /// The highest serial that was delivered and lives.
+    live: Option<i64>,
+}
+
+impl Basis {
+    /// Whether what the decision was based on is not what there is: caches are told of things one after the other, and after a
+    /// start one may be complete while another shows nothing yet.
+    fn is_stale(&self, listed: &Listed, recorded: i64) -> bool {
+        let newest = listed.live.filter(|serial| *serial >= self.delivered);
+        listed.on_the_way
+            || listed.highest.max(recorded) >= self.serial
+            || listed.delivered > self.delivered
+            || (newest.is_some() && newest != self.current)
+    }
 }
 
 /// Makes the next lease of a dynamic secret. False where that was decided on an old view: nothing was made, and the caller
@@ -117,37 +145,37 @@ fn occupied(namespace: &str, target: &str, found: Option<&PartialObjectMeta<Secr
 
 /// The next serial by a live LIST; none where a lease is already on its way (the cache had not shown it yet).
 async fn free_serial(ctx: &Context, owner: &DynamicSecret, basis: Basis) -> Result<Option<i64>, Error> {
-    let least = basis.serial;
     let namespace = owner.namespace().unwrap_or_default();
     let uid = owner.uid().unwrap_or_default();
     let api: Api<CredentialLease> = Api::namespaced(ctx.client.clone(), &namespace);
     let params = ListParams::default().labels(&format!("{DYNAMIC_SECRET_LABEL}={uid}"));
-    let leases = api
+    let list = api
         .list(&params)
         .await
         .to(|| format!("list the leases of {namespace}/{}", owner.name_any()))?;
-    let claims = || {
-        leases
-            .items
-            .iter()
-            .filter_map(|lease| Some((lease, lease.claim()?)))
-            .filter(|(_, c)| c.serial > 0)
-    };
-    let on_the_way = claims().any(|(lease, claim)| {
-        let reported = lease.status.as_ref().is_some_and(|s| s.issued_at.is_some());
-        let over = lease.metadata.deletion_timestamp.is_some() || ctx.now() >= claim.expires_at.0;
-        !reported && !over && *claim.maker == ctx.me
-    });
-    let listed = claims().map(|(_, claim)| claim.serial).max().unwrap_or(0);
     let recorded = owner.status.as_ref().and_then(|s| s.last_serial).unwrap_or(0);
-    // A serial above what the caller saw means that it decided on an old view.
-    let issued = |lease: &CredentialLease| lease.status.as_ref().is_some_and(|s| s.issued_at.is_some());
-    let delivered = claims()
-        .filter(|(lease, _)| issued(lease))
-        .map(|(_, claim)| claim.serial)
-        .max();
-    let stale = on_the_way || listed.max(recorded) >= least || delivered.is_some_and(|serial| serial > basis.delivered);
-    Ok((!stale).then_some(least))
+    let stale = basis.is_stale(&listed(&list.items, &ctx.me, ctx.now()), recorded);
+    Ok((!stale).then_some(basis.serial))
+}
+
+fn listed(leases: &[CredentialLease], me: &Maker, now: Timestamp) -> Listed {
+    let mut all = Listed::default();
+    for lease in leases {
+        let Some(claim) = lease.claim().filter(|claim| claim.serial > 0) else {
+            continue;
+        };
+        let reported = lease.status.as_ref().is_some_and(|s| s.issued_at.is_some());
+        let over = lease.metadata.deletion_timestamp.is_some() || now >= claim.expires_at.0;
+        all.on_the_way |= !reported && !over && *claim.maker == *me;
+        all.highest = all.highest.max(claim.serial);
+        if reported {
+            all.delivered = all.delivered.max(claim.serial);
+        }
+        if reported && !over {
+            all.live = all.live.max(Some(claim.serial));
+        }
+    }
+    all
 }
 
 fn rotate_at(owner: &DynamicSecret) -> Option<BTreeMap<String, String>> {
@@ -217,5 +245,61 @@ async fn settle(
         }
         // The password is kept: the POST may still land.
         None => Err(error.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BASIS: Basis = Basis {
+        serial: 3,
+        delivered: 2,
+        current: Some(2),
+    };
+    const SEEN: Listed = Listed {
+        on_the_way: false,
+        highest: 2,
+        delivered: 2,
+        live: Some(2),
+    };
+
+    #[test]
+    fn what_was_decided_on_what_there_is_is_done() {
+        assert!(!BASIS.is_stale(&SEEN, 2));
+        // It ended meanwhile: another is needed all the more.
+        assert!(!BASIS.is_stale(&Listed { live: None, ..SEEN }, 2));
+        // A replaced one lives on, and the one that replaced it has ended.
+        let ended = Basis { current: None, ..BASIS };
+        assert!(!ended.is_stale(&Listed { live: Some(1), ..SEEN }, 2));
+        let first = Basis {
+            serial: 1,
+            delivered: 0,
+            current: None,
+        };
+        assert!(!first.is_stale(&Listed::default(), 0));
+    }
+
+    #[test]
+    fn a_live_credential_that_the_cache_did_not_show_is_not_replaced() {
+        let unseen = Basis { current: None, ..BASIS };
+        assert!(unseen.is_stale(&SEEN, 2));
+    }
+
+    #[test]
+    fn what_came_about_meanwhile_counts() {
+        let on_the_way = Listed {
+            on_the_way: true,
+            ..SEEN
+        };
+        assert!(BASIS.is_stale(&on_the_way, 2));
+        assert!(BASIS.is_stale(&Listed { highest: 3, ..SEEN }, 2));
+        assert!(BASIS.is_stale(&SEEN, 3), "a serial that is recorded is taken");
+        let old = Basis {
+            delivered: 1,
+            current: Some(1),
+            ..BASIS
+        };
+        assert!(old.is_stale(&SEEN, 2));
     }
 }

@@ -2,6 +2,7 @@
 //! search through all objects.
 
 use super::context::Context;
+use super::watches::{DYNAMIC_SECRETS, LEASES};
 use crate::api::conditions::{self, READY, Reason};
 use crate::api::{CredentialLease, DynamicSecret};
 use jiff::Timestamp;
@@ -24,16 +25,25 @@ pub struct Places {
 impl Places {
     /// A dynamic secret was seen, or seen to be gone.
     pub fn note_dynamic_secret(&self, ctx: &Context, changed: &DynamicSecret) {
-        let there = ctx.stores.dynamic_secrets.get(&ObjectRef::from_obj(changed));
-        let since = there.and_then(|one| waits(&one.status.as_ref()?.conditions));
+        // While it is being filled the cache shows nothing at all.
+        let since = if ctx.stores.filled.has(DYNAMIC_SECRETS) {
+            let there = ctx.stores.dynamic_secrets.get(&ObjectRef::from_obj(changed));
+            there.and_then(|one| waiting(&one))
+        } else {
+            waiting(changed)
+        };
         let namespace = changed.namespace().unwrap_or_default();
         self.dynamic_secrets.note(&namespace, &changed.name_any(), since);
     }
 
     /// A lease was seen, or seen to be gone.
     pub fn note_lease(&self, ctx: &Context, changed: &CredentialLease) {
-        let there = ctx.stores.leases.get(&ObjectRef::from_obj(changed));
-        let since = there.and_then(|lease| asks(&lease));
+        let since = if ctx.stores.filled.has(LEASES) {
+            let there = ctx.stores.leases.get(&ObjectRef::from_obj(changed));
+            there.and_then(|lease| asks(&lease))
+        } else {
+            asks(changed)
+        };
         let namespace = changed.namespace().unwrap_or_default();
         self.leases.note(&namespace, &changed.name_any(), since);
     }
@@ -43,8 +53,7 @@ impl Places {
         let stores = &ctx.stores;
         self.dynamic_secrets.longest(namespace, |name| {
             let found = stores.dynamic_secrets.get(&ObjectRef::new(name).within(namespace));
-            let Some(one) = found.filter(|one| one.status.as_ref().is_some_and(|s| waits(&s.conditions).is_some()))
-            else {
+            let Some(one) = found.filter(|one| waiting(one).is_some()) else {
                 return false;
             };
             ctx.nudges.nudge(&one.uid().unwrap_or_default());
@@ -60,6 +69,11 @@ impl Places {
             waiting
         });
     }
+}
+
+/// Since when a dynamic secret waits for a place.
+fn waiting(one: &DynamicSecret) -> Option<Timestamp> {
+    waits(&one.status.as_ref()?.conditions)
 }
 
 /// Since when an unclaimed lease waits for a place.

@@ -4,17 +4,19 @@ use super::context::Context;
 use super::engine::{is_managed, namespace_goes, open_leases};
 use super::hold::{Error, Halt, Hold};
 use super::servers;
+use super::watches::DYNAMIC_SECRETS;
 use crate::api::conditions::{self, Reason};
 use crate::api::names::POOL_FINALIZER;
 use crate::api::pool::ServerStatus;
 use crate::api::{CredentialLease, DynamicSecret, Engine, EnginePool, EngineSpec};
-use crate::cluster::{objects, server_record, status};
+use crate::cluster::{Intention, objects, server_record, status};
 use futures::{StreamExt, TryStreamExt};
 use jiff::SignedDuration;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
+use kube::api::ListParams;
 use kube::runtime::controller::Action;
 use kube::runtime::events::EventType;
-use kube::{Resource, ResourceExt};
+use kube::{Api, Resource, ResourceExt};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -78,7 +80,7 @@ async fn leave(ctx: &Context, pool: &EnginePool) -> Result<Action, Error> {
 /// later there is no engine for it. A database that cannot be reached does not hold it for ever.
 async fn leave_groups(ctx: &Context, pool: &EnginePool) -> Result<Action, Error> {
     let uid = pool.uid().unwrap_or_default();
-    let owners = owners_of_groups(ctx, &uid);
+    let owners = owners_of_groups(ctx, &uid).await?;
     if owners.is_empty() || ctx.attempts.age(&uid) > GROUP_WAIT {
         if !owners.is_empty() {
             tracing::warn!(
@@ -110,10 +112,22 @@ async fn keep_an_engine(ctx: &Context, pool: &EnginePool) -> Result<(), Error> {
     }
 }
 
-/// Dynamic secrets that have group roles of the pool on their books.
-pub fn owners_of_groups(ctx: &Context, pool_uid: &str) -> Vec<Arc<DynamicSecret>> {
+/// Dynamic secrets that have group roles of the pool on their books. While the cache does not show them all yet they are asked
+/// for: a pool that went without them would leave their group roles behind.
+pub async fn owners_of_groups(ctx: &Context, pool_uid: &str) -> Result<Vec<Arc<DynamicSecret>>, Error> {
     let has = |owner: &DynamicSecret| owner.status.iter().flat_map(|s| &s.groups).any(|g| g.pool == pool_uid);
-    ctx.stores.dynamic_secrets.state_filter(has)
+    if ctx.stores.filled.has(DYNAMIC_SECRETS) {
+        return Ok(ctx.stores.dynamic_secrets.state_filter(has));
+    }
+    let listed = Api::<DynamicSecret>::all(ctx.client.clone())
+        .list(&ListParams::default())
+        .await
+        .to(|| "list the dynamic secrets of a pool".to_owned());
+    match listed {
+        // Without their definition there are none.
+        Err(error) if error.is_not_served() => Ok(Vec::new()),
+        other => Ok(other?.items.into_iter().filter(has).map(Arc::new).collect()),
+    }
 }
 
 async fn end_leases(ctx: &Context, pool_uid: &str) -> Result<(), Error> {

@@ -111,8 +111,13 @@ pub fn prepare(client: &Client, metrics: &Metrics, served: &Namespaces) -> (Stor
     let lease_index = Arc::new(LeaseIndex::default());
     let mut slimming = Slimming::default();
     let (index, mut definition_of_leases) = (lease_index.clone(), definition(metrics, ObjectKind::CredentialLease));
+    let all_leases = watched::<CredentialLease>(client);
+    let all_leases = async move {
+        failpoint!("leases.list", "leases");
+        all_leases
+    };
     let (leases, lease_stream) = watch(
-        watched::<CredentialLease>(client).modify(move |lease| slimming.slim(lease)),
+        all_leases.flatten_stream().modify(move |lease| slimming.slim(lease)),
         (&filled, LEASES),
         move |event: &Result<_, _>| {
             event.as_ref().into_iter().for_each(|event| index.note(event));
@@ -187,8 +192,7 @@ pub fn lease_changed(ctx: &Context, lease: &CredentialLease) {
         ctx.admission.shown(lease);
     }
     // While it is being filled the cache shows nothing at all.
-    let filled = ctx.stores.leases.wait_until_ready().now_or_never().is_some();
-    if filled && shown.is_none() {
+    if ctx.stores.filled.has(LEASES) && shown.is_none() {
         if let (Some(uid), Some(claim)) = (lease.uid(), lease.claim()) {
             ctx.audit.lease_gone(&uid, &claim.server, claim.expires_at.0);
         }

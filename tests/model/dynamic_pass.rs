@@ -17,6 +17,14 @@ pub const ISSUE_WINDOW: i64 = 6;
 /// How long a group counts as checked.
 const GROUP_CHECKED: i64 = 60;
 
+/// What a decision knew of what was delivered.
+struct Known {
+    /// The live credential.
+    current: Option<LeaseSeen>,
+    /// The highest serial that was delivered.
+    delivered: i64,
+}
+
 struct Gathered {
     uid: String,
     leases: Vec<LeaseSeen>,
@@ -29,6 +37,16 @@ struct Gathered {
 impl World {
     /// `behind` for the dynamic secret, `leases_behind` for its leases: two caches.
     pub fn dynamic_pass(&mut self, behind: usize, leases_behind: usize) {
+        let leases = self.view(leases_behind);
+        self.pass(behind, &leases);
+    }
+
+    /// After a start: one cache is complete while the other shows nothing yet.
+    pub fn dynamic_pass_before_leases_are_shown(&mut self) {
+        self.pass(0, &Cluster::default());
+    }
+
+    fn pass(&mut self, behind: usize, leases: &Cluster) {
         let Some(seen) = self.view(behind).dynamic.clone() else {
             return;
         };
@@ -36,15 +54,17 @@ impl World {
             return;
         }
         self.busy.push("dynamic".to_owned());
-        let leases = self.view(leases_behind);
         // Before the books are closed, leases are listed at the source.
-        let leases = if seen.meta.deleting { &self.cluster } else { &*leases };
+        let leases = if seen.meta.deleting { &self.cluster } else { leases };
         let gathered = self.gather(&seen, leases);
         let observed = gathered.observed(&seen);
         let step = next(&observed, at(self.now));
-        let (newest, delivered) = (current(&observed).cloned(), observed.delivered_serial);
+        let known = Known {
+            current: current(&observed).cloned(),
+            delivered: observed.delivered_serial,
+        };
         // What could not be done is done by a later pass.
-        let _ = self.act(&seen, step, newest.as_ref(), delivered);
+        let _ = self.act(&seen, step, &known);
         self.busy.pop();
     }
 
@@ -87,17 +107,17 @@ impl World {
         }
     }
 
-    fn act(&mut self, seen: &Dynamic, step: Step, newest: Option<&LeaseSeen>, delivered: i64) -> Result<(), Lost> {
+    fn act(&mut self, seen: &Dynamic, step: Step, known: &Known) -> Result<(), Lost> {
         match step {
             Step::AddFinalizer => self.write(Write::HoldDynamic(seen.meta.clone())),
-            Step::Make { serial, .. } => self.make(seen, serial, delivered),
+            Step::Make { serial, .. } => self.make(seen, serial, known),
             Step::End { lease, .. } => match self.cluster.leases.get(&lease).cloned() {
                 Some(found) => self.write(Write::DeleteLease(found.name, found.meta.uid)),
                 None => Ok(()),
             },
             Step::DropGroup { .. } => Ok(()),
             Step::Release => self.write(Write::ReleaseDynamic(seen.meta.clone())),
-            Step::Wait { waiting, .. } => match newest.filter(|_| waiting == Waiting::Valid) {
+            Step::Wait { waiting, .. } => match known.current.as_ref().filter(|_| waiting == Waiting::Valid) {
                 Some(newest) => self.write_valid(seen, newest),
                 None => Ok(()),
             },
@@ -139,8 +159,7 @@ impl World {
         Ok(Some(matches!(whose, SecretSeen::Absent | SecretSeen::Older)))
     }
 
-    /// `delivered`: the highest delivered serial that the decision knew of.
-    fn make(&mut self, seen: &Dynamic, serial: i64, delivered: i64) -> Result<(), Lost> {
+    fn make(&mut self, seen: &Dynamic, serial: i64, known: &Known) -> Result<(), Lost> {
         // What was decided on another version is decided again: the spec may ask for something else by now, or for nothing.
         let fresh = self.cluster.dynamic.clone();
         let Some(owner) = fresh.filter(|owner| owner.meta == seen.meta && !owner.meta.deleting) else {
@@ -156,7 +175,7 @@ impl World {
                 true
             });
         }
-        if !self.is_free(&owner, serial, delivered) {
+        if !self.is_free(&owner, serial, known) {
             return Ok(());
         }
         let verifier = self.fresh_verifier();
@@ -188,8 +207,8 @@ impl World {
         }
     }
 
-    /// By a live list: no lease of ours is on its way, and no serial is taken or delivered that the decision did not know of.
-    fn is_free(&self, owner: &Dynamic, serial: i64, delivered: i64) -> bool {
+    /// By a live list: no lease of ours is on its way, and no serial is taken, delivered or live that the decision did not know of.
+    fn is_free(&self, owner: &Dynamic, serial: i64, known: &Known) -> bool {
         let me = self.me();
         let of_owner = self
             .cluster
@@ -204,8 +223,14 @@ impl World {
             .any(|(lease, claim)| lease.issued_at.is_none() && !lease.meta.deleting && *claim.maker == me);
         let listed = ours.iter().map(|(_, claim)| claim.serial).max().unwrap_or(0);
         let issued = ours.iter().filter(|(lease, _)| lease.issued_at.is_some());
+        let live = issued.clone().filter(|(lease, claim)| {
+            let over = lease.meta.deleting || at(self.now) >= claim.expires_at.0;
+            !over && claim.serial >= known.delivered
+        });
+        let live = live.map(|(_, claim)| claim.serial).max();
+        let unseen = live.is_some() && live != known.current.as_ref().map(|lease| lease.serial);
         let issued = issued.map(|(_, claim)| claim.serial).max().unwrap_or(0);
-        let unknown = issued.max(owner.status.delivered_serial) > delivered;
+        let unknown = unseen || issued.max(owner.status.delivered_serial) > known.delivered;
         !on_the_way && !unknown && listed.max(owner.status.last_serial) < serial
     }
 

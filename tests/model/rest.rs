@@ -133,9 +133,11 @@ impl World {
     pub fn restart_changes_nothing(&mut self) {
         let before = (self.past.posts, self.past.roles_made, self.past.secrets_written);
         self.crash();
+        self.dynamic_pass_before_leases_are_shown();
         self.quiet();
         self.take_over();
         self.crash();
+        self.dynamic_pass_before_leases_are_shown();
         self.quiet();
         let after = (self.past.posts, self.past.roles_made, self.past.secrets_written);
         assert_eq!(before, after, "leases, roles and Secrets written by a restart");

@@ -37,4 +37,9 @@ impl Filled {
             .wait_for(|complete| caches.iter().all(|cache| complete.contains(cache)))
             .await;
     }
+
+    /// Whether this cache was complete once.
+    pub fn has(&self, cache: &str) -> bool {
+        self.0.borrow().contains(cache)
+    }
 }
