@@ -9,6 +9,7 @@ pub mod leadership;
 pub mod numbers;
 pub mod objects;
 pub mod owner;
+mod parts;
 pub mod review;
 pub mod rights;
 pub mod server_record;
@@ -16,6 +17,8 @@ pub mod signing_keys;
 pub mod status;
 pub mod watched;
 pub mod workload;
+
+pub use parts::Parts;
 
 /// A call to the API server that failed: what was intended, and why it failed.
 #[derive(Debug, thiserror::Error)]

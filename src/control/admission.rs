@@ -10,7 +10,7 @@ use super::watches::LEASES;
 use crate::api::CredentialLease;
 use crate::api::conditions::Reason;
 use crate::api::names::{DYNAMIC_SECRET_LABEL, POOL_LABEL};
-use crate::cluster::Intention;
+use crate::cluster::{Intention, Parts};
 use jiff::{SignedDuration, Timestamp};
 use kube::api::ListParams;
 use kube::runtime::reflector::ObjectRef;
@@ -200,12 +200,15 @@ async fn open(ctx: &Context, prepared: &Prepared, of: (&str, &str), own: Option<
 async fn listed(ctx: &Context, namespace: &str, (label, uid): (&str, &str), own: Option<&str>) -> Result<i64, Error> {
     let api: Api<CredentialLease> = Api::namespaced(ctx.client.clone(), namespace);
     let params = ListParams::default().labels(&format!("{label}={uid}"));
-    let list = api
-        .list_metadata(&params)
+    let (mut leases, mut others) = (Parts::of(api, params), 0);
+    while let Some(part) = leases
+        .next_metadata()
         .await
-        .to(|| format!("count the leases of namespace {namespace}"))?;
-    let others = list.items.iter().filter(|lease| lease.metadata.uid.as_deref() != own);
-    Ok(i64::try_from(others.count()).unwrap_or(i64::MAX))
+        .to(|| format!("count the leases of namespace {namespace}"))?
+    {
+        others += part.iter().filter(|lease| lease.metadata.uid.as_deref() != own).count();
+    }
+    Ok(i64::try_from(others).unwrap_or(i64::MAX))
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! The controller of engines: keys and registrations, Deployments of managed ones, and what `kubectl get engines` shows.
 
+use super::cached_lease::label;
 use super::context::Context;
 use super::engine_key;
 use super::hold::{Error, Hold};
@@ -10,7 +11,7 @@ use crate::api::engine::EngineStatus;
 use crate::api::names::{POOL_FINALIZER, POOL_LABEL, managed_engine};
 use crate::api::{CredentialLease, Engine, EnginePool};
 use crate::channel::hub::SessionInfo;
-use crate::cluster::{Intention, objects, status};
+use crate::cluster::{Intention, Parts, objects, status};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Namespace, Secret};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -182,15 +183,23 @@ pub async fn namespace_goes(ctx: &Context, name: &str) -> Result<bool, Error> {
     Ok(namespace.is_none_or(|namespace| namespace.metadata.deletion_timestamp.is_some()))
 }
 
-/// Open leases of a pool, counted at the source.
+/// Open leases of a pool. As long as the cache shows any, it counts: whoever asks waits until there are none. That there are
+/// none is only believed at the source.
 pub async fn open_leases(ctx: &Context, pool_uid: &str) -> Result<i64, Error> {
-    let api: Api<CredentialLease> = Api::all(ctx.client.clone());
-    let params = ListParams::default().labels(&format!("{POOL_LABEL}={pool_uid}"));
-    let list = api
-        .list_metadata(&params)
-        .await
-        .to(|| "count the leases of a pool".to_owned())?;
-    Ok(i64::try_from(list.items.len()).unwrap_or(i64::MAX))
+    let of_pool = |lease: &CredentialLease| label(lease, POOL_LABEL) == Some(pool_uid);
+    let mut open = ctx.stores.leases.state_filter(of_pool).len();
+    if open == 0 {
+        let params = ListParams::default().labels(&format!("{POOL_LABEL}={pool_uid}"));
+        let mut leases = Parts::<CredentialLease>::of(Api::all(ctx.client.clone()), params);
+        let next = async |leases: &mut Parts<_>| {
+            let next = leases.next_metadata().await;
+            next.to(|| "count the leases of a pool".to_owned())
+        };
+        while let Some(part) = next(&mut leases).await? {
+            open += part.len();
+        }
+    }
+    Ok(i64::try_from(open).unwrap_or(i64::MAX))
 }
 
 async fn report(

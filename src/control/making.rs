@@ -9,7 +9,7 @@ use crate::api::lease::{Claim, CredentialLeaseSpec, Maker};
 use crate::api::names::{self, DYNAMIC_SECRET_LABEL, LEASE_FINALIZER};
 use crate::api::{CredentialLease, DynamicSecret};
 use crate::cluster::credential_secret::{self, LeaseIdentity};
-use crate::cluster::{Intention, objects};
+use crate::cluster::{Intention, Parts, objects};
 use crate::keys::PASSWORD_LENGTH;
 use crate::plan::lease::SecretSeen;
 use crate::plan::shape::{self, Login};
@@ -149,33 +149,35 @@ async fn free_serial(ctx: &Context, owner: &DynamicSecret, basis: Basis) -> Resu
     let uid = owner.uid().unwrap_or_default();
     let api: Api<CredentialLease> = Api::namespaced(ctx.client.clone(), &namespace);
     let params = ListParams::default().labels(&format!("{DYNAMIC_SECRET_LABEL}={uid}"));
-    let list = api
-        .list(&params)
+    let (mut leases, mut listed) = (Parts::of(api, params), Listed::default());
+    while let Some(part) = leases
+        .next()
         .await
-        .to(|| format!("list the leases of {namespace}/{}", owner.name_any()))?;
+        .to(|| format!("list the leases of {namespace}/{}", owner.name_any()))?
+    {
+        let now = ctx.now();
+        part.iter().for_each(|lease| listed.note(lease, &ctx.me, now));
+    }
     let recorded = owner.status.as_ref().and_then(|s| s.last_serial).unwrap_or(0);
-    let stale = basis.is_stale(&listed(&list.items, &ctx.me, ctx.now()), recorded);
-    Ok((!stale).then_some(basis.serial))
+    Ok((!basis.is_stale(&listed, recorded)).then_some(basis.serial))
 }
 
-fn listed(leases: &[CredentialLease], me: &Maker, now: Timestamp) -> Listed {
-    let mut all = Listed::default();
-    for lease in leases {
+impl Listed {
+    fn note(&mut self, lease: &CredentialLease, me: &Maker, now: Timestamp) {
         let Some(claim) = lease.claim().filter(|claim| claim.serial > 0) else {
-            continue;
+            return;
         };
         let reported = lease.status.as_ref().is_some_and(|s| s.issued_at.is_some());
         let over = lease.metadata.deletion_timestamp.is_some() || now >= claim.expires_at.0;
-        all.on_the_way |= !reported && !over && *claim.maker == *me;
-        all.highest = all.highest.max(claim.serial);
+        self.on_the_way |= !reported && !over && *claim.maker == *me;
+        self.highest = self.highest.max(claim.serial);
         if reported {
-            all.delivered = all.delivered.max(claim.serial);
+            self.delivered = self.delivered.max(claim.serial);
         }
         if reported && !over {
-            all.live = all.live.max(Some(claim.serial));
+            self.live = self.live.max(Some(claim.serial));
         }
     }
-    all
 }
 
 fn rotate_at(owner: &DynamicSecret) -> Option<BTreeMap<String, String>> {

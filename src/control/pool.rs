@@ -9,7 +9,7 @@ use crate::api::conditions::{self, Reason};
 use crate::api::names::POOL_FINALIZER;
 use crate::api::pool::ServerStatus;
 use crate::api::{CredentialLease, DynamicSecret, Engine, EnginePool, EngineSpec};
-use crate::cluster::{Intention, objects, server_record, status};
+use crate::cluster::{Intention, Parts, objects, server_record, status};
 use futures::{StreamExt, TryStreamExt};
 use jiff::SignedDuration;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
@@ -119,14 +119,20 @@ pub async fn owners_of_groups(ctx: &Context, pool_uid: &str) -> Result<Vec<Arc<D
     if ctx.stores.filled.has(DYNAMIC_SECRETS) {
         return Ok(ctx.stores.dynamic_secrets.state_filter(has));
     }
-    let listed = Api::<DynamicSecret>::all(ctx.client.clone())
-        .list(&ListParams::default())
-        .await
-        .to(|| "list the dynamic secrets of a pool".to_owned());
-    match listed {
-        // Without their definition there are none.
-        Err(error) if error.is_not_served() => Ok(Vec::new()),
-        other => Ok(other?.items.into_iter().filter(has).map(Arc::new).collect()),
+    let mut owners = Vec::new();
+    let mut listed = Parts::<DynamicSecret>::of(Api::all(ctx.client.clone()), ListParams::default());
+    loop {
+        match listed
+            .next()
+            .await
+            .to(|| "list the dynamic secrets of a pool".to_owned())
+        {
+            // Without their definition there are none.
+            Err(error) if error.is_not_served() => return Ok(owners),
+            Err(error) => return Err(error.into()),
+            Ok(None) => return Ok(owners),
+            Ok(Some(part)) => owners.extend(part.into_iter().filter(has).map(Arc::new)),
+        }
     }
 }
 

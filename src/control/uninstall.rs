@@ -3,7 +3,7 @@
 
 use crate::api::names::{BASE_SECRET_LABEL, ENGINE_LABEL, MANAGED_BY, OPERATOR};
 use crate::api::{CredentialLease, DsvTenant, DynamicSecret, Engine, EnginePool, SecretSync};
-use crate::cluster::{Error, Intention, objects};
+use crate::cluster::{Error, Intention, Parts, objects};
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::coordination::v1::Lease;
@@ -113,21 +113,20 @@ impl Uninstall {
             + Debug
             + serde::Serialize,
     {
-        let api: Api<K> = Api::all(self.client.clone());
-        let listed = api.list(&ListParams::default()).await;
-        let found = match listed.to(|| format!("list all {}", K::plural(&()))) {
-            // Without its definition there is nothing of a kind.
-            Err(error) if error.is_not_found() => return Ok(Vec::new()),
-            found => found?,
-        };
-        for object in found
-            .items
-            .iter()
-            .filter(|object| object.meta().deletion_timestamp.is_none())
-        {
-            objects::delete(&self.client, object).await?;
+        let mut all = Parts::<K>::of(Api::all(self.client.clone()), ListParams::default());
+        let mut left = Vec::new();
+        loop {
+            let part = match all.next().await.to(|| format!("list all {}", K::plural(&()))) {
+                // Without its definition there is nothing of a kind.
+                Err(error) if error.is_not_found() => return Ok(left),
+                part => part?,
+            };
+            let Some(part) = part else { return Ok(left) };
+            for object in part.iter().filter(|one| one.meta().deletion_timestamp.is_none()) {
+                objects::delete(&self.client, object).await?;
+            }
+            left.extend(part.iter().map(told));
         }
-        Ok(found.items.iter().map(told).collect())
     }
 
     async fn list<K>(&self, which: &ListParams) -> Result<Vec<String>, Error>

@@ -14,14 +14,16 @@ pub use brake::{Brake, MOST_AT_ONCE, brake};
 pub use judge::{Findings, judge};
 
 use crate::channel::frames::InventoryRole;
-use crate::keys::{CommentError, RoleComment, SigningPublicKey};
+use crate::keys::{CommentError, RoleComment, RoleKind, SigningPublicKey};
 use jiff::Timestamp;
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 /// A role of this installation, with what its comment says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RoleSeen {
-    /// As found.
+    /// As found; of an account without its comment, which has said what it says. With ten thousand accounts their comments are
+    /// most of what a look holds.
     pub role: InventoryRole,
     /// What its comment says; signed by us.
     pub said: RoleComment,
@@ -36,13 +38,27 @@ pub struct Strangers {
     pub unverified: Vec<String>,
 }
 
+impl Strangers {
+    /// Takes in those of another page of roles.
+    pub fn join(&mut self, others: Self) {
+        self.foreign += others.foreign;
+        self.unverified.extend(others.unverified);
+    }
+}
+
 /// The roles that are provably of this installation, and what else looks like it.
 pub fn ours(roles: Vec<InventoryRole>, signers: &[SigningPublicKey], installation: &str) -> (Vec<RoleSeen>, Strangers) {
     let mut seen = Vec::new();
     let mut strangers = Strangers::default();
-    for role in roles {
+    for mut role in roles {
         match RoleComment::verify(&role.comment, signers) {
-            Ok(said) if said.installation == installation => seen.push(RoleSeen { role, said }),
+            Ok(said) if said.installation == installation => {
+                if said.kind == RoleKind::Lease {
+                    role.comment = String::new();
+                    role.member_of.shrink_to_fit();
+                }
+                seen.push(RoleSeen { role, said });
+            }
             Err(CommentError::UnknownKey { .. }) if names(&role.comment, installation) => {
                 strangers.unverified.push(role.name);
             }
@@ -77,12 +93,12 @@ pub struct LeaseSeen {
     pub uid: String,
     /// Namespace and name.
     pub name: (String, String),
-    /// Server record.
-    pub server: String,
+    /// Server record; one text for all leases of a server.
+    pub server: Arc<str>,
     /// Account name.
     pub role: String,
-    /// Group role.
-    pub group: String,
+    /// Group role; one text for all leases of a group.
+    pub group: Arc<str>,
     /// OID of the account, where one was recorded.
     pub role_oid: Option<u32>,
     /// VALID UNTIL.

@@ -55,7 +55,12 @@ impl World {
         }
         self.busy.push("dynamic".to_owned());
         // Before the books are closed, leases are listed at the source.
-        let leases = if seen.meta.deleting { &self.cluster } else { leases };
+        let is_open = |lease: &Lease| lease.owner == Some(seen.meta.uid) && lease.claim.is_some();
+        let leases = if seen.meta.deleting && !leases.leases.values().any(is_open) {
+            &self.cluster
+        } else {
+            leases
+        };
         let gathered = self.gather(&seen, leases);
         let observed = gathered.observed(&seen);
         let step = next(&observed, at(self.now));

@@ -10,14 +10,23 @@ const TICK: Duration = Duration::from_millis(10);
 
 /// Memory that the process holds now, in MiB.
 pub fn memory_mib(pid: i32) -> Result<f64> {
+    mib(pid, "VmRSS:")
+}
+
+/// The most that it ever held, in MiB.
+pub fn most_memory_mib(pid: i32) -> Result<f64> {
+    mib(pid, "VmHWM:")
+}
+
+fn mib(pid: i32, field: &str) -> Result<f64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
-    resident_kib(&status)
+    kib(&status, field)
         .map(|kib| kib / 1024.0)
         .context("the kernel does not say how much memory the process has")
 }
 
-fn resident_kib(status: &str) -> Option<f64> {
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+fn kib(status: &str, field: &str) -> Option<f64> {
+    let line = status.lines().find_map(|line| line.strip_prefix(field))?;
     line.split_whitespace().next()?.parse().ok()
 }
 
@@ -46,14 +55,15 @@ mod tests {
     fn what_the_kernel_writes_is_understood() {
         let stat = "4242 (a (b) c) S 1 2 3 4 5 6 7 8 9 10 250 50 0 0 20 0 8 0 100 1000 200";
         assert_eq!(ticks(stat), Some(300));
-        assert_eq!(resident_kib("VmPeak:\t 900 kB\nVmRSS:\t  2048 kB\n"), Some(2048.0));
-        assert_eq!(resident_kib("nothing"), None);
+        assert_eq!(kib("VmPeak:\t 900 kB\nVmRSS:\t  2048 kB\n", "VmRSS:"), Some(2048.0));
+        assert_eq!(kib("nothing", "VmRSS:"), None);
     }
 
     #[test]
     fn this_process_has_memory() {
         let pid = i32::try_from(std::process::id()).unwrap();
         assert!(memory_mib(pid).unwrap() > 0.5);
+        assert!(most_memory_mib(pid).unwrap() > 0.5);
         assert!(processor_time(pid).is_ok());
     }
 }

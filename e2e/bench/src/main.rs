@@ -9,6 +9,7 @@ mod bare_api;
 mod bare_sql;
 mod churn;
 mod cost;
+mod deletion;
 mod delivery;
 mod engine_work;
 mod expiry;

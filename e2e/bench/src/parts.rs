@@ -13,7 +13,7 @@ use crate::engine_work::Bench;
 use crate::figures::Row;
 use crate::hub::Operator;
 use crate::world::{self, World};
-use crate::{churn, cost, delivery, expiry, fleet, lives, reading, restart, rotation, starting};
+use crate::{churn, cost, deletion, delivery, expiry, fleet, lives, reading, restart, rotation, starting};
 
 /// Lives that are counted.
 const LIVES: usize = 20;
@@ -42,6 +42,8 @@ pub enum Part {
     Revoke,
     /// The operator starts anew among live leases.
     Restart,
+    /// A dynamic secret with many live leases is deleted.
+    Deletion,
     /// Many ends within a minute.
     Expiry,
     /// Many rotations within a minute.
@@ -78,6 +80,7 @@ pub async fn all(major: Major, only: &[Part], size: &Size) -> Result<Vec<Row>> {
         Part::Rotation,
         Part::Churn,
         Part::Restart,
+        Part::Deletion,
     ];
     if wanted(&everything) {
         rows.extend(through_everything(major, &wanted, size).await?);
@@ -132,6 +135,10 @@ async fn through_everything(major: Major, wanted: &impl Fn(&[Part]) -> bool, siz
     if wanted(&[Part::Restart]) {
         say("starting the operator anew among live leases");
         rows.extend(restart::measure(&world, size.leases).await?);
+    }
+    if wanted(&[Part::Deletion]) {
+        say("deleting a dynamic secret with all its leases");
+        rows.extend(deletion::measure(&world, size.leases).await?);
     }
     drop(world);
     stack.shut_down();

@@ -40,6 +40,11 @@ pub async fn measure(world: &World<'_>, leases: usize) -> Result<Vec<Row>> {
     for (kind, times) in audit::kinds(&requests) {
         say(format!("  {times:5} x {kind}"));
     }
+    // What was ready stays so all the time.
+    let told = requests
+        .iter()
+        .filter(|request| request.is_write() && request.resource.starts_with("dynamicsecrets"))
+        .count();
     let issued = oids(world).await?.difference(&before).count();
     let count = |count: usize| anyhow::Ok(f64::from(u32::try_from(count)?));
     let what = |what: &str| format!("restart with {} leases: {what}", before.len());
@@ -49,6 +54,7 @@ pub async fn measure(world: &World<'_>, leases: usize) -> Result<Vec<Row>> {
             .note(format!("ready after {:.2} s", ready.as_secs_f64())),
         Row::new(what("credentials issued"), "accounts", count(issued)?).bar(Bar::Counted(0.0)),
         Row::new(what("API requests"), "requests", count(requests.len())?),
+        Row::new(what("writes to dynamic secrets"), "writes", count(told)?).bar(Bar::Counted(0.0)),
         Row::new(what("memory of the operator before"), "MiB", memory.0).bar(Bar::Counted(64.0)),
         Row::new(
             what("memory of the operator after"),

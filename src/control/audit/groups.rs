@@ -6,7 +6,7 @@ use crate::api::DynamicSecret;
 use crate::api::dynamic_secret::GroupRecord;
 use crate::api::lease::ClaimedGroup;
 use crate::channel::frames::{Done, Group, Task};
-use crate::cluster::Intention;
+use crate::cluster::{Intention, Parts};
 use crate::control::context::Context;
 use crate::control::dynamic_secret::ask_to_drop;
 use crate::control::hold::Error;
@@ -21,8 +21,6 @@ use std::time::Duration;
 
 /// How long an engine may take for one group.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// Dynamic secrets in one part of a list.
-const PART: u32 = 500;
 
 /// Checks the groups of one server.
 pub(super) async fn check(ctx: &Context, look: &Look, verdict: &mut Verdict) -> Result<(), Error> {
@@ -120,15 +118,10 @@ fn is_on_the_books(live: &[DynamicSecret], orphan: &OrphanGroup) -> bool {
 
 /// Every dynamic secret, as the API server has them now.
 pub(super) async fn dynamic_secrets(ctx: &Context) -> Result<Vec<DynamicSecret>, Error> {
-    let api: Api<DynamicSecret> = Api::all(ctx.client.clone());
     let mut all = Vec::new();
-    let mut params = ListParams::default().limit(PART);
-    loop {
-        let part = api.list(&params).await.to(|| "list all dynamic secrets".to_owned())?;
-        all.extend(part.items);
-        match part.metadata.continue_.filter(|token| !token.is_empty()) {
-            Some(token) => params = params.continue_token(&token),
-            None => return Ok(all),
-        }
+    let mut owners = Parts::<DynamicSecret>::of(Api::all(ctx.client.clone()), ListParams::default());
+    while let Some(part) = owners.next().await.to(|| "list all dynamic secrets".to_owned())? {
+        all.extend(part);
     }
+    Ok(all)
 }

@@ -4,9 +4,9 @@ use crate::api::conditions::Reason;
 use crate::api::lease::Phase;
 use crate::api::names::CONFIRM_REVOCATION;
 use crate::api::{CredentialLease, EnginePool};
-use crate::channel::frames::{Done, InventoryRole, Task};
-use crate::cluster::Intention;
+use crate::channel::frames::{Done, Task};
 use crate::cluster::server_record::Record;
+use crate::cluster::{Intention, Parts};
 use crate::control::context::Context;
 use crate::control::hold::{Error, Hold};
 use crate::control::servers;
@@ -16,14 +16,12 @@ use crate::plan::audit::{LeaseSeen, RoleSeen, Stage, Strangers, ours};
 use jiff::Timestamp;
 use kube::api::ListParams;
 use kube::{Api, ResourceExt};
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 /// How long an engine may take for one page.
 const PATIENCE: Duration = Duration::from_secs(20);
-/// Leases in one part of a list.
-const PART: u32 = 500;
 
 /// What was found on one server.
 pub(super) struct Look {
@@ -126,13 +124,8 @@ pub(super) async fn at(ctx: &Context, record: Record) -> Looked {
             continue;
         }
         match inventory(ctx, &uid, &record).await {
-            Ok((roles, history)) => {
+            Ok((roles, strangers, history)) => {
                 ctx.audit.looked_at(&name);
-                let signers: Vec<SigningPublicKey> = servers::signers_on(ctx, &record)
-                    .iter()
-                    .filter_map(|key| key.parse().ok())
-                    .collect();
-                let (roles, strangers) = ours(roles, &signers, &ctx.installation.id);
                 return Looked::Seen(Box::new(Look {
                     record,
                     pool,
@@ -147,13 +140,15 @@ pub(super) async fn at(ctx: &Context, record: Record) -> Looked {
     Looked::Unreached { record: name, hold }
 }
 
-/// All pages. A server that turns into another one between two pages is asked again later.
+/// All pages, of which our roles are kept. A server that turns into another one between two pages is asked again later.
 async fn inventory(
     ctx: &Context,
     pool_uid: &str,
     record: &Record,
-) -> Result<(Vec<InventoryRole>, Option<String>), Hold> {
-    let (mut roles, mut after) = (Vec::new(), None);
+) -> Result<(Vec<RoleSeen>, Strangers, Option<String>), Hold> {
+    let signers = servers::signers_on(ctx, record);
+    let signers: Vec<SigningPublicKey> = signers.iter().filter_map(|key| key.parse().ok()).collect();
+    let (mut roles, mut strangers, mut after) = (Vec::new(), Strangers::default(), None);
     let mut history: Option<Option<String>> = None;
     loop {
         let task = Task::Inventory {
@@ -170,9 +165,11 @@ async fn inventory(
             return Err(Hold::new(Reason::DatabaseBusy, message));
         }
         history = Some(now);
-        roles.extend(page.roles);
+        let (found, others) = ours(page.roles, &signers, &ctx.installation.id);
+        roles.extend(found);
+        strangers.join(others);
         match page.next {
-            None => return Ok((roles, history.flatten())),
+            None => return Ok((roles, strangers, history.flatten())),
             // Only ever forward, whatever an engine answers.
             Some(next) if after.is_none_or(|after| next > after) => after = Some(next),
             Some(_) => {
@@ -198,22 +195,35 @@ pub(super) async fn books(ctx: &Context, known: &BTreeSet<String>) -> Result<Boo
 
 /// Every open lease of every namespace, as the API server has them now.
 pub(super) async fn list_leases(ctx: &Context, known: &BTreeSet<String>) -> Result<Vec<LeaseSeen>, Error> {
-    let api: Api<CredentialLease> = Api::all(ctx.client.clone());
-    let mut seen = Vec::new();
-    let mut params = ListParams::default().limit(PART);
-    loop {
-        // Without a resource version the first part is a quorum read, and the others are of the same moment.
-        let part = api.list(&params).await.to(|| "list all leases".to_owned())?;
+    let mut seen = Vec::with_capacity(known.len());
+    let mut texts = HashSet::new();
+    let mut leases = Parts::<CredentialLease>::of(Api::all(ctx.client.clone()), ListParams::default());
+    while let Some(part) = leases.next().await.to(|| "list all leases".to_owned())? {
         let now = ctx.now();
-        seen.extend(part.items.iter().filter_map(|lease| lease_seen(lease, now, known)));
-        match part.metadata.continue_.filter(|token| !token.is_empty()) {
-            Some(token) => params = params.continue_token(&token),
-            None => return Ok(seen),
-        }
+        seen.extend(
+            part.iter()
+                .filter_map(|lease| lease_seen(lease, now, known, &mut texts)),
+        );
     }
+    Ok(seen)
 }
 
-fn lease_seen(lease: &CredentialLease, now: Timestamp, known: &BTreeSet<String>) -> Option<LeaseSeen> {
+/// The text of which one is enough for all.
+fn shared(texts: &mut HashSet<Arc<str>>, text: &str) -> Arc<str> {
+    if let Some(known) = texts.get(text) {
+        return known.clone();
+    }
+    let text: Arc<str> = text.into();
+    texts.insert(text.clone());
+    text
+}
+
+fn lease_seen(
+    lease: &CredentialLease,
+    now: Timestamp,
+    known: &BTreeSet<String>,
+    texts: &mut HashSet<Arc<str>>,
+) -> Option<LeaseSeen> {
     let claim = lease.claim()?;
     let uid = lease.uid()?;
     let status = lease.status.as_ref();
@@ -231,9 +241,9 @@ fn lease_seen(lease: &CredentialLease, now: Timestamp, known: &BTreeSet<String>)
     Some(LeaseSeen {
         known_before: known.contains(&uid),
         name: (lease.namespace().unwrap_or_default(), lease.name_any()),
-        server: claim.server.to_string(),
+        server: shared(texts, &claim.server),
         role,
-        group: claim.group.name.clone(),
+        group: shared(texts, &claim.group.name),
         role_oid: status.and_then(|s| s.role_oid).and_then(|oid| u32::try_from(oid).ok()),
         valid_until: claim.valid_until.0,
         stage,

@@ -71,7 +71,7 @@ pub(super) async fn remove_unreachable(ctx: &Context, records: &[Record]) -> Res
 /// Records that a lease or a group role is on the books with, at their source.
 async fn needed(ctx: &Context) -> Result<BTreeSet<String>, Error> {
     let leases = look::list_leases(ctx, &BTreeSet::new()).await?;
-    let mut needed: BTreeSet<String> = leases.into_iter().map(|lease| lease.server).collect();
+    let mut needed: BTreeSet<String> = leases.into_iter().map(|lease| lease.server.to_string()).collect();
     for owner in &groups::dynamic_secrets(ctx).await? {
         let groups = owner.status.iter().flat_map(|status| &status.groups);
         needed.extend(groups.map(|group| group.server.clone()));
@@ -115,5 +115,5 @@ fn is_empty(look: &Look, books: &Books) -> bool {
     // Keepers stay: what they own is somebody's data, and none of it is an account.
     look.roles.iter().all(|role| role.said.kind == RoleKind::Keeper)
         && look.strangers.unverified.is_empty()
-        && books.leases.iter().all(|lease| lease.server != *server)
+        && books.leases.iter().all(|lease| *lease.server != **server)
 }

@@ -2,7 +2,7 @@
 
 use crate::api::names::{DYNAMIC_SECRET_FINALIZER, DYNAMIC_SECRET_LABEL, LEASE_LABEL, ROTATE_AT, credential};
 use crate::api::{CredentialLease, DynamicSecret, EnginePool};
-use crate::cluster::{Intention, credential_secret};
+use crate::cluster::{Intention, Parts, credential_secret};
 use crate::control::context::Context;
 use crate::control::hold::Error;
 use crate::control::{prepare, servers};
@@ -84,15 +84,14 @@ impl Gathered {
 pub(super) async fn gather(ctx: &Context, seen: &DynamicSecret) -> Result<Gathered, Error> {
     let uid = seen.uid().unwrap_or_default();
     let deleting = seen.metadata.deletion_timestamp.is_some();
-    let objects = if deleting {
-        listed_leases(ctx, seen, &uid).await?
-    } else {
-        cached_leases(ctx, seen, &uid)
-    };
-    let leases: Vec<LeaseSeen> = objects
-        .iter()
-        .filter_map(|lease| lease_seen(lease, ctx.now()))
-        .collect();
+    let mut noted = Noted::default();
+    for lease in cached_leases(ctx, seen, &uid) {
+        noted.note(&lease, ctx.now());
+    }
+    if deleting && noted.leases.is_empty() {
+        note_listed(ctx, seen, &uid, &mut noted).await?;
+    }
+    let Noted { leases, answer, .. } = noted;
     let (fingerprint, current_group) = fingerprint(ctx, seen, &uid).await?;
     let recorded = seen.status.iter().flat_map(|s| &s.groups);
     let groups = recorded.map(|g| GroupSeen {
@@ -103,7 +102,7 @@ pub(super) async fn gather(ctx: &Context, seen: &DynamicSecret) -> Result<Gather
     let target = target_seen(ctx, seen, &leases).await?;
     let namespace_going = deleting && namespace_is_going(ctx, seen).await?;
     Ok(Gathered {
-        answer: answer(&objects),
+        answer,
         groups: groups.collect(),
         uid,
         leases,
@@ -124,27 +123,42 @@ fn cached_leases(ctx: &Context, seen: &DynamicSecret, uid: &str) -> Vec<Arc<Cred
     ctx.stores.lease_index.owned(&ctx.stores.leases, &namespace, uid)
 }
 
-/// The rotate-at that the newest delivered lease was made for.
-fn answer(leases: &[Arc<CredentialLease>]) -> Option<String> {
-    let issued = |lease: &CredentialLease| lease.status.as_ref().is_some_and(|s| s.issued_at.is_some());
-    let serial = |lease: &CredentialLease| lease.claim().map_or(0, |claim| claim.serial);
-    let newest = leases
-        .iter()
-        .filter(|lease| issued(lease) && serial(lease) > 0)
-        .max_by_key(|lease| serial(lease))?;
-    newest.annotations().get(ROTATE_AT).cloned()
+/// What is noted of leases, one after the other.
+#[derive(Default)]
+struct Noted {
+    leases: Vec<LeaseSeen>,
+    /// The highest serial that was delivered.
+    newest: i64,
+    /// The rotate-at that this one was made for.
+    answer: Option<String>,
 }
 
-/// Before groups are dropped and the books are closed, leases are listed at the source: a cache may be old.
-async fn listed_leases(ctx: &Context, seen: &DynamicSecret, uid: &str) -> Result<Vec<Arc<CredentialLease>>, Error> {
+impl Noted {
+    fn note(&mut self, lease: &CredentialLease, now: Timestamp) {
+        let Some(seen) = lease_seen(lease, now) else { return };
+        if seen.issued_at.is_some() && seen.serial > self.newest {
+            self.newest = seen.serial;
+            self.answer = lease.annotations().get(ROTATE_AT).cloned();
+        }
+        self.leases.push(seen);
+    }
+}
+
+/// As long as the cache shows leases of a dynamic secret that is deleted, it waits for them. That there are none is only
+/// believed at the source: a cache may be old, and then groups are dropped and the books are closed.
+async fn note_listed(ctx: &Context, seen: &DynamicSecret, uid: &str, noted: &mut Noted) -> Result<(), Error> {
     let namespace = seen.namespace().unwrap_or_default();
     let api: Api<CredentialLease> = Api::namespaced(ctx.client.clone(), &namespace);
     let params = ListParams::default().labels(&format!("{DYNAMIC_SECRET_LABEL}={uid}"));
-    let list = api
-        .list(&params)
+    let mut leases = Parts::of(api, params);
+    while let Some(part) = leases
+        .next()
         .await
-        .to(|| format!("list the leases of {namespace}/{}", seen.name_any()))?;
-    Ok(list.items.into_iter().map(Arc::new).collect())
+        .to(|| format!("list the leases of {namespace}/{}", seen.name_any()))?
+    {
+        part.iter().for_each(|lease| noted.note(lease, ctx.now()));
+    }
+    Ok(())
 }
 
 fn lease_seen(lease: &CredentialLease, now: Timestamp) -> Option<LeaseSeen> {

@@ -65,7 +65,7 @@ pub fn judge(seen: &Observed<'_>) -> Findings {
         }
     }
     let missing = seen.leases.iter().filter(|lease| {
-        lease.server == seen.server
+        *lease.server == *seen.server
             && lease.stage == Stage::Live
             && lease.known_before
             && !with_role.contains(lease.uid.as_str())
@@ -142,13 +142,13 @@ fn changes(found: &RoleSeen, lease: &LeaseSeen) -> Vec<Change> {
     if !role.inherits {
         changes.push(Change::NoInherit);
     }
-    if !role.member_of.contains(&lease.group) {
+    if !role.member_of.iter().any(|name| **name == *lease.group) {
         changes.push(Change::NotInGroup);
     }
     let others: Vec<String> = role
         .member_of
         .iter()
-        .filter(|name| **name != lease.group)
+        .filter(|name| ***name != *lease.group)
         .cloned()
         .collect();
     if !others.is_empty() {
@@ -196,7 +196,7 @@ fn group(seen: &Observed<'_>, found: &RoleSeen, findings: &mut Findings) {
     }
     let in_it = |one: &RoleSeen| one.said.kind == RoleKind::Lease && one.role.member_of.contains(name);
     let needed = seen.groups.contains(name)
-        || seen.leases.iter().any(|lease| lease.group == *name)
+        || seen.leases.iter().any(|lease| *lease.group == **name)
         || seen.roles.iter().any(in_it)
         || !found.role.members.is_empty();
     if needed {

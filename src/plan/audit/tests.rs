@@ -317,6 +317,7 @@ fn only_what_an_own_key_signed_for_this_installation_is_ours() {
     let (seen, strangers) = ours(roles, &[key.public()], "here");
     assert_eq!(seen.len(), 1);
     assert_eq!(seen[0].role.name, "of here");
+    assert_eq!(seen[0].role.comment, "", "it has said what it says");
     assert_eq!(strangers.foreign, 4);
     assert_eq!(strangers.unverified, ["of here"], "of a key that is not known");
 }
