@@ -156,7 +156,9 @@ async fn free_serial(ctx: &Context, owner: &DynamicSecret, basis: Basis) -> Resu
         .to(|| format!("list the leases of {namespace}/{}", owner.name_any()))?
     {
         let now = ctx.now();
-        part.iter().for_each(|lease| listed.note(lease, &ctx.me, now));
+        for lease in &part {
+            listed.note(lease, &ctx.me, now);
+        }
     }
     let recorded = owner.status.as_ref().and_then(|s| s.last_serial).unwrap_or(0);
     Ok((!basis.is_stale(&listed, recorded)).then_some(basis.serial))

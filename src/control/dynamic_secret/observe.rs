@@ -156,7 +156,9 @@ async fn note_listed(ctx: &Context, seen: &DynamicSecret, uid: &str, noted: &mut
         .await
         .to(|| format!("list the leases of {namespace}/{}", seen.name_any()))?
     {
-        part.iter().for_each(|lease| noted.note(lease, ctx.now()));
+        for lease in &part {
+            noted.note(lease, ctx.now());
+        }
     }
     Ok(())
 }
